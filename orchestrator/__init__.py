@@ -1,0 +1,1 @@
+"""Orchestrator runs: graphs are compiled, launched on Celery, gated, finished and recorded."""

@@ -1,0 +1,1 @@
+"""Tasks enter: the task families that Headgate ships."""

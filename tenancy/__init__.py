@@ -1,0 +1,1 @@
+"""Tenancy permits: tenants, priorities, the fair transport, liveness and the epoch fence."""
