@@ -1,0 +1,202 @@
+"""Every setting of Headgate in one validated model, read from `HEADGATE_*`."""
+
+from __future__ import annotations
+
+import difflib
+import fcntl
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from orchestrator.redis_url import for_client, for_kombu
+from tenancy.errors import HeadgateError, Unavailable
+
+PREFIX = "HEADGATE_"
+NOT_SETTINGS = frozenset({"HEADGATE_VENV"})
+"""Names with our prefix that others read: `./dev` decides by HEADGATE_VENV where the environment is."""
+
+_MODULE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
+
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Bytes = Annotated[int, Field(ge=1)]
+
+
+class Settings(BaseSettings):
+    """What can be set, with the defaults of the embedded stack.
+
+    Each field is read from `HEADGATE_` and its name in capitals. Times are in seconds (`_s`), sizes in bytes.
+    `Settings.load()` is what the product uses; the constructor is for tests and for callers that set fields in code.
+    """
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
+
+    home: Path = Path(".headgate")
+    """Holds everything: stack.json, headgate.db, logs/, results/, artifacts/."""
+    redis_url: str | None = None
+    """The Redis of the cell; None is the embedded one of the stack that runs in `home`."""
+    database_url: str | None = None
+    """The SQL database; None is SQLite at `home`/headgate.db."""
+    tasks: Annotated[tuple[str, ...], NoDecode] = ()
+    """Modules that define tasks, separated by commas in the environment."""
+
+    max_nodes: int = Field(10_000, ge=1, le=200_000)
+    max_edges: int = Field(50_000, ge=0, le=1_000_000)
+    max_graph_bytes: Bytes = 16 * 1024 * 1024
+    """Of a graph as submitted, checked before it is parsed."""
+    max_params_bytes: Bytes = 65_536
+    """Of one node's parameters as JSON."""
+    message_nodes: int = Field(40, ge=1, le=1_000)
+    """Nodes in one canvas message."""
+    message_bytes: int = Field(16_384, ge=1_024, le=65_536)
+    """Of one canvas message; no message on the wire passes 64 KiB."""
+    result_inline_bytes: int = Field(4_096, ge=0, le=65_536)
+    """Results up to this size are kept in Redis, larger ones in `home`/results."""
+
+    incarnation_ttl_s: Seconds = 4.0
+    """Without a sign of life for this long, a worker is dead."""
+    sweep_interval_s: Seconds = 2.0
+    stale_after_s: Seconds = 2.0
+    """A run that is `submitted` for longer is completed by the sweeper."""
+    worker_wait_s: Seconds = 1.0
+    """How long a submission waits for a worker that serves its tasks, before it is refused."""
+    event_retention_s: Seconds = 3_600.0
+    """How far behind the recorder the event stream is trimmed."""
+    recorder_lag_s: Seconds = 2.0
+    recorder_lag_events: int = Field(10_000, ge=1)
+    """Lag above either of these stops new reservations."""
+
+    attempts: int = Field(3, ge=1, le=100)
+    """Attempts of a node that may fail, unless it says otherwise."""
+    timeout_s: Seconds = 300.0
+    """Of one attempt of a node, unless it says otherwise."""
+    retry_delay_max_s: Seconds = 300.0
+
+    @field_validator("tasks", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(name.strip() for name in value.split(",") if name.strip())
+        return value
+
+    @field_validator("tasks")
+    @classmethod
+    def _are_modules(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            if not _MODULE.fullmatch(name):
+                hint = f"; name the module, {name[:-3].replace('/', '.')}" if name.endswith(".py") else ""
+                raise ValueError(f"{name!r} is not the name of a module{hint}")
+        return value
+
+    @classmethod
+    def load(cls) -> Settings:
+        """Return the settings of this process, read from its environment once.
+
+        Raises HeadgateError with one sentence for each unknown name and each value that does not validate.
+        """
+        return _load()
+
+    @staticmethod
+    def forget() -> None:
+        """Let the next `load` read the environment again."""
+        _load.cache_clear()
+
+    @property
+    def stack_file(self) -> Path:
+        """Where a running embedded stack says how to reach it."""
+        return self.home / "stack.json"
+
+    @property
+    def lock_file(self) -> Path:
+        """Locked exactly while an embedded stack, or what is left of one, runs in `home`."""
+        return self.home / "stack.lock"
+
+    def stack(self) -> dict[str, Any] | None:
+        """Return what the stack running in `home` wrote about itself, or None if none runs.
+
+        The file of a stack that was killed does not count: the lock says whether it is alive.
+        """
+        try:
+            with self.lock_file.open() as lock:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            pass  # held by the stack
+        except FileNotFoundError:
+            return None
+        else:
+            return None
+        try:
+            found = json.loads(self.stack_file.read_text())
+        except (FileNotFoundError, ValueError):
+            return None
+        return found if isinstance(found, dict) else None
+
+    def resolved_redis_url(self) -> str:
+        """Return the Redis of the cell as Kombu and Celery read it.
+
+        Raises Unavailable if none is set and no embedded stack runs in `home`.
+        """
+        if self.redis_url is not None:
+            return for_kombu(self.redis_url)
+        stack = self.stack()
+        if stack is None:
+            raise Unavailable(f"no Headgate stack runs in {self.home}: start one with `headgate up`, or set HEADGATE_REDIS_URL")
+        return for_kombu(str(stack["redis_url"]))
+
+    def resolved_client_url(self) -> str:
+        """Return the Redis of the cell as redis-py reads it; raises as `resolved_redis_url`."""
+        return for_client(self.resolved_redis_url())
+
+    def resolved_database_url(self) -> str:
+        """Return the URL of the SQL database as SQLAlchemy reads it; SQLite's path is absolute."""
+        return self.database_url or f"sqlite:///{self.home.absolute() / 'headgate.db'}"
+
+    def environment(self, **changes: object) -> dict[str, str]:
+        """Return the HEADGATE_* that make another process load these settings, with `changes` by field name.
+
+        Only what was set is passed on, and `home` as an absolute path: a child may work elsewhere.
+        """
+        given: dict[str, object] = {name: getattr(self, name) for name in self.model_fields_set}
+        given |= {"home": self.home.absolute(), **changes}
+        return {PREFIX + name.upper(): _as_text(value) for name, value in sorted(given.items()) if value is not None}
+
+
+def unknown_names(environment: Iterable[str]) -> list[str]:
+    """Return one sentence for each name in `environment` that has our prefix and is no setting."""
+    known = sorted(PREFIX + name.upper() for name in Settings.model_fields)
+    return [_unknown(name, known) for name in sorted(environment) if name.startswith(PREFIX) and name not in {*known, *NOT_SETTINGS}]
+
+
+def _unknown(name: str, known: list[str]) -> str:
+    nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
+    return f"{name} is not a setting of Headgate; the nearest is {nearest}"
+
+
+def _invalid(error: ValidationError, environment: Mapping[str, str]) -> str:
+    sentences = []
+    for problem in error.errors():
+        name = PREFIX + str(problem["loc"][0]).upper() if problem["loc"] else PREFIX.rstrip("_")
+        why = problem["msg"].removeprefix("Value error, ")
+        sentences.append(f"{name}={environment.get(name, '')} does not fit: {why[:1].lower()}{why[1:]}")
+    return "; ".join(sentences)
+
+
+@cache
+def _load() -> Settings:
+    problems = unknown_names(os.environ)
+    if problems:
+        raise HeadgateError("; ".join(problems))
+    try:
+        return Settings()
+    except ValidationError as error:
+        raise HeadgateError(_invalid(error, os.environ)) from None
+
+
+def _as_text(value: object) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
