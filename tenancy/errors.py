@@ -18,6 +18,7 @@ class HeadgateError(Exception):
         ├── RunFailed            `result()` of a run that has none
         ├── WaitTimeout          the run goes on, only the waiting ended
         ├── Unavailable          Redis, the database or a worker cannot be reached
+        │   └── Fenced           Redis was restarted; goes away when the next epoch is open
         ├── Unknown              no such run, tenant or node for this caller
         └── Conflict             the same key with another content
     """
@@ -80,6 +81,10 @@ class WaitTimeout(HeadgateError):
 
 class Unavailable(HeadgateError):
     """A service that this call needs cannot be reached; says which, and how to start it."""
+
+
+class Fenced(Unavailable):
+    """The Redis server is not the one that the epoch is bound to; nothing was changed."""
 
 
 class Unknown(HeadgateError):

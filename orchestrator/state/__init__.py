@@ -1,0 +1,77 @@
+"""Run state on Redis: one method for each script."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tenancy.link import Link
+
+ROWS_MAX = 200
+"""Rows or nodes that one script call may carry."""
+
+
+class State:
+    """One method for each script; arguments as docs/protocol.md has them, without the server id.
+
+    Replies are the scripts' own, as lists of str and int.
+    """
+
+    def __init__(self, link: Link) -> None:
+        self.link = link
+
+    def _call(self, script: str, *arguments: str | int) -> Any:
+        return self.link.call(f"orchestrator/state/{script}", *arguments)
+
+    def admit(self, run: str, gen: int, tenant: str, want: Mapping[str, Any]) -> list[Any]:
+        """Admit a run: {graph, total, estimate, floor, budget, priority}; ['admitted', hold] or ['refused', reason, limit, current]."""
+        return list(self._call("admit", run, gen, tenant, json.dumps(want)))
+
+    def load(self, run: str, gen: int, rows: Sequence[Sequence[str | int]], fragments: Mapping[int, str]) -> int:
+        """Load nodes (id, wait, ctl, spec, verdict, fragment) and fragments (index -> JSON)."""
+        flat = [value for row in rows for value in row]
+        pairs = [value for pair in fragments.items() for value in pair]
+        return int(self._call("load", run, gen, len(rows), *flat, *pairs))
+
+    def launch(self, run: str, gen: int, degraded: int, roots: Sequence[str]) -> list[str]:
+        """Start the run and return the roots that are due."""
+        return list(self._call("launch", run, gen, degraded, *roots))
+
+    def begin(self, run: str, gen: int, node: str, inc: str, tag: str, delivery: int, worker: str) -> list[Any]:
+        """Claim a node: a row of the gate table."""
+        return list(self._call("begin", run, gen, node, inc, tag, delivery, worker))
+
+    def finish(
+        self, run: str, gen: int, node: str, attempt: int, inc: str, outcome: str, result: str, error: str, cats: str, delay_ms: int
+    ) -> list[Any]:
+        """End an execution: ['done', more, due..], ['retry', delay_ms] or ['fenced']."""
+        return list(self._call("finish", run, gen, node, attempt, inc, outcome, result, error, cats, delay_ms))
+
+    def settle(self, run: str, gen: int, node: str, attempt: int, cats: str, by: str) -> str:
+        """Settle an execution once: settled, same, conflict, waste or unknown."""
+        return str(self._call("settle", run, gen, node, attempt, cats, by))
+
+    def void(self, run: str, gen: int, node: str, attempt: int, by: str) -> str:
+        """Give a reservation back: void, same, conflict or unknown."""
+        return str(self._call("void", run, gen, node, attempt, by))
+
+    def skip(self, run: str, gen: int, reason: str, nodes: Sequence[str]) -> list[Any]:
+        """Give up optional nodes that have not begun: [count, due..]."""
+        return list(self._call("skip", run, gen, reason, *nodes))
+
+    def cancel(self, run: str, gen: int, reason: str, by: str) -> int:
+        """Set the fence of a run."""
+        return int(self._call("cancel", run, gen, reason, by))
+
+    def revoke(self, run: str, gen: int, outcome: str, reason: str, nodes: Sequence[str]) -> list[int]:
+        """Give nodes that have not begun an outcome: [count, more]."""
+        return list(self._call("revoke", run, gen, outcome, reason, *nodes))
+
+    def cascade(self, run: str, gen: int, limit: int = ROWS_MAX) -> int:
+        """Go on writing the fate of descendants; 1 when there are more."""
+        return int(self._call("cascade", run, gen, limit))
+
+    def stale(self, run: str, gen: int, age_ms: int, nodes: Sequence[str]) -> list[str]:
+        """Which of the nodes have neither message nor live lease: to publish."""
+        return list(self._call("stale", run, gen, age_ms, *nodes))

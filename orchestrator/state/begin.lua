@@ -1,0 +1,81 @@
+-- The gate: claim a node for the execution that a delivered message asks for. The table of rows is in docs/protocol.md.
+-- ARGV: S, run, gen, node, inc, tag, delivery, worker name.
+-- Returns {row, ..}.
+-- @include tenancy/kernel
+-- @include tenancy/transport/messages
+-- @include cost/ledger
+-- @include orchestrator/state/nodes
+local node, inc, tag, delivery, worker = ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8]
+
+local function forget_message()
+  redis.call('HDEL', 'hg1:unacked:' .. inc, tag)
+  drop(tag)
+end
+
+if not holds(inc, tag, delivery) then return {'gone'} end
+local run = get_run()
+local state = run and state_of(node)
+if not state then return {'none'} end
+if not UNFINISHED[state] then
+  return {'ended', state, redis.call('HGET', 'hg1:fault:' .. RG, node) or '', due_children(node)}
+end
+
+local lease = read_lease(node)
+local mine = lease and lease.inc == inc and lease.tag == tag and lease.delivery == delivery
+if lease and lease.live and not mine then
+  node_event('node.duplicate', run.tenant, node, {attempt = tonumber(lease.attempt), inc = inc, tag = tag})
+  return {'held'}
+end
+
+local ctl = ctl_of(node)
+local attempts = 'hg1:attempt:' .. RG
+local function give_up(outcome, reason, row)
+  redis.call('HSET', 'hg1:fault:' .. RG, node, cjson.encode({type = row, message = reason}))
+  set_outcome(run, node, outcome, {attempt = tonumber(redis.call('HGET', attempts, node) or 0), reason = reason}, ctl)
+  propagate(run, node, passes(outcome, ctl), ctl)
+  cascade(run, 200)
+  announce_due(run.tenant)
+  maybe_end(run)
+  return {row, outcome, reason, due_now}
+end
+
+if not mine then
+  if run.status == 'cancelling' then
+    if lease then close_lost(run, node, lease) end
+    local reason = redis.call('HGET', 'hg1:run:' .. RG, 'reason') or 'the run was cancelled'
+    set_outcome(run, node, 'cancelled', {reason = reason}, ctl)
+    maybe_end(run)
+    return {'stopped'}
+  end
+  if run.status ~= 'running' or tonumber(redis.call('HGET', 'hg1:wait:' .. RG, node)) > 0 then
+    forget_message()
+    return {'early'}
+  end
+  local notbefore = tonumber(redis.call('HGET', 'hg1:notbefore:' .. RG, node) or 0)
+  if NOW < notbefore then
+    release(inc, tag, notbefore - NOW)
+    return {'later', notbefore - NOW}
+  end
+  if lease and close_lost(run, node, lease) >= 3 then
+    return give_up('failed', 'three workers died while they ran it', 'poison')
+  end
+end
+
+local verdict = redis.call('HGET', 'hg1:verdict:' .. RG, node) or ''
+local fails = tonumber(redis.call('HGET', attempts, node .. ':fails') or 0)
+local spec = redis.call('HGET', 'hg1:spec:' .. RG, node)
+if mine then return {'run', tonumber(lease.attempt), spec, verdict, fails} end
+
+local attempt = int(tonumber(redis.call('HGET', attempts, node) or 0) + 1)
+local amount = micros(ctl.amounts[verdict] or ctl.amounts[''])
+if not reserve(RG, node, attempt, amount) then
+  return give_up(ctl.required and 'failed' or 'skipped', 'the budget does not cover its ' .. int(amount) .. ' micros', 'refused')
+end
+redis.call('HSET', attempts, node, attempt)
+redis.call('HSET', 'hg1:state:' .. RG, node, 'running')
+redis.call('ZREM', 'hg1:due:' .. RG, node)
+redis.call('HSET', 'hg1:lease:' .. RG, node, attempt .. '|' .. inc .. '|' .. tag .. '|' .. delivery .. '|' .. int(NOW))
+node_event('node.began', run.tenant, node, {attempt = tonumber(attempt), inc = inc, worker = worker, amount = int(amount),
+  day = tonumber(DAY), verdict = verdict})
+progress()
+return {'run', tonumber(attempt), spec, verdict, fails}

@@ -1,0 +1,65 @@
+-- The end of an execution: outcome, result, usage; joins are counted down and what is ready is named.
+-- ARGV: S, run, gen, node, attempt (0 = the one that inc holds), inc, outcome (succeeded, failed, timed_out), result, error JSON,
+--       cats (usage, `llm=30000,..`), delay_ms (before another attempt; -1 = no other attempt).
+-- Returns {'done', more 0|1, due nodes..}, {'retry', delay_ms} or {'fenced'}. Repeating it answers the same.
+-- @include tenancy/kernel
+-- @include tenancy/transport/messages
+-- @include cost/ledger
+-- @include orchestrator/state/nodes
+local node, attempt, inc, outcome, result, fault = ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8], ARGV[9]
+local delay = tonumber(ARGV[11])
+read_cats(ARGV[10])
+
+local run = get_run()
+local state = run and state_of(node)
+if not state then return {'fenced'} end
+local attempts = 'hg1:attempt:' .. RG
+local lease = read_lease(node)
+if lease and attempt == '0' and lease.inc == inc then attempt = lease.attempt end
+
+if not (lease and lease.live and lease.attempt == attempt and lease.inc == inc) then
+  if redis.call('HGET', attempts, node .. ':done') ~= attempt or not live(inc) then return {'fenced'} end
+  if state == 'due' then
+    return {'retry', math.max(0, tonumber(redis.call('HGET', 'hg1:notbefore:' .. RG, node) or 0) - NOW)}
+  elseif UNFINISHED[state] then
+    return {'fenced'}
+  end
+  local more = redis.call('LLEN', 'hg1:cascade:' .. RG) > 0 and 1 or 0
+  local reply = {'done', more}
+  for _, child in ipairs(due_children(node)) do reply[#reply + 1] = child end
+  return reply
+end
+
+local ctl = ctl_of(node)
+redis.call('HSET', attempts, node .. ':done', attempt)
+note_usage(RG, node, attempt, ARGV[10])
+progress()
+
+if outcome ~= 'succeeded' then
+  redis.call('HSET', 'hg1:fault:' .. RG, node, fault)
+  local fails = redis.call('HINCRBY', attempts, node .. ':fails', 1)
+  if fails < ctl.attempts and delay >= 0 and run.status == 'running' then
+    redis.call('HDEL', 'hg1:lease:' .. RG, node)
+    make_due(node, NOW + delay)
+    redis.call('HSET', 'hg1:notbefore:' .. RG, node, int(NOW + delay))
+    node_event('node.retry', run.tenant, node, {attempt = tonumber(attempt), outcome = outcome, error = fault, delay_ms = delay})
+    release(inc, lease.tag, delay, true)
+    return {'retry', delay}
+  end
+end
+
+local fields = {attempt = tonumber(attempt)}
+if outcome == 'succeeded' then
+  redis.call('HSET', 'hg1:result:' .. RG, node, result)
+  fields.result = result
+else
+  fields.error = fault
+end
+set_outcome(run, node, outcome, fields, ctl)
+propagate(run, node, passes(outcome, ctl), ctl)
+local more = cascade(run, 200)
+announce_due(run.tenant)
+maybe_end(run)
+local reply = {'done', more}
+for _, child in ipairs(due_now) do reply[#reply + 1] = child end
+return reply

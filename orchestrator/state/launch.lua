@@ -1,0 +1,27 @@
+-- Start a loaded run (once), and make roots due. ARGV: S, run, gen, degraded 0|1, roots.. (at most 200 a call).
+-- Returns the roots that are due: to be published.
+-- @include tenancy/kernel
+-- @include tenancy/transport/messages
+-- @include cost/ledger
+-- @include orchestrator/state/nodes
+local run = get_run()
+if not run or run.status == 'ended' or run.status == 'cancelling' then return {} end
+if run.status == 'loading' then
+  redis.call('HSET', 'hg1:run:' .. RG, 'status', 'running')
+  if ARGV[4] == '1' then redis.call('HSET', 'hg1:run:' .. RG, 'degraded', 1) end
+  emit({t = 'run.started', tenant = run.tenant, run = RUN, gen = tonumber(GEN)})
+  run.status = 'running'
+end
+local due = {}
+for i = 5, #ARGV do
+  local node = ARGV[i]
+  if state_of(node) == 'pending' and tonumber(redis.call('HGET', 'hg1:wait:' .. RG, node)) == 0 then
+    make_due(node)
+    due_now[#due_now + 1] = node
+  end
+  if state_of(node) == 'due' then due[#due + 1] = node end
+end
+announce_due(run.tenant)
+progress()
+maybe_end(run)
+return due

@@ -1,0 +1,28 @@
+-- Give nodes that have not begun an outcome, and forget their messages. ARGV: S, run, gen, outcome, reason, nodes.. (at most 200).
+-- Nodes whose worker is gone count as not begun. Returns {number revoked, more 0|1 (cascade), due nodes..}.
+-- @include tenancy/kernel
+-- @include tenancy/transport/messages
+-- @include cost/ledger
+-- @include orchestrator/state/nodes
+local run = get_run()
+if not run or run.status == 'ended' then return {0, 0} end
+local revoked = 0
+for i = 6, #ARGV do
+  local node = ARGV[i]
+  local state = state_of(node)
+  local lease = state == 'running' and read_lease(node)
+  if lease and not lease.live then
+    close_lost(run, node, lease)
+    state = 'due'
+  end
+  if state == 'pending' or state == 'due' then
+    local ctl = ctl_of(node)
+    drop_once(task_id(node))
+    set_outcome(run, node, ARGV[4], {reason = ARGV[5]}, ctl)
+    propagate(run, node, false, ctl)
+    revoked = revoked + 1
+  end
+end
+local more = cascade(run, 200)
+maybe_end(run)
+return {revoked, more}

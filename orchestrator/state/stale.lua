@@ -1,0 +1,28 @@
+-- Which of these nodes should have a message or a live lease and have neither? A running one becomes due again.
+-- ARGV: S, run, gen, age_ms, nodes.. (at most 200). Returns the nodes to publish.
+-- @include tenancy/kernel
+-- @include tenancy/transport/messages
+-- @include cost/ledger
+-- @include orchestrator/state/nodes
+local run = get_run()
+if not run or run.status ~= 'running' then return {} end
+local publish = {}
+for i = 5, #ARGV do
+  local node = ARGV[i]
+  local state = state_of(node)
+  if (state == 'due' or state == 'running') and not outstanding(task_id(node)) then
+    if state == 'running' then
+      local lease = read_lease(node)
+      if lease and not lease.live then
+        close_lost(run, node, lease)
+        make_due(node)
+        due_now[#due_now + 1] = node
+        publish[#publish + 1] = node
+      end
+    elseif tonumber(redis.call('ZSCORE', 'hg1:due:' .. RG, node)) <= NOW - ARGV[4] then
+      publish[#publish + 1] = node
+    end
+  end
+end
+announce_due(run.tenant)
+return publish

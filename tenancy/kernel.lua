@@ -1,0 +1,29 @@
+-- What every script starts with: the fence, the clock, the event log.
+--
+-- ARGV[1]       run_id of the Redis server as the caller knows it
+-- hg1:epoch     hash {epoch, server, seq}
+-- hg1:events    stream; id epoch-seq, field e = event as JSON
+--
+-- Errors: FENCED when the caller's server is not the epoch's: a restart, rollback or failover
+-- happened, or no epoch has been opened yet. Nothing has been changed then.
+local EPOCH, NOW
+do
+  local row = redis.call('HMGET', 'hg1:epoch', 'server', 'epoch')
+  if row[1] ~= ARGV[1] then
+    return redis.error_reply('FENCED the epoch is bound to another Redis server run')
+  end
+  EPOCH = row[2]
+  local t = redis.call('TIME')
+  NOW = t[1] * 1000 + math.floor(t[2] / 1000)
+end
+
+-- Whole numbers beyond 14 digits survive: tostring() and cjson would round them.
+local function int(n)
+  return string.format('%.0f', n)
+end
+
+local function emit(event)
+  event.at = NOW
+  local seq = redis.call('HINCRBY', 'hg1:epoch', 'seq', 1)
+  redis.call('XADD', 'hg1:events', EPOCH .. '-' .. seq, 'e', cjson.encode(event))
+end
