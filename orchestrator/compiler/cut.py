@@ -1,0 +1,214 @@
+"""Cutting: rows become fragments whose every message stays under the bound.
+
+A message carries all that comes after its node in the row, and in a branch also the join and all that comes after that. So
+rows are walked from the right, and cut where the next node on the left would carry too much. Why it is done this way, and why
+the bytes of all messages together stay linear in the number of nodes: docs/decisions/fragments.md.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, TypeAlias
+
+from orchestrator.compiler.fragments import Item, Par, Seq
+from orchestrator.compiler.series_parallel import Draft, Split
+
+DEPTH_MAX = 32
+"""Pars inside Pars in one fragment; Celery copies and encodes a nested chord recursively."""
+
+
+class Size(NamedTuple):
+    """Signatures, and the bytes that they take in a message."""
+
+    nodes: int
+    bytes: int
+
+    def plus(self, other: Size) -> Size:
+        return Size(self.nodes + other.nodes, self.bytes + other.bytes)
+
+    def within(self, bound: Size) -> bool:
+        return self.nodes <= bound.nodes and self.bytes <= bound.bytes
+
+
+NOTHING = Size(0, 0)
+
+
+class Measure(NamedTuple):
+    """A Split: all of it; the largest message of a head, without what follows the Split; the Pars inside each other."""
+
+    total: Size
+    need: Size
+    height: int
+
+
+@dataclass(slots=True)
+class _Join:
+    """A Par whose branches were cut: only what is left of each still ends in it."""
+
+    branches: list[Row]
+
+
+Kept: TypeAlias = "int | Split | _Join"
+Row: TypeAlias = "list[Kept]"
+
+
+class _Work(NamedTuple):
+    """A row to cut; `after` follows its end in `depth` enclosing Pars, `into` takes the part that stays with them."""
+
+    row: Sequence[Draft]
+    after: Size
+    depth: int
+    into: list[Row] | None
+
+
+def cut(rows: Sequence[Sequence[Draft]], weights: Sequence[int], bound: Size, name: Callable[[int], str]) -> list[Seq]:
+    """Return the fragments of `rows`, no message of which carries more than `bound`, its own node counted.
+
+    A node that is larger than the bound by itself becomes a fragment by itself.
+    """
+    cutter = _Cutter(rows, weights, bound)
+    cutter.run(rows)
+    return [_frozen(row, name) for row in cutter.pieces]
+
+
+class _Cutter:
+    def __init__(self, rows: Sequence[Sequence[Draft]], weights: Sequence[int], bound: Size) -> None:
+        self.sizes = [Size(1, weight) for weight in weights]
+        self.bound = bound
+        # A branch of which nothing can stay would leave its Par without it: so much must always be free.
+        self.widest = Size(1, max(weights, default=0))
+        self.measures = _measured(rows, self.sizes)
+        self.pieces: list[Row] = []
+        self.work: deque[_Work] = deque()
+
+    def run(self, rows: Sequence[Sequence[Draft]]) -> None:
+        self.work.extend(_Work(row, NOTHING, 0, None) for row in rows)
+        while self.work:
+            _Walk(self, self.work.popleft()).run()
+
+    def keep(self, row: Row, into: list[Row] | None) -> None:
+        """Give `row` to the Par that waits for it, or make it a fragment."""
+        (self.pieces if into is None else into).append(row)
+
+
+class _Walk:
+    """One row, from the right: `right` is the piece under way, leftmost first; `load` what a node before it would carry."""
+
+    def __init__(self, cutter: _Cutter, work: _Work) -> None:
+        self.cutter = cutter
+        self.row, self.load, self.depth, self.into = work
+        self.right: deque[Kept] = deque()
+
+    def run(self) -> None:
+        for item in reversed(self.row):
+            if isinstance(item, Split):
+                self.place_split(item)
+            else:
+                self.place_node(item)
+        if self.right:
+            self.close()
+
+    def place_node(self, node: int) -> None:
+        load = self.load.plus(self.cutter.sizes[node])
+        if self.right and not load.within(self.cutter.bound):
+            self.close()
+            load = self.cutter.sizes[node]
+        self.right.appendleft(node)
+        self.load = load
+
+    def place_split(self, split: Split) -> None:
+        measure = self.cutter.measures[id(split)]
+        if len(self.right) > 1 and not (self.fits(measure) and self.is_cheap(measure)):
+            join = self.right.popleft()
+            assert isinstance(join, int)
+            self.close()
+            self.right.append(join)
+            self.load = self.cutter.sizes[join]
+        if self.fits(measure):
+            self.right.appendleft(split)
+            self.load = self.load.plus(measure.total)
+        else:
+            self.open(split)
+
+    def fits(self, measure: Measure) -> bool:
+        return self.depth + measure.height <= DEPTH_MAX and measure.need.plus(self.load).within(self.cutter.bound)
+
+    def is_cheap(self, measure: Measure) -> bool:
+        """Every node of a Par carries what follows it: allow as many copies as a fragment that fits into one message can have."""
+        return measure.total.nodes * self.load.nodes <= self.cutter.bound.nodes**2 // 4
+
+    def open(self, split: Split) -> None:
+        """Cut the branches, and keep of each what still fits behind its own head."""
+        depth, load, into = self.depth, self.load, self.into
+        if self.right and self.has_room():
+            depth, into = depth + 1, []
+            self.right.appendleft(_Join(into))
+        elif self.right:
+            depth, load, into = 0, NOTHING, None
+        self.cutter.work.extend(_Work(branch, load, depth, into) for branch in split.branches)
+        if self.right:
+            self.close()
+        else:
+            self.load, self.depth, self.into = NOTHING, 0, None
+
+    def has_room(self) -> bool:
+        bound = self.cutter.bound
+        half = Size(bound.nodes // 2, bound.bytes // 2)
+        return self.depth < DEPTH_MAX and self.load.within(half) and self.load.plus(self.cutter.widest).within(bound)
+
+    def close(self) -> None:
+        """End the piece under way; what is on its left starts another, which nothing follows."""
+        first = self.right[0]
+        if len(self.right) == 1 and isinstance(first, Split):
+            # Nothing before it and no join behind it: its branches have nothing to do with each other.
+            for branch in first.branches:
+                self.cutter.keep(list(branch), self.into)
+        else:
+            self.cutter.keep(list(self.right), self.into)
+        self.right = deque()
+        self.load, self.depth, self.into = NOTHING, 0, None
+
+
+def _measured(rows: Sequence[Sequence[Draft]], sizes: Sequence[Size]) -> dict[int, Measure]:
+    """Measure every Split, the inner ones first."""
+    splits = [item for row in rows for item in row if isinstance(item, Split)]
+    for split in splits:  # grows while it is walked: any depth, no recursion
+        splits.extend(item for branch in split.branches for item in branch if isinstance(item, Split))
+    measures: dict[int, Measure] = {}
+    for split in reversed(splits):
+        total_nodes = total_bytes = need_nodes = need_bytes = height = 0
+        for branch in split.branches:
+            row_nodes = row_bytes = 0
+            for item in branch:
+                if isinstance(item, Split):
+                    inner = measures[id(item)]
+                    height = max(height, inner.height)
+                    size = inner.total
+                else:
+                    size = sizes[item]
+                row_nodes += size.nodes
+                row_bytes += size.bytes
+            total_nodes += row_nodes
+            total_bytes += row_bytes
+            head = branch[0]
+            if isinstance(head, Split):
+                inner = measures[id(head)]
+                row_nodes += inner.need.nodes - inner.total.nodes
+                row_bytes += inner.need.bytes - inner.total.bytes
+            need_nodes = max(need_nodes, row_nodes)
+            need_bytes = max(need_bytes, row_bytes)
+        measures[id(split)] = Measure(Size(total_nodes, total_bytes), Size(need_nodes, need_bytes), height + 1)
+    return measures
+
+
+def _frozen(row: Sequence[Kept], name: Callable[[int], str]) -> Seq:
+    """Return the row as a fragment's Seq; no deeper than DEPTH_MAX."""
+    items: list[Item] = []
+    for item in row:
+        if isinstance(item, int):
+            items.append(name(item))
+        else:
+            items.append(Par(tuple(_frozen(branch, name) for branch in item.branches)))
+    return tuple(items)
