@@ -1,1 +1,72 @@
 """Orchestrator runs: graphs are compiled, launched on Celery, gated, finished and recorded."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cost.meter import meter
+    from orchestrator.building import dag, task, with_default
+    from orchestrator.client import Client
+    from orchestrator.graph import Graph
+    from tenancy.errors import (
+        BudgetRefused,
+        Conflict,
+        GraphInvalid,
+        HeadgateError,
+        QueueFull,
+        Rate,
+        Refused,
+        RunFailed,
+        RunsLimit,
+        Unavailable,
+        Unknown,
+        WaitTimeout,
+    )
+    from tenancy.priorities import Priority
+
+__all__ = [
+    "BudgetRefused",
+    "Client",
+    "Conflict",
+    "Graph",
+    "GraphInvalid",
+    "HeadgateError",
+    "Priority",
+    "QueueFull",
+    "Rate",
+    "Refused",
+    "RunFailed",
+    "RunsLimit",
+    "Unavailable",
+    "Unknown",
+    "WaitTimeout",
+    "dag",
+    "meter",
+    "task",
+    "with_default",
+]
+
+# Looked up at first use: a worker's child, the command line and a user's import need different halves of this.
+_HOMES = {
+    "Client": "orchestrator.client",
+    "Graph": "orchestrator.graph",
+    "Priority": "tenancy.priorities",
+    "dag": "orchestrator.building",
+    "meter": "cost.meter",
+    "task": "orchestrator.building",
+    "with_default": "orchestrator.building",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found: object = getattr(import_module(_HOMES.get(name, "tenancy.errors")), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

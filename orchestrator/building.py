@@ -1,0 +1,318 @@
+"""Graphs in Python: `@task` makes a function the work of nodes, `@dag` makes a function a graph."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import re
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from contextvars import ContextVar
+from typing import Any, Generic, ParamSpec, Protocol, TypeVar, cast, overload
+
+from pydantic import ValidationError
+
+from tenancy.errors import GraphInvalid
+from tenancy.priorities import Priority
+
+from .graph import Graph, Limits, Node, Variant
+from .graph.limits import EDGES_CEILING, NODES_CEILING
+from .graph.model import FALLBACKS
+from .graph.parse import parse, sentences
+from .graph.wording import Suggestions
+from .placeholder import Placeholder, referenced, with_default
+from .registry import TaskDefinition, module_name, registry
+
+__all__ = ["Dag", "Task", "dag", "task", "with_default"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+#: Submission has the limits of its settings; here only what no setting allows is refused.
+_LIMITS = Limits(nodes=NODES_CEILING, edges=EDGES_CEILING)
+
+
+class Task(Generic[P, R]):
+    """A function that can be a node.
+
+    Inside a `@dag` function a call adds a node and gives a placeholder typed as the result; anywhere else it calls the function
+    (of an `async def` task that is a coroutine, whatever the type says; `function` is the plain function with its own type).
+    """
+
+    def __init__(self, definition: TaskDefinition, function: Callable[..., Any], options: Mapping[str, Any] | None = None) -> None:
+        functools.update_wrapper(cast("Callable[..., Any]", self), definition.function, updated=())
+        self.definition = definition
+        self.function = function
+        self._options = dict(options or {})
+
+    def __repr__(self) -> str:
+        return f"<task {self.definition.name!r}>"
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        building = _building.get()
+        if building is None:
+            return cast("R", self.function(*args, **kwargs))
+        return cast("R", building.add(self.definition, self._options, args, kwargs))
+
+    def options(
+        self,
+        *,
+        id: str | None = None,  # noqa: A002 - the name that the field has in the graph
+        required: bool | None = None,
+        value: int | None = None,
+        after: object = None,
+        priority: Priority | str | None = None,
+        timeout_s: int | None = None,
+        attempts: int | None = None,
+        join: str | None = None,
+        when: object = None,
+        pool: str | None = None,
+        estimate: Mapping[str, int] | None = None,
+        max_cost: int | None = None,
+        variants: Sequence[Variant | Mapping[str, Any]] | None = None,
+        labels: Mapping[str, str] | None = None,
+    ) -> Task[P, R]:
+        """Return the task with options for the node that the next call adds; they add to earlier ones.
+
+        id: default the function's name, then name-2, name-3. required: false lets the run go on without it. value: 0 to 10^9.
+        after: results or ids, one or several, to wait for without using them. timeout_s: 1 to 604800. attempts: 1 to 20.
+        estimate, max_cost: micros. when, pool and joins other than all_succeeded are reserved. What is wrong with an option is
+        among the problems that calling the `@dag` function reports.
+        """
+        said = {
+            "id": id, "required": required, "value": value, "after": after, "priority": priority, "timeout_s": timeout_s,
+            "attempts": attempts, "join": join, "when": when, "pool": pool, "estimate": estimate, "max_cost": max_cost,
+            "variants": variants, "labels": labels,
+        }  # fmt: skip
+        given = {name: option for name, option in said.items() if option is not None}
+        return Task(self.definition, self.function, {**self._options, **given})
+
+
+class _Decorator(Protocol):
+    """What `@task(...)` returns: an `async def` task is typed by what it will give."""
+
+    @overload
+    def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> Task[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[P, R], /) -> Task[P, R]: ...
+
+
+class _TaskDecorator:
+    """`@task`, `@task(...)` and `task.adopt(...)`."""
+
+    @overload
+    def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> Task[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[P, R], /) -> Task[P, R]: ...
+    @overload
+    def __call__(
+        self,
+        *,
+        name: str | None = None,
+        estimate: Mapping[str, int] | None = None,
+        value: int | None = None,
+        variants: Sequence[Variant | Mapping[str, Any]] = (),
+        max_cost: int | None = None,
+        limits: object = None,
+    ) -> _Decorator: ...
+
+    def __call__(
+        self,
+        function: Callable[..., Any] | None = None,
+        /,
+        *,
+        name: str | None = None,
+        estimate: Mapping[str, int] | None = None,
+        value: int | None = None,
+        variants: Sequence[Variant | Mapping[str, Any]] = (),
+        max_cost: int | None = None,
+        limits: object = None,
+    ) -> Any:
+        """Make a function a task and register it.
+
+        name: default module.function; a script that runs goes by its file's stem. estimate: expected micros by category, default
+        1000 of compute. value: 0 to 10^9, default 1. variants: cheaper ways to run it. max_cost: micros that one execution may cost
+        at most. limits: reserved. Raises GraphInvalid where one of these is wrong, Conflict where the name is taken.
+        """
+
+        def define(function: Callable[..., Any]) -> Task[..., Any]:
+            own = getattr(function, "__name__", "<lambda>")
+            if name is None and own == "<lambda>":
+                raise GraphInvalid(("a lambda has no name that a worker could find it by; pass name=, or use def",))
+            definition = _definition(
+                name or f"{module_name(function)}.{own}", function, inspect.signature(function), estimate, value, variants, max_cost, limits
+            )
+            return Task(definition, function)
+
+        return define if function is None else define(function)
+
+    def adopt(
+        self,
+        celery_task: Any,
+        *,
+        name: str | None = None,
+        estimate: Mapping[str, int] | None = None,
+        value: int | None = None,
+        variants: Sequence[Variant | Mapping[str, Any]] = (),
+        max_cost: int | None = None,
+    ) -> Task[..., Any]:
+        """Make an existing Celery task usable as a node, unchanged; bound tasks, retries and own base classes keep working.
+
+        name: default, and best left, the Celery task's own. Otherwise as `@task`.
+        """
+        run = getattr(celery_task, "run", None)
+        celery_name = getattr(celery_task, "name", None)
+        if not callable(run) or not isinstance(celery_name, str):
+            raise GraphInvalid((f"a Python {type(celery_task).__name__} is not a Celery task; adopt what @app.task or @shared_task made",))
+        signature = inspect.signature(run)
+        definition = _definition(name or celery_name, run, signature, estimate, value, variants, max_cost, None, adopted=celery_task)
+        return Task(definition, celery_task)
+
+
+task = _TaskDecorator()
+
+
+def _definition(
+    name: str,
+    function: Callable[..., Any],
+    signature: inspect.Signature,
+    estimate: Mapping[str, int] | None,
+    value: int | None,
+    variants: Sequence[Variant | Mapping[str, Any]],
+    max_cost: int | None,
+    limits: object,
+    adopted: Any = None,
+) -> TaskDefinition:
+    problems: list[str] = []
+    label = f"task {name!r}"
+    if limits is not None:
+        problems.append(f"{label}: `limits` is reserved and not yet supported; leave it out")
+    if only := [p.name for p in signature.parameters.values() if p.kind is p.POSITIONAL_ONLY]:
+        problems.append(f"{label}: the parameter {only[0]!r} is positional-only, and params go by name; remove the '/'")
+    said: dict[str, Any] = {"estimate": estimate, "value": value, "variants": tuple(variants) or None, "max_cost": max_cost}
+    said = {key: _plain(option) for key, option in said.items() if option is not None}
+    try:
+        node = Node.model_validate({"id": "_", "task": name, **said})
+    except ValidationError as error:
+        problems += sentences(error, label, "node", Suggestions())[0]
+    if problems:
+        raise GraphInvalid(tuple(problems))
+    definition = TaskDefinition(name, function, signature, adopted=adopted, **{field: getattr(node, field) for field in FALLBACKS})
+    registry.register(definition)
+    return definition
+
+
+def _plain(option: Any) -> Any:
+    return dict(option) if isinstance(option, Mapping) else option
+
+
+# ---- @dag -------------------------------------------------------------------------------------------------------------
+
+
+class Dag(Generic[P]):
+    """A function that describes a graph; calling it builds one, and raises GraphInvalid with all problems where it has any."""
+
+    def __init__(self, function: Callable[P, object], name: str | None, labels: Mapping[str, str]) -> None:
+        functools.update_wrapper(cast("Callable[..., Any]", self), function, updated=())
+        self.function = function
+        self.name = name or function.__name__
+        self.labels = dict(labels)
+
+    def __repr__(self) -> str:
+        return f"<dag {self.name!r}>"
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Graph:
+        if (outer := _building.get()) is not None:
+            raise GraphInvalid(
+                (f"dag {outer.name!r}: it calls the dag {self.name!r}; graphs within graphs are reserved and not yet supported",)
+            )
+        building = _Building(self.name, self.labels)
+        token = _building.set(building)
+        try:
+            self.function(*args, **kwargs)
+        finally:
+            _building.reset(token)
+        return building.graph()
+
+
+class _DagDecorator(Protocol):
+    def __call__(self, function: Callable[P, object], /) -> Dag[P]: ...
+
+
+@overload
+def dag(function: Callable[P, object], /) -> Dag[P]: ...
+@overload
+def dag(*, name: str | None = None, labels: Mapping[str, str] | None = None) -> _DagDecorator: ...
+def dag(function: Callable[..., object] | None = None, /, *, name: str | None = None, labels: Mapping[str, str] | None = None) -> Any:
+    """Make a function that calls tasks a graph; its return value is free.
+
+    name: default the function's. labels: texts for people and searches.
+    """
+
+    def define(function: Callable[..., object]) -> Dag[...]:
+        if inspect.iscoroutinefunction(function):
+            raise GraphInvalid((f"dag {function.__name__!r}: it is async, and building a graph waits for nothing; use a plain def",))
+        return Dag(function, name, labels or {})
+
+    return define if function is None else define(function)
+
+
+class _Building:
+    """The graph under construction, as the plain values that JSON would give: both ways in are judged by the same code."""
+
+    def __init__(self, name: str, labels: Mapping[str, str]) -> None:
+        self.name = name
+        self._labels = labels
+        self._nodes: list[dict[str, Any]] = []
+        self._ids: set[object] = set()
+        self._counts: dict[str, int] = {}
+        self._problems: list[str] = []
+
+    def add(self, definition: TaskDefinition, options: Mapping[str, Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Placeholder:
+        node_id = options["id"] if "id" in options else self._next_id(definition)
+        self._ids.add(node_id if isinstance(node_id, str) else None)
+        node = {
+            "id": node_id,
+            "task": definition.name,
+            **{key: self._option(key, option) for key, option in options.items() if key != "id"},
+        }
+        params = {key: referenced(value, self) for key, value in self._named(definition, node_id, args, kwargs).items()}
+        self._nodes.append({**node, "params": params})
+        return Placeholder(self, node_id)
+
+    def graph(self) -> Graph:
+        raw = {"name": self.name, "nodes": self._nodes, "labels": self._labels}
+        graph, problems = parse(raw, _LIMITS, registry, elsewhere=True)
+        if graph is None or self._problems:
+            raise GraphInvalid((*self._problems, *problems))
+        return graph
+
+    def _next_id(self, definition: TaskDefinition) -> str:
+        own = getattr(definition.function, "__name__", "") if definition.adopted is None else ""
+        base = re.sub(r"[^A-Za-z0-9_]", "_", own if own.isidentifier() else definition.name.rpartition(".")[2])[:90]
+        while True:
+            count = self._counts[base] = self._counts.get(base, 0) + 1
+            node_id = base if count == 1 else f"{base}-{count}"
+            if node_id not in self._ids:
+                return node_id
+
+    def _option(self, key: str, option: Any) -> Any:
+        if key == "after":
+            several = [option] if isinstance(option, (str, Placeholder)) or not isinstance(option, Iterable) else option
+            return [referenced(item, self).get("$ref") if isinstance(item, Placeholder) else item for item in several]
+        if key == "variants":
+            return tuple(_plain(variant) for variant in option)
+        return option if isinstance(option, Priority) else _plain(option)
+
+    def _named(self, definition: TaskDefinition, node_id: object, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """Params go by name; what is missing or unknown is found later, with everything else."""
+        names = [p.name for p in definition.signature.parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
+        if len(args) > len(names):
+            self._problems.append(
+                f"node {node_id!r}: {len(args)} positional arguments for task {definition.name!r}, which takes {len(names)}; name them"
+            )
+        given = dict(zip(names, args, strict=False))
+        self._problems += [f"node {node_id!r}: the parameter {name!r} is given twice; keep one" for name in given if name in kwargs]
+        return {**given, **kwargs}
+
+
+_building: ContextVar[_Building | None] = ContextVar("headgate_building", default=None)

@@ -1,0 +1,44 @@
+"""The JSON Schema of a graph's public form."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel
+
+_PARAMS = {
+    "type": "object",
+    "additionalProperties": {"$ref": "#/$defs/Parameter"},
+}
+
+_PARAMETER = {
+    "description": "Any JSON value; references may stand anywhere inside.",
+    "anyOf": [
+        {"$ref": "#/$defs/Reference"},
+        {
+            "type": "object",
+            "not": {"anyOf": [{"required": ["$ref"]}, {"required": ["$secret"]}]},
+            "additionalProperties": {"$ref": "#/$defs/Parameter"},
+        },
+        {"type": "array", "items": {"$ref": "#/$defs/Parameter"}},
+        {"type": ["string", "number", "boolean", "null"]},
+    ],
+}
+
+_REFERENCE = {
+    "description": "The result of another node; `default` stands in where it has none.",
+    "type": "object",
+    "properties": {"$ref": {"type": "string", "minLength": 1}, "default": {}},
+    "required": ["$ref"],
+    "additionalProperties": False,
+}
+
+
+def json_schema(model: type[BaseModel]) -> dict[str, Any]:
+    """Return the schema of `model` with `params` described as what they are: JSON with references inside."""
+    schema = model.model_json_schema()
+    for name in ("Node", "Variant"):
+        properties = schema["$defs"][name]["properties"]
+        properties["params"] = {**_PARAMS, "default": {}, "description": properties["params"]["description"]}
+    schema["$defs"] |= {"Parameter": _PARAMETER, "Reference": _REFERENCE}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
