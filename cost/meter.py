@@ -1,0 +1,181 @@
+"""Metering: what a node uses while it runs, charged by its own code through `meter`."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Final
+
+from .money import MICROS_MAX, normalise_category
+from .prices import DEFAULT_PRICES, EXACT, MICROS, PriceTable, Quantity, UsageLine, check_quantity, settle_micros
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """One attempt at one node: who pays, at which prices."""
+
+    run_id: str
+    generation: int
+    node_id: str
+    attempt: int
+    tenant: str
+    price_table: PriceTable = DEFAULT_PRICES
+
+    @property
+    def idempotency_key(self) -> str:
+        """The same for every attempt at this node in this generation."""
+        return f"{self.run_id}.{self.generation}.{self.node_id}"
+
+
+class _TooMuch(ValueError):
+    """The charges of one execution add up to more than the largest amount."""
+
+
+class Usage:
+    """What one execution has used so far; safe to charge from several threads.
+
+    Quantities are summed per category and unit without rounding, so that many small charges cost what one large
+    one does.
+    """
+
+    def __init__(self, execution: Execution) -> None:
+        self.execution = execution
+        self._lock = threading.Lock()
+        self._quantities: dict[tuple[str, str], Decimal] = {}
+        self._unknown: dict[str, None] = {}
+        self._closed = False
+
+    @property
+    def lines(self) -> tuple[UsageLine, ...]:
+        """One line per category and unit, in the order of their first charge."""
+        with self._lock:
+            return self._lines(self._quantities)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """One sentence for each unknown category that was charged."""
+        with self._lock:
+            return tuple(f"category {name!r} is unknown and was booked as other" for name in self._unknown)
+
+    def by_category(self) -> dict[str, int]:
+        """Return micros by category, rounded half-even once per line; categories that were not charged are absent."""
+        return settle_micros(self.lines, self.execution.price_table)
+
+    def charge(self, category: str, quantity: Quantity, unit: str) -> None:
+        """Add `quantity` of `unit`; see `Meter.charge`. Raises RuntimeError once the usage is closed."""
+        with self._lock:
+            if self._closed:
+                raise RuntimeError(f"node {self.execution.node_id!r} has ended and can no longer be charged")
+            self._add(category, quantity, unit)
+
+    def close(self, cpu_seconds: float | None = None) -> None:
+        """Accept no more charges, after adding the CPU seconds that the execution took if they are given.
+
+        A node pays for its CPU besides what it charged itself. A second call changes nothing.
+        Raises ValueError for seconds that are no finite number from 0.
+        """
+        seconds = None if cpu_seconds is None else check_quantity(cpu_seconds)
+        with self._lock:
+            if not self._closed and seconds is not None:
+                # A node that has charged the largest amount there is must still be able to end.
+                with suppress(_TooMuch):
+                    self._add("compute", seconds, "second")
+            self._closed = True
+
+    def _add(self, category: str, quantity: Quantity, unit: str) -> None:
+        changed = dict(self._quantities)
+        booked, unknown = _check(self.execution.price_table, category, quantity, unit)
+        changed[category, unit] = EXACT.add(changed.get((category, unit), Decimal(0)), booked)
+        if sum(settle_micros(self._lines(changed), self.execution.price_table).values()) > MICROS_MAX:
+            raise _TooMuch(f"node {self.execution.node_id!r} would cost more than 2^53-1 micros")
+        self._quantities = changed
+        if unknown:
+            self._unknown[category] = None
+
+    @staticmethod
+    def _lines(quantities: dict[tuple[str, str], Decimal]) -> tuple[UsageLine, ...]:
+        return tuple(UsageLine(category, unit, quantity) for (category, unit), quantity in quantities.items())
+
+
+def _check(table: PriceTable, category: object, quantity: object, unit: object) -> tuple[Decimal, bool]:
+    """Return the quantity and whether the category is unknown, or raise ValueError."""
+    if not isinstance(category, str) or not 0 < len(category) <= 64:
+        raise ValueError("a category is a text of 1 to 64 characters")
+    if not isinstance(unit, str) or not 0 < len(unit) <= 64:
+        raise ValueError("a unit is a text of 1 to 64 characters")
+    exact = check_quantity(quantity)
+    if unit == MICROS and exact != exact.to_integral_value():
+        raise ValueError("micros are charged as whole numbers")
+    table.price(category, exact, unit)
+    return exact, normalise_category(category)[1]
+
+
+_current: ContextVar[Usage | None] = ContextVar("headgate_usage", default=None)
+_active: set[Usage] = set()
+_active_lock = threading.Lock()
+
+
+@contextmanager
+def metering(execution: Execution) -> Iterator[Usage]:
+    """Let `meter` charge `execution` inside the block; the usage stays readable, and can be closed, after it."""
+    usage = Usage(execution)
+    token = _current.set(usage)
+    with _active_lock:
+        _active.add(usage)
+    try:
+        yield usage
+    finally:
+        with _active_lock:
+            _active.discard(usage)
+        _current.reset(token)
+
+
+def _usage() -> Usage | None:
+    usage = _current.get()
+    if usage is not None:
+        return usage
+    # asyncio hands the context on, threading.Thread does not: a thread that a node started charges that node as
+    # long as it is the only one in this process, as in a prefork worker.
+    with _active_lock:
+        if len(_active) > 1:
+            raise RuntimeError(
+                "several nodes run in this process and this thread belongs to none of them: start it with contextvars.copy_context().run"
+            )
+        return next(iter(_active), None)
+
+
+class Meter:
+    """What a task uses to say what it used; the same code runs outside a node, where nothing is recorded."""
+
+    def charge(self, category: str, quantity: Quantity, unit: str) -> None:
+        """Charge the running node for `quantity` of `unit`, at the price of its tenant.
+
+        `category` is llm, retrieval, storage, compute or other; an unknown one is booked as other, with a warning.
+        `quantity` is a finite number from 0 to 2^53-1. The unit "micros" books whole micros directly.
+        Raises ValueError for arguments out of range and for a unit without a price, also outside a node.
+        """
+        usage = _usage()
+        if usage is None:
+            _check(DEFAULT_PRICES, category, quantity, unit)
+        else:
+            usage.charge(category, quantity, unit)
+
+    @property
+    def attempt(self) -> int:
+        """The number of this attempt, from 1; 1 outside a node."""
+        usage = _usage()
+        return 1 if usage is None else usage.execution.attempt
+
+    @property
+    def idempotency_key(self) -> str:
+        """A key for effects outside the platform, the same for every attempt at this node; "local" outside a node."""
+        usage = _usage()
+        return "local" if usage is None else usage.execution.idempotency_key
+
+
+meter: Final = Meter()
+"""The meter of whichever node is running here."""

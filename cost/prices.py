@@ -1,0 +1,132 @@
+"""What usage costs: a versioned table of micros per unit, and the one place where fractions are rounded."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from decimal import ROUND_CEILING, ROUND_HALF_EVEN, Context, Decimal
+from numbers import Integral, Real
+from types import MappingProxyType
+from typing import Final
+
+from .money import MICROS_MAX, normalise_category
+
+MICROS: Final = "micros"
+"""The unit that is money already: one of it costs one micro."""
+
+Quantity = int | float | Decimal
+
+# Quantities are kept to 10^-12, so that the largest one and the smallest step fit with room for sums and prices.
+_STEP: Final = Decimal("1E-12")
+EXACT: Final = Context(prec=80)
+
+
+@dataclass(frozen=True, slots=True)
+class UsageLine:
+    """What one execution used of one unit; `quantity` is not rounded to micros yet."""
+
+    category: str
+    unit: str
+    quantity: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class PriceTable:
+    """Micros per unit by (category, unit), and the version that every entry of the ledger carries."""
+
+    version: str
+    prices: Mapping[tuple[str, str], Decimal]
+
+    def __post_init__(self) -> None:
+        if not self.version:
+            raise ValueError("a price table needs a version")
+        for (category, unit), micros in self.prices.items():
+            if not micros.is_finite() or not 0 <= micros <= MICROS_MAX:
+                raise ValueError(f"the price of {category}/{unit} must be a finite Decimal from 0 to 2^53-1 micros")
+        if ("compute", "second") not in self.prices:
+            raise ValueError(f"price table {self.version} needs compute/second, which every node is charged for")
+        object.__setattr__(self, "prices", MappingProxyType(dict(self.prices)))
+
+    def price(self, category: str, quantity: Quantity, unit: str) -> Decimal:
+        """Return what `quantity` of `unit` costs, in micros, exactly.
+
+        The unit "micros" books the quantity itself. Raises ValueError for a quantity out of range, or for a unit
+        without a price in this table.
+        """
+        return EXACT.multiply(check_quantity(quantity), self._per_unit(category, unit))
+
+    def _per_unit(self, category: str, unit: str) -> Decimal:
+        if unit == MICROS:
+            return Decimal(1)
+        # An unknown category is booked as "other", but a table may still have a price for it under its own name.
+        for name in (category, normalise_category(category)[0]):
+            if (name, unit) in self.prices:
+                return self.prices[name, unit]
+        known = ", ".join(sorted(f"{c}/{u}" for c, u in self.prices))
+        raise ValueError(f"price table {self.version} has no price for {category}/{unit}; it has {known}, and {MICROS}")
+
+
+def check_quantity(value: object) -> Decimal:
+    """Return `value`, a finite number from 0 to 2^53-1, as a Decimal, to the nearest 10^-12.
+
+    Floats are taken as they print, since quantities (CPU seconds) are measured and money is not involved yet.
+    Raises ValueError for NaN, infinities, negative or larger numbers, and for anything that is no number.
+    """
+    if isinstance(value, Decimal):
+        exact = value
+    elif isinstance(value, bool):
+        exact = Decimal("NaN")
+    elif isinstance(value, Integral):
+        exact = Decimal(int(value)) if 0 <= int(value) <= MICROS_MAX else Decimal("NaN")
+    elif isinstance(value, Real) and math.isfinite(value):
+        exact = Decimal(repr(float(value)))
+    else:
+        exact = Decimal("NaN")
+    if not exact.is_finite() or not 0 <= exact <= MICROS_MAX:
+        raise ValueError("a quantity must be a finite number from 0 to 2^53-1")
+    return exact.quantize(_STEP, rounding=ROUND_HALF_EVEN, context=EXACT).copy_abs()
+
+
+def settle_micros(lines: Iterable[UsageLine], table: PriceTable) -> dict[str, int]:
+    """Return the micros to settle by category: each line priced exactly, then rounded once, half-even.
+
+    A category may be 0; categories without a line are absent. Raises ValueError where `price` does.
+    """
+    return _rounded(lines, table, ROUND_HALF_EVEN)
+
+
+def reserve_micros(lines: Iterable[UsageLine], table: PriceTable) -> dict[str, int]:
+    """Return the micros to reserve by category: as `settle_micros`, each line rounded up."""
+    return _rounded(lines, table, ROUND_CEILING)
+
+
+def _rounded(lines: Iterable[UsageLine], table: PriceTable, rounding: str) -> dict[str, int]:
+    amounts: dict[str, int] = {}
+    for line in lines:
+        exact = table.price(line.category, line.quantity, line.unit)
+        category, _ = normalise_category(line.category)
+        amounts[category] = amounts.get(category, 0) + int(exact.to_integral_value(rounding=rounding, context=EXACT))
+    return amounts
+
+
+def _table(version: str, prices: dict[str, str]) -> PriceTable:
+    keys = {name: tuple(name.split("/")) for name in prices}
+    return PriceTable(version, {(keys[name][0], keys[name][1]): Decimal(micros) for name, micros in prices.items()})
+
+
+DEFAULT_PRICES: Final = _table(
+    "1",
+    {
+        "llm/token": "20",
+        "compute/second": "1000",  # of CPU; every node is charged for what it used
+        "compute/wall_second": "0",  # waiting is recorded, and free unless a table says otherwise
+        "storage/byte": "0.002",
+        "storage/character": "0.002",
+        "retrieval/query": "50",
+        "retrieval/rerank": "10",  # one passage compared with one question
+        "retrieval/vector": "20",
+        "retrieval/sparse_vector": "2",
+    },
+)
+"""The prices of a tenant that has none of its own."""
