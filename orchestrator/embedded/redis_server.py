@@ -82,6 +82,16 @@ class RedisServer:
         """
         if self.alive():
             return
+        first = self._private is None
+        try:
+            self._start(timeout_s)
+        except BaseException:
+            # A server that clients know keeps its socket's path for the next attempt.
+            if first:
+                self.stop(0.0)
+            raise
+
+    def _start(self, timeout_s: float) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
         binary = self._binary or find_binary()
         self._check_version(binary)

@@ -124,6 +124,8 @@ class Tether:
     def _watch(self) -> None:
         """Start a watchdog, the first or one after it was killed, and tell it everything."""
         if self._watchdog is not None:
+            assert self._watchdog.stdin is not None
+            self._watchdog.stdin.close()
             self._watchdog.wait()
         self._watchdog = subprocess.Popen(
             [sys.executable, "-I", "-S", __file__],
