@@ -15,6 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import psutil
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
@@ -243,5 +244,8 @@ def major_version(binary: str) -> int:
 
 def _names(pid: int, text: str) -> bool:
     """Return whether the process `pid` lives and has `text` in its command line (Redis shows its socket there)."""
-    done = subprocess.run(["ps", "-o", "stat=,args=", "-p", str(pid)], capture_output=True, text=True, check=False).stdout
-    return text in done and not done.startswith("Z")
+    try:
+        process = psutil.Process(pid)
+        return process.status() != psutil.STATUS_ZOMBIE and any(text in word for word in process.cmdline())
+    except psutil.Error:
+        return False
