@@ -13,34 +13,8 @@ from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
 from orchestrator.compiler.fragments import Item, Par, Seq
+from orchestrator.compiler.measure import DEPTH_MAX, NOTHING, Measure, Measures, Size
 from orchestrator.compiler.series_parallel import Draft, Split
-
-DEPTH_MAX = 32
-"""Pars inside Pars in one fragment; Celery copies and encodes a nested chord recursively."""
-
-
-class Size(NamedTuple):
-    """Signatures, and the bytes that they take in a message."""
-
-    nodes: int
-    bytes: int
-
-    def plus(self, other: Size) -> Size:
-        return Size(self.nodes + other.nodes, self.bytes + other.bytes)
-
-    def within(self, bound: Size) -> bool:
-        return self.nodes <= bound.nodes and self.bytes <= bound.bytes
-
-
-NOTHING = Size(0, 0)
-
-
-class Measure(NamedTuple):
-    """A Split: all of it; the largest message of a head, without what follows the Split; the Pars inside each other."""
-
-    total: Size
-    need: Size
-    height: int
 
 
 @dataclass(slots=True)
@@ -63,28 +37,27 @@ class _Work(NamedTuple):
     into: list[Row] | None
 
 
-def cut(rows: Sequence[Sequence[Draft]], weights: Sequence[int], bound: Size, name: Callable[[int], str]) -> list[Seq]:
+def cut(rows: list[list[Draft]], weights: Sequence[int], bound: Size, name: Callable[[int], str]) -> list[Seq]:
     """Return the fragments of `rows`, no message of which carries more than `bound`, its own node counted.
 
-    A node that is larger than the bound by itself becomes a fragment by itself.
+    A node that is larger than the bound by itself becomes a fragment by itself. `rows` is used up.
     """
     cutter = _Cutter(rows, weights, bound)
-    cutter.run(rows)
+    cutter.run()
     return [_frozen(row, name) for row in cutter.pieces]
 
 
 class _Cutter:
-    def __init__(self, rows: Sequence[Sequence[Draft]], weights: Sequence[int], bound: Size) -> None:
+    def __init__(self, rows: list[list[Draft]], weights: Sequence[int], bound: Size) -> None:
         self.sizes = [Size(1, weight) for weight in weights]
         self.bound = bound
         # A branch of which nothing can stay would leave its Par without it: so much must always be free.
         self.widest = Size(1, max(weights, default=0))
-        self.measures = _measured(rows, self.sizes)
+        self.measures = Measures(rows, self.sizes, bound)
         self.pieces: list[Row] = []
-        self.work: deque[_Work] = deque()
+        self.work = deque(_Work(row, NOTHING, 0, None) for row in rows)
 
-    def run(self, rows: Sequence[Sequence[Draft]]) -> None:
-        self.work.extend(_Work(row, NOTHING, 0, None) for row in rows)
+    def run(self) -> None:
         while self.work:
             _Walk(self, self.work.popleft()).run()
 
@@ -119,7 +92,7 @@ class _Walk:
         self.load = load
 
     def place_split(self, split: Split) -> None:
-        measure = self.cutter.measures[id(split)]
+        measure = self.cutter.measures[split]
         if len(self.right) > 1 and not (self.fits(measure) and self.is_cheap(measure)):
             join = self.right.popleft()
             assert isinstance(join, int)
@@ -169,38 +142,6 @@ class _Walk:
             self.cutter.keep(list(self.right), self.into)
         self.right = deque()
         self.load, self.depth, self.into = NOTHING, 0, None
-
-
-def _measured(rows: Sequence[Sequence[Draft]], sizes: Sequence[Size]) -> dict[int, Measure]:
-    """Measure every Split, the inner ones first."""
-    splits = [item for row in rows for item in row if isinstance(item, Split)]
-    for split in splits:  # grows while it is walked: any depth, no recursion
-        splits.extend(item for branch in split.branches for item in branch if isinstance(item, Split))
-    measures: dict[int, Measure] = {}
-    for split in reversed(splits):
-        total_nodes = total_bytes = need_nodes = need_bytes = height = 0
-        for branch in split.branches:
-            row_nodes = row_bytes = 0
-            for item in branch:
-                if isinstance(item, Split):
-                    inner = measures[id(item)]
-                    height = max(height, inner.height)
-                    size = inner.total
-                else:
-                    size = sizes[item]
-                row_nodes += size.nodes
-                row_bytes += size.bytes
-            total_nodes += row_nodes
-            total_bytes += row_bytes
-            head = branch[0]
-            if isinstance(head, Split):
-                inner = measures[id(head)]
-                row_nodes += inner.need.nodes - inner.total.nodes
-                row_bytes += inner.need.bytes - inner.total.bytes
-            need_nodes = max(need_nodes, row_nodes)
-            need_bytes = max(need_bytes, row_bytes)
-        measures[id(split)] = Measure(Size(total_nodes, total_bytes), Size(need_nodes, need_bytes), height + 1)
-    return measures
 
 
 def _frozen(row: Sequence[Kept], name: Callable[[int], str]) -> Seq:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal, NamedTuple, TypeAlias
 
 Kind: TypeAlias = Literal["single", "chain", "chord"]
@@ -70,7 +71,7 @@ def edges(seq: Seq) -> Iterator[tuple[str, str]]:
         if isinstance(item, Par):
             for branch in item.branches:
                 yield from edges(branch)
-    for left, right in zip(seq, seq[1:], strict=False):
+    for left, right in pairwise(seq):
         for parent in ends((left,)):
             for child in heads((right,)):
                 yield parent, child
@@ -154,7 +155,8 @@ def decode_fragment(text: str | bytes) -> FragmentSpec:
     """
     document = json.loads(text)
     try:
-        infos = {str(node): NodeInfo(str(task), int(priority), int(timeout)) for node, (task, priority, timeout) in document["nodes"].items()}
+        entries = document["nodes"].items()
+        infos = {str(node): NodeInfo(str(task), int(priority), int(timeout_s)) for node, (task, priority, timeout_s) in entries}
         seq = _tupled(document["seq"])
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"not a fragment: {error!r}") from error

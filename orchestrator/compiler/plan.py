@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from orchestrator.compiler import fragments as fragment_walks
-from orchestrator.compiler.cut import Size, cut
+from orchestrator.compiler.cut import cut
 from orchestrator.compiler.fragments import Fragment, Kind, Seq
+from orchestrator.compiler.measure import NOTHING, Size
 from orchestrator.compiler.order import children_of, critical_path, levels, topological
 from orchestrator.compiler.reduce import transitive_reduction
 from orchestrator.compiler.series_parallel import contract
@@ -95,7 +96,7 @@ class Plan:
         return _reach(self.parents) == _reach(given)
 
 
-def messages(seq: Seq, weight: Callable[[str], int], after: Size = Size(0, 0)) -> Iterator[Message]:
+def messages(seq: Seq, weight: Callable[[str], int], after: Size = NOTHING) -> Iterator[Message]:
     """Yield what each message of `seq` carries, if `after` follows its end."""
     for item in reversed(seq):
         if isinstance(item, str):
