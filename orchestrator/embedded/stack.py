@@ -8,13 +8,17 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import redis
+
 from orchestrator.embedded.child import Child, Program
 from orchestrator.embedded.commands import Commands
 from orchestrator.embedded.lock import HomeLock
+from orchestrator.embedded.readiness import kernel_ready
 from orchestrator.embedded.redis_server import RedisServer
 from orchestrator.embedded.reload import SourceWatch
 from orchestrator.embedded.supervisor import Supervisor
@@ -25,6 +29,8 @@ from tenancy.errors import HeadgateError, Unavailable
 
 READY_S = 60.0
 GRACE_S = 10.0
+Ready = Callable[[Child, redis.Redis], bool]
+"""Whether a child, the recorder or a worker, does its work; asked until it is so."""
 
 
 class Interrupted(HeadgateError):
@@ -36,8 +42,8 @@ class Stack:
 
     Parameters: `workers` process groups (1..64) of `concurrency` slots each; `tasks` are modules beside those of the
     settings; `reload` starts the workers anew when a file of those modules changes; `report` is told in one sentence
-    what happens to a child, from another thread; `ready(name)` says whether a child does its work, asked for
-    "recorder" and each of "w1", "w2" ... until it is; `interrupt`, once set, ends starting;
+    what happens to a child, from another thread; `ready` says whether the recorder or a worker
+    does its work; `interrupt`, once set, ends starting;
     `hurry`, once set, ends the grace while stopping.
 
     With `settings.redis_url` set, that Redis is used and none is started. Raises Unavailable on entering if a stack runs in
@@ -55,7 +61,7 @@ class Stack:
         *,
         reload: bool = False,
         report: Callable[[str], None] = lambda _: None,
-        ready: Callable[[Stack, str], bool] | None = None,
+        ready: Ready = kernel_ready,
         commands: Commands | None = None,
         grace_s: float = GRACE_S,
     ) -> None:
@@ -70,7 +76,7 @@ class Stack:
         self.hurry = threading.Event()
         self._workers, self._concurrency, self._beat, self._console = workers, concurrency, beat, console
         self._reload, self._report, self._grace_s = reload, report, grace_s
-        self._ready = ready or worker_said_ready
+        self._ready = ready
         self._commands = commands or Commands()
         self._lock = HomeLock(settings.lock_file.absolute())
         self._children: dict[str, Child] = {}
@@ -122,10 +128,8 @@ class Stack:
             if self.settings.redis_url is None:
                 self.redis = RedisServer(self.home / "redis", tether=self._tether)
                 self.redis.start()
-            self._start_children(self._tether)
-            for name in self._children:
-                if name not in ("beat", "console"):
-                    self.wait_ready(name, lambda name=name: self._ready(self, name))  # type: ignore[misc]
+            with redis.Redis.from_url(self.client_url) as client:
+                self._start_children(self._tether, client)
             self._write()
             sources = SourceWatch(self.tasks) if self._reload else None
             children = tuple(self._children.values())
@@ -178,7 +182,7 @@ class Stack:
             self._tether = None
         self._lock.release()
 
-    def _start_children(self, tether: Tether) -> None:
+    def _start_children(self, tether: Tether, client: redis.Redis) -> None:
         env = child_environment(os.environ, self.settings.environment(redis_url=self.redis_url, tasks=self.tasks))
         commands = self._commands
         argvs = {"recorder": commands.recorder()}
@@ -192,6 +196,14 @@ class Stack:
         for name, argv in argvs.items():
             self._children[name] = Child(Program(name, argv, env, self._log_dir / f"{name}.log"), tether)
             self._children[name].start()
+            if name == "recorder":
+                # Before it has opened the epoch, every script of a worker is refused.
+                self._await([name], client)
+        self._await([name for name in self._children if name.startswith("w")], client)
+
+    def _await(self, names: Iterable[str], client: redis.Redis) -> None:
+        for name in names:
+            self.wait_ready(name, partial(self._ready, self._children[name], client))
 
     def _end(self, children: Sequence[Child]) -> None:
         for child in children:
@@ -217,11 +229,6 @@ class Stack:
         fresh = self.settings.stack_file.with_name("stack.json.new")
         fresh.write_text(json.dumps(found, indent=1) + "\n")
         fresh.replace(self.settings.stack_file)
-
-
-def worker_said_ready(stack: Stack, name: str) -> bool:
-    """Return whether worker `name` printed Celery's "ready."; the recorder is ready as soon as it runs."""
-    return name == "recorder" or " ready." in stack.child(name).said()
 
 
 def child_environment(inherited: Mapping[str, str], settings: Mapping[str, str]) -> dict[str, str]:

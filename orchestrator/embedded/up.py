@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable
 from types import FrameType
 
 from orchestrator.embedded.commands import Commands
-from orchestrator.embedded.stack import Interrupted, Stack
+from orchestrator.embedded.readiness import kernel_ready
+from orchestrator.embedded.stack import Interrupted, Ready, Stack
 from orchestrator.settings import Settings
 
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -21,7 +22,7 @@ def run_up(
     echo: Callable[[str], None],
     *,
     concurrency: int = 2,
-    ready: Callable[[Stack, str], bool] | None = None,
+    ready: Ready = kernel_ready,
     commands: Commands | None = None,
 ) -> None:
     """Run a stack until SIGINT, SIGTERM or SIGHUP, then stop all of it; a second signal does not wait for running tasks.

@@ -16,6 +16,7 @@ import redis
 
 from orchestrator.embedded import RedisServer, Stack
 from orchestrator.embedded.commands import Commands
+from orchestrator.embedded.readiness import kernel_ready, said_ready
 from orchestrator.embedded.redis_server import find_binary
 from orchestrator.settings import Settings
 from tenancy.errors import Unavailable
@@ -59,10 +60,10 @@ time.sleep(600)
 STACK_OWNER = """
 import sys, time
 sys.path.insert(0, sys.argv[2])
-from test_embedded import idle_commands
+from test_embedded import idle_commands, said_ready
 from orchestrator.embedded import Stack
 from orchestrator.settings import Settings
-stack = Stack(Settings(home=sys.argv[1]), commands=idle_commands())
+stack = Stack(Settings(home=sys.argv[1]), commands=idle_commands(), ready=said_ready)
 stack.start()
 print(*stack.pids().values(), flush=True)
 time.sleep(600)
@@ -70,10 +71,10 @@ time.sleep(600)
 UP_OWNER = """
 import sys
 sys.path.insert(0, sys.argv[2])
-from test_embedded import idle_commands
+from test_embedded import idle_commands, said_ready
 from orchestrator.embedded import run_up
 from orchestrator.settings import Settings
-run_up(Settings(home=sys.argv[1]), 1, [], False, lambda line: print(line, flush=True), commands=idle_commands())
+run_up(Settings(home=sys.argv[1]), 1, [], False, lambda line: print(line, flush=True), commands=idle_commands(), ready=said_ready)
 """
 Owner = Callable[[str, Path], subprocess.Popen[str]]
 
@@ -214,7 +215,7 @@ def test_a_redis_that_does_not_start_says_why(tmp_path: Path, monkeypatch: pytes
 
 def test_a_stack_writes_where_it_is_and_leaves_nothing_behind(home: Path) -> None:
     settings = Settings(home=home)
-    with Stack(settings, workers=2, commands=idle_commands()) as stack:
+    with Stack(settings, workers=2, commands=idle_commands(), ready=said_ready) as stack:
         found = json.loads(settings.stack_file.read_text())
         assert list(found["pids"]) == ["stack", "redis", "recorder", "w1", "w2", "beat", "console"]
         assert settings.resolved_redis_url() == found["redis_url"] == stack.redis_url
@@ -231,11 +232,30 @@ def test_a_stack_writes_where_it_is_and_leaves_nothing_behind(home: Path) -> Non
         settings.resolved_redis_url()
 
 
+def test_workers_start_when_the_recorder_has_opened_the_epoch_and_are_ready_when_enrolled(home: Path) -> None:
+    recorder = (
+        "import os, time\nfrom orchestrator.settings import Settings\nimport redis\n"
+        "client = redis.Redis.from_url(Settings.load().resolved_client_url())\n"
+        "client.hset('hg1:epoch', mapping={'number': 1, 'server': client.info('server')['run_id']})\ntime.sleep(600)"
+    )
+    worker = (
+        "import os, time\nfrom orchestrator.settings import Settings\nimport redis\n"
+        "client = redis.Redis.from_url(Settings.load().resolved_client_url())\nassert client.exists('hg1:epoch')\n"
+        "client.zadd('hg1:incarnations', {f'some.host.{os.getpid()}.0a1b2c3d': 1})\ntime.sleep(600)"
+    )
+    commands = Commands(recorder=lambda: python(recorder), worker=lambda index, slots: python(worker))
+    with Stack(Settings(home=home), workers=2, beat=False, console=False, commands=commands) as stack:
+        with redis.Redis.from_url(stack.client_url) as client:
+            assert all(kernel_ready(stack.child(name), client) for name in ("recorder", "w1", "w2"))
+            assert not kernel_ready(stack.child("w1"), redis.Redis(unix_socket_path=str(home / "none")))
+        assert stack.console_url is None
+
+
 def test_a_second_stack_on_the_same_home_is_refused_and_the_first_goes_on(home: Path) -> None:
     settings = Settings(home=home)
-    with Stack(settings, workers=1, commands=idle_commands()) as first:
+    with Stack(settings, workers=1, commands=idle_commands(), ready=said_ready) as first:
         with pytest.raises(Unavailable, match=rf"^a Headgate stack \(pid {os.getpid()}\) already runs in .*$"):
-            Stack(settings, commands=idle_commands()).start()
+            Stack(settings, commands=idle_commands(), ready=said_ready).start()
         assert settings.resolved_redis_url() == first.redis_url
         with redis.Redis.from_url(first.client_url) as client:
             assert client.ping()
@@ -248,7 +268,7 @@ def test_nothing_of_a_killed_stack_is_left_and_its_home_is_free_again(home: Path
     assert sum(len(members(group)) for group in groups) == 8  # 6 children, 2 of them with a pool process
     process.kill()
     process.wait()
-    with Stack(Settings(home=home), workers=1, commands=idle_commands()):
+    with Stack(Settings(home=home), workers=1, commands=idle_commands(), ready=said_ready):
         # The lock is free only once the watchdog has ended everything.
         assert not any(members(group) for group in groups)
 
@@ -256,7 +276,7 @@ def test_nothing_of_a_killed_stack_is_left_and_its_home_is_free_again(home: Path
 def test_a_killed_worker_takes_its_pool_along_and_is_started_again(home: Path) -> None:
     told: list[str] = []
     settings = Settings(home=home)
-    with Stack(settings, workers=2, commands=idle_commands(), report=told.append) as stack:
+    with Stack(settings, workers=2, commands=idle_commands(), ready=said_ready, report=told.append) as stack:
         pid = stack.kill_worker(2)
         until(lambda: stack.pids().get("w2") not in (None, pid))
         assert not members(pid)
@@ -267,7 +287,7 @@ def test_a_killed_worker_takes_its_pool_along_and_is_started_again(home: Path) -
 
 def test_a_worker_killed_for_good_stays_away_and_the_others_stay(home: Path) -> None:
     told: list[str] = []
-    with Stack(Settings(home=home), workers=2, commands=idle_commands(), report=told.append) as stack:
+    with Stack(Settings(home=home), workers=2, commands=idle_commands(), ready=said_ready, report=told.append) as stack:
         other = stack.pids()["w1"]
         pid = stack.kill_worker(2, restart=False)
         until(lambda: told)
@@ -279,7 +299,7 @@ def test_a_worker_killed_for_good_stays_away_and_the_others_stay(home: Path) -> 
 
 def test_a_redis_that_was_killed_comes_back_on_its_socket(home: Path) -> None:
     told: list[str] = []
-    with Stack(Settings(home=home), workers=1, commands=idle_commands(), report=told.append) as stack:
+    with Stack(Settings(home=home), workers=1, commands=idle_commands(), ready=said_ready, report=told.append) as stack:
         os.kill(stack.pids()["redis"], signal.SIGKILL)
         until(lambda: told)
         assert told[0] == f"redis ended unexpectedly and was started again (pid {stack.pids()['redis']})"
@@ -290,10 +310,10 @@ def test_a_redis_that_was_killed_comes_back_on_its_socket(home: Path) -> None:
 def test_a_worker_that_ends_while_starting_is_told_with_its_last_words(home: Path) -> None:
     broken = idle_commands("raise SystemExit('no module named pipeline')")
     with pytest.raises(Unavailable, match=r"^w1 ended while starting: no module named pipeline \(see .*w1\.log\)$"):
-        Stack(Settings(home=home), commands=broken).start()
+        Stack(Settings(home=home), commands=broken, ready=said_ready).start()
     with pytest.raises(Unavailable):
         Settings(home=home).resolved_redis_url()
-    with Stack(Settings(home=home), workers=1, commands=idle_commands()):
+    with Stack(Settings(home=home), workers=1, commands=idle_commands(), ready=said_ready):
         pass
 
 
@@ -302,7 +322,9 @@ def test_a_changed_task_module_makes_the_workers_start_anew(home: Path, tmp_path
     source = tmp_path / "pipeline.py"
     source.write_text("first = 1\n")
     told: list[str] = []
-    with Stack(Settings(home=home), workers=1, tasks=["pipeline"], reload=True, commands=idle_commands(), report=told.append) as stack:
+    with Stack(
+        Settings(home=home), workers=1, tasks=["pipeline"], reload=True, commands=idle_commands(), ready=said_ready, report=told.append
+    ) as stack:
         pid, recorder = stack.pids()["w1"], stack.pids()["recorder"]
         source.write_text("first = 1\nsecond = 2\n")
         until(lambda: stack.pids().get("w1") not in (None, pid))
@@ -316,7 +338,7 @@ def test_children_get_the_stacks_settings_and_none_of_celerys_variables(
 ) -> None:
     monkeypatch.setenv("CELERY_BROKER_URL", "redis://elsewhere/0")
     shows = "import json, os, time\nprint(json.dumps(dict(os.environ)), 'ready. ready.', flush=True)\ntime.sleep(600)"
-    with Stack(Settings(home=home, max_nodes=77), workers=1, tasks=["pipeline"], commands=idle_commands(shows)) as stack:
+    with Stack(Settings(home=home, max_nodes=77), workers=1, tasks=["pipeline"], commands=idle_commands(shows), ready=said_ready) as stack:
         seen = json.loads(stack.child("w1").said().partition(" ready.")[0].removesuffix(" ready."))
         ours = {name: value for name, value in seen.items() if name.startswith(("HEADGATE_", "CELERY_"))}
         assert ours == {
@@ -331,7 +353,7 @@ def test_the_pool_of_a_killed_celery_worker_ends_with_it(home: Path, tmp_path: P
     (tmp_path / "tiny.py").write_text("import os\nfrom celery import Celery\napp = Celery(broker=os.environ['HEADGATE_REDIS_URL'])\n")
     celery = (sys.executable, "-m", "celery", "--workdir", str(tmp_path), "-A", "tiny", "worker", "-c", "2", "--loglevel=INFO")
     commands = Commands(recorder=lambda: python(IDLE), worker=lambda index, slots: (*celery, "-n", f"w{index}@%h"))
-    with Stack(Settings(home=home), workers=1, beat=False, console=False, commands=commands) as stack:
+    with Stack(Settings(home=home), workers=1, beat=False, console=False, commands=commands, ready=said_ready) as stack:
         until(lambda: len(members(stack.pids()["w1"])) == 3)
         pid = stack.kill_worker(1, restart=False)
         until(lambda: not members(pid))
