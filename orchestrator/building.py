@@ -118,7 +118,6 @@ class _TaskDecorator:
     def __call__(
         self,
         function: Callable[..., Any] | None = None,
-        /,
         *,
         name: str | None = None,
         estimate: Mapping[str, int] | None = None,

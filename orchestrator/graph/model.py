@@ -151,9 +151,10 @@ class Graph(_Frozen):
         registry: definitions known here; parameters are checked against their signatures. served: names of tasks that exist
         elsewhere (what live workers serve). A task in neither is unknown; without both, tasks are not looked up.
         """
-        from .validate import Entry, validate
+        from .validate import Entry, bounded, validate
 
-        return validate(self.name, [Entry.of(index, node) for index, node in enumerate(self.nodes)], limits, registry, served)
+        entries = [Entry.of(index, node) for index, node in enumerate(self.nodes)]
+        return bounded(validate(self.name, entries, limits, registry, served))
 
     def check(self, *, registry: Registry | None = None, served: Collection[str] | None = None, limits: Limits = DEFAULT_LIMITS) -> None:
         """Raise GraphInvalid with all of `problems` where there are any."""

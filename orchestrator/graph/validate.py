@@ -51,12 +51,12 @@ def validate(
     words: Suggestions | None = None,
     *,
     elsewhere: bool = False,
-) -> tuple[str, ...]:
-    """Return one sentence for each problem, in the order of the nodes; those of the whole graph come last.
+) -> Iterator[str]:
+    """Yield one sentence for each problem, in the order of the nodes; those of the whole graph come last.
 
     elsewhere: whether a task that is neither registered nor served may exist all the same.
     """
-    return bounded(_Validation(name, entries, limits, registry, served, words or Suggestions(), elsewhere=elsewhere).problems())
+    return _Validation(name, entries, limits, registry, served, words or Suggestions(), elsewhere=elsewhere).problems()
 
 
 class _Validation:

@@ -16,7 +16,7 @@ def shown(value: object) -> str:
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, int) and value.bit_length() > 200:  # str() of an int of over 4,300 digits raises
-        return f"a whole number of about {int(value.bit_length() * 0.30103) + 1} digits"
+        return "a whole number of more than 60 digits"
     if isinstance(value, (int, float)):
         return str(value)
     if isinstance(value, dict):
@@ -42,11 +42,9 @@ class Suggestions:
         if not isinstance(word, str) or len(word) > _WORD_MAX or len(known) > self._left:
             return None
         self._left -= len(known)
-        found = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
-        if not found:
-            folded = {k.casefold(): k for k in known}
-            return folded.get(word.casefold())
-        return found[0]
+        folded = {each.casefold(): each for each in known}
+        found = difflib.get_close_matches(word.casefold(), folded, n=1, cutoff=0.6)
+        return folded[found[0]] if found else None
 
     def did_you_mean(self, word: object, known: Collection[str], otherwise: str) -> str:
         """Return "did you mean 'x'?", or `otherwise` where nothing known is near."""
