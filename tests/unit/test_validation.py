@@ -44,12 +44,17 @@ def test_everything_wrong_is_said_at_once() -> None:
     )
     text = "\n".join(found)
     for part in (
-        "node 'a': unknown key 'wen'", "node 'b': `estimate.llm` is -1", "node 'b': duplicate id", "refers to 'nobody'", "self-loop: c -> c"]
-    + [       "node 'a': unknown key 'wen'", "node 'b': `estimate.llm` is -1", "node 'b': duplicate id", "refers to 'nobody'", "self-loop: c -> c",
-        "the join 'all_done' is reserved and not yet", "nodes[4]: the node is 7", "node 'd': `task` is missing", "refers to the optional node 'o'"]
-    + [       "the join 'all_done' is reserved and not yet", "nodes[4]: the node is 7", "node 'd': `task` is missing", "refers to the optional node 'o'",
+        "node 'a': unknown key 'wen'",
+        "node 'b': `estimate.llm` is -1",
+        "node 'b': duplicate id",
+        "refers to 'nobody'",
+        "self-loop: c -> c",
+        "the join 'all_done' is reserved and not yet",
+        "nodes[4]: the node is 7",
+        "node 'd': `task` is missing",
+        "refers to the optional node 'o'",
         "cycle: a -> b -> a",
-    ):  # fmt: skip
+    ):
         assert part in text
     assert len(found) == 10
 
