@@ -1,0 +1,31 @@
+"""A recorded run as its submission loaded it: the same spec compiled by the same code gives the same rows."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+from orchestrator.graph import Graph, Limits
+from orchestrator.rebuild import Loaded, LoadRow
+from orchestrator.settings import Settings
+from orchestrator.submission import Submission
+from tenancy.priorities import Priority
+
+# What was admitted under yesterday's limits is still a run today.
+_ADMITTED = Limits(nodes=200_000, edges=2_000_000, bytes_max=2**31, params_bytes=2**24)
+
+
+def load_rows(run: Mapping[str, Any], settings: Settings) -> Loaded:
+    """Return what the scripts `load` were given for `run`, a row of the record with its spec and hold.
+
+    Raises ValueError if the record has no spec of it, GraphInvalid if this version cannot read it.
+    """
+    if run["spec"] is None:
+        raise ValueError(f"the record holds no graph of run {run['run_id']}")
+    graph = Graph.parse(zlib.decompress(run["spec"]), _ADMITTED)
+    submission = Submission.of(graph, settings, Priority.parse(run["priority"]))
+    down = submission.planned_down(int(run["hold"] or 0))
+    pieces = submission.rows(down.choices if down else {})
+    nodes = [LoadRow(*row[:5], str(row[5])) for piece in pieces for row in piece]
+    return Loaded(nodes, {str(index): text for piece in submission.fragments() for index, text in piece.items()})

@@ -1,0 +1,209 @@
+"""What Redis must hold, computed from the record: the pure half of recovery.
+
+Every value is absolute. Nothing of the lost epoch runs any more: its incarnations are dead, its open reservations void.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from cost.middleware import write_cats
+
+ATTEMPTS_PER_EPOCH = 100
+"""Attempts are numbered anew from (epoch - 1) x 100 after a rebuild: a number given out in the lost tail never comes again."""
+
+MILLISECONDS_PER_DAY = 86_400_000
+
+
+class LoadRow(NamedTuple):
+    """A node as submission loads it, in the order of the script `load`; `ctl` and `spec` are JSON, `wait` counts parents."""
+
+    node: str
+    wait: int
+    ctl: str
+    spec: str
+    verdict: str
+    fragment: str
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A compiled run: its nodes, and its fragments' JSON by index."""
+
+    nodes: Sequence[LoadRow]
+    fragments: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A live, admitted run as the record knows it.
+
+    run: columns of its row. nodes: columns by node id, for nodes that were ever due. ledger: its entries, in any order.
+    """
+
+    run: Mapping[str, Any]
+    nodes: Mapping[str, Mapping[str, Any]]
+    ledger: Sequence[Mapping[str, Any]]
+
+
+@dataclass
+class Keys:
+    """Redis keys with their whole content."""
+
+    hashes: dict[str, dict[str, str]] = field(default_factory=dict)
+    sorted_sets: dict[str, dict[str, int]] = field(default_factory=dict)
+    lists: dict[str, list[str]] = field(default_factory=dict)
+
+
+def run_keys(recorded: Recorded, loaded: Loaded, epoch: int, now: int) -> Keys:
+    """Return the keys of one run as the first script of `epoch` must find them; `now` in ms."""
+    run = recorded.run
+    rg = f"{run['run_id']}.{run['generation']}"
+    states, waits, sealed = _progress(run, loaded, recorded.nodes)
+    keys = Keys()
+    keys.hashes[f"hg1:run:{rg}"] = _run_hash(run, loaded, states)
+    keys.hashes[f"hg1:purse:{rg}"] = _purse(recorded)
+    keys.hashes[f"hg1:res:{rg}"] = _reservations(recorded.ledger)
+    keys.hashes[f"hg1:state:{rg}"] = states
+    keys.hashes[f"hg1:wait:{rg}"] = {node: str(count) for node, count in waits.items()}
+    keys.hashes[f"hg1:ctl:{rg}"] = {row.node: row.ctl for row in loaded.nodes}
+    keys.hashes[f"hg1:spec:{rg}"] = {row.node: row.spec for row in loaded.nodes}
+    keys.hashes[f"hg1:fragment:{rg}"] = {**loaded.fragments, **{f"of:{row.node}": row.fragment for row in loaded.nodes}}
+    verdicts = {row.node: (recorded.nodes.get(row.node, {}).get("verdict") or row.verdict) for row in loaded.nodes}
+    keys.hashes[f"hg1:verdict:{rg}"] = {node: verdict for node, verdict in verdicts.items() if verdict}
+    keys.hashes[f"hg1:attempt:{rg}"] = _attempts(states, recorded.nodes, epoch)
+    keys.hashes[f"hg1:result:{rg}"] = {node: row["result"] for node, row in recorded.nodes.items() if row["outcome"] == "succeeded"}
+    keys.hashes[f"hg1:fault:{rg}"] = {node: row["error"] for node, row in recorded.nodes.items() if row["error"]}
+    # Since 0: older than any age at which the sweeper publishes what is due and has no message.
+    keys.sorted_sets[f"hg1:due:{rg}"] = {node: 0 for node, state in states.items() if state == "due"}
+    keys.sorted_sets["hg1:runs"] = {rg: now}
+    keys.lists[f"hg1:cascade:{rg}"] = sealed
+    return keys
+
+
+def _progress(
+    run: Mapping[str, Any], loaded: Loaded, nodes: Mapping[str, Mapping[str, Any]]
+) -> tuple[dict[str, str], dict[str, int], list[str]]:
+    """Return state and remaining wait of each node, and the nodes whose fate follows from a parent's but is not written yet."""
+    waits = {row.node: row.wait for row in loaded.nodes}
+    outcomes = {row.node: nodes[row.node]["outcome"] for row in loaded.nodes if nodes.get(row.node, {}).get("outcome")}
+    sealed: dict[str, None] = {}
+    for row in loaded.nodes:
+        outcome = outcomes.get(row.node)
+        if outcome is None:
+            continue
+        ctl = json.loads(row.ctl)
+        passes = outcome in ("succeeded", "skipped") or (not ctl["required"] and outcome in ("failed", "timed_out"))
+        for child in ctl["next"]:
+            if passes:
+                waits[child] -= 1
+            elif child not in outcomes and run["status"] != "cancelling":
+                sealed[child] = None
+    ready = "pending" if run["status"] == "submitted" else "due"
+    states = {row.node: outcomes.get(row.node) or (ready if waits[row.node] == 0 else "pending") for row in loaded.nodes}
+    return states, waits, list(sealed)
+
+
+def _run_hash(run: Mapping[str, Any], loaded: Loaded, states: Mapping[str, str]) -> dict[str, str]:
+    required = {row.node: bool(json.loads(row.ctl)["required"]) for row in loaded.nodes}
+    ended = {node: state for node, state in states.items() if state not in ("pending", "due")}
+    fields = {
+        "tenant": run["tenant"],
+        "graph": run["graph_name"],
+        "status": "loading" if run["status"] == "submitted" else run["status"],
+        "total": str(len(states)),
+        "left": str(len(states) - len(ended)),
+        "estimate": str(run["estimate"] or 0),
+        "floor": str(run["floor"] or 0),
+        "hold": str(run["hold"] or 0),
+        "created": str(run["submitted_at"]),
+        "priority": str(run["priority"]),
+    }
+    for outcome in ended.values():
+        fields[f"n:{outcome}"] = str(int(fields.get(f"n:{outcome}", "0")) + 1)
+    bad = [node for node, outcome in ended.items() if outcome != "succeeded"]
+    if any(required[node] for node in bad):
+        fields["required_failed"] = "1"
+    # A run that was planned down at admission gave something up before its first node began.
+    if any(not required[node] for node in bad) or (run["status"] != "submitted" and any(row.verdict for row in loaded.nodes)):
+        fields["degraded"] = "1"
+    if run["status"] == "cancelling":
+        fields["reason"] = run["reason"] or ""
+    return fields
+
+
+def _attempts(states: Mapping[str, str], nodes: Mapping[str, Mapping[str, Any]], epoch: int) -> dict[str, str]:
+    first = (epoch - 1) * ATTEMPTS_PER_EPOCH
+    fields: dict[str, str] = {}
+    for node, state in states.items():
+        row = nodes.get(node, {})
+        claims = row.get("attempt") or 0
+        fields[node] = str(max(claims, first) if state in ("pending", "due") else claims)
+        for count in ("fails", "lost"):
+            if row.get(count):
+                fields[f"{node}:{count}"] = str(row[count])
+    return fields
+
+
+def _reservations(ledger: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """Return each execution as `state|amount|day|actual|cats|since`; one that was open is void."""
+    executions: dict[str, dict[str, list[Mapping[str, Any]]]] = {}
+    for entry in ledger:
+        executions.setdefault(f"{entry['node_id']}:{entry['attempt']}", {}).setdefault(entry["kind"], []).append(entry)
+    fields: dict[str, str] = {}
+    for execution, kinds in executions.items():
+        state, kind = next((pair for pair in (("waste", "waste"), ("settled", "settle")) if pair[1] in kinds), ("void", "void"))
+        used = kinds.get(kind, []) if state != "void" else []
+        any_entry = next(iter(kinds.values()))[0]
+        reserved = kinds.get("reserve", [{"amount": 0}])[0]["amount"]
+        # As `cost.middleware.write_cats` writes them: a settlement that is repeated must find the same text.
+        cats = write_cats({str(entry["category"]): int(entry["amount"]) for entry in used if entry["category"]})
+        since = max(int(entry["at"]) for entries in kinds.values() for entry in entries)
+        fields[execution] = f"{state}|{reserved}|{any_entry['day']}|{sum(entry['amount'] for entry in used)}|{cats}|{since}"
+    return fields
+
+
+def spent(ledger: Iterable[Mapping[str, Any]]) -> int:
+    """Return what the entries charged, in micros: settlements and waste."""
+    return sum(int(entry["amount"]) for entry in ledger if entry["kind"] in ("settle", "waste"))
+
+
+def remaining_hold(recorded: Recorded) -> int:
+    """Return the hold of a run whose executions are all closed: what it was given at admission and has not spent."""
+    return max(0, int(recorded.run["hold"] or 0) - spent(recorded.ledger))
+
+
+def _purse(recorded: Recorded) -> dict[str, str]:
+    budget = recorded.run["budget"]
+    return {
+        "tenant": recorded.run["tenant"],
+        "hold": str(remaining_hold(recorded)),
+        "budget": "" if budget is None else str(budget),
+        "reserved": "0",
+        "spent": str(spent(recorded.ledger)),
+        "open": "0",
+    }
+
+
+def tenant_keys(policies: Mapping[str, Mapping[str, str]], runs: Iterable[Recorded], charged: Iterable[Mapping[str, Any]]) -> Keys:
+    """Return the counters of every tenant.
+
+    policies: fields by tenant. runs: every live, admitted run. charged: sums of the ledger with tenant, day, kind (settle or
+    waste), category, amount.
+    """
+    keys = Keys()
+    for tenant, fields in policies.items():
+        keys.hashes[f"hg1:tenant:{tenant}"] = {**fields, "held": "0", "running": "0"}
+    for recorded in runs:
+        counters = keys.hashes[f"hg1:tenant:{recorded.run['tenant']}"]
+        counters["held"] = str(int(counters["held"]) + remaining_hold(recorded))
+        counters["running"] = str(int(counters["running"]) + 1)
+    for row in charged:
+        day = keys.hashes.setdefault(f"hg1:spent:{row['tenant']}:{row['day']}", {"settled": "0", "reserved": "0", "waste": "0"})
+        names = ["settled"] + (["waste"] if row["kind"] == "waste" else []) + ([f"c:{row['category']}"] if row["category"] else [])
+        for name in names:
+            day[name] = str(int(day.get(name, "0")) + int(row["amount"]))
+    return keys

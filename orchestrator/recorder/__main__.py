@@ -1,0 +1,53 @@
+"""`python -m orchestrator.recorder`: the one process that writes the record."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+import threading
+import time
+
+from sqlalchemy import insert, select
+from sqlalchemy.engine import Engine
+
+from orchestrator.settings import Settings
+from orchestrator.store import tables as t
+from orchestrator.store.engine import create_tables, open_engine
+from orchestrator.store.policy import Policy
+from tenancy.errors import HeadgateError
+from tenancy.link import Link
+
+from .loop import Recorder
+from .requests import DEFAULT_TENANT, create_tenant
+
+
+def first_start(engine: Engine, now_ms: int) -> None:
+    """Make tables, cursor and the tenant `default`, as far as they are missing."""
+    create_tables(engine)
+    with engine.begin() as connection:
+        if connection.execute(select(t.cursor.c.id)).first() is None:
+            connection.execute(insert(t.cursor).values(id=1, epoch=0, seq=0))
+        create_tenant(connection, DEFAULT_TENANT, "Default", Policy(), now_ms, actor="headgate")
+
+
+def main() -> int:
+    """Record until SIGTERM or SIGINT; return the exit code: 0, or 69 when a service or setting is missing."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    try:
+        settings = Settings.load()
+        link = Link(settings.resolved_client_url())
+        engine = open_engine(settings.resolved_database_url(), writer=True)
+        first_start(engine, time.time_ns() // 1_000_000)
+    except HeadgateError as error:
+        print(error, file=sys.stderr)  # noqa: T201 (a command says what it needs)
+        return 69
+    Recorder(link, engine, settings).run(stop)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

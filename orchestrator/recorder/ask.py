@@ -1,0 +1,55 @@
+"""Asking the recorder: a request goes into the log, the answer comes back once it is in SQL."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from ulid import ULID
+
+from tenancy.link import Link
+from tenancy.log import append
+
+from . import keys
+
+PAYLOAD_KEPT_S = 3_600
+"""How long a graph waits in Redis for the recorder."""
+
+Kind = Literal["request.submit", "request.tenant"]
+
+
+def append_request(link: Link, kind: Kind, fields: Mapping[str, Any], *, payload: str | bytes | None = None) -> str:
+    """Append a request to the log and return its id; `await_answer` waits for what becomes of it.
+
+    fields: what docs/record.md names for `kind`. `request`, the id, is made here unless it is given; a request that is
+    appended again under its id (after a lost reply) is answered the same and done once. Amounts are sent as decimal
+    strings, because Lua rounds numbers of more than 14 digits.
+    payload: the graph of a submission, canonical JSON.
+    Raises Unavailable and Fenced as every call of a Link.
+    """
+    request = str(fields.get("request") or str(ULID()).lower())
+    if payload is not None:
+        link.client.set(keys.payload(request), payload, ex=PAYLOAD_KEPT_S)
+    event = {**fields, "t": kind, "request": request}
+    if kind == "request.tenant":
+        event["policy"] = json.dumps(dict(fields.get("policy") or {}))
+    elif event.get("budget") is not None:
+        event["budget"] = str(event["budget"])
+    append(link, event)
+    return request
+
+
+def await_answer(link: Link, request: str, timeout_s: float) -> dict[str, Any] | None:
+    """Return the recorder's answer to `request`, or None if none came within `timeout_s` seconds.
+
+    An answer can be taken once. Its `status` is accepted, duplicate, conflict, unknown_tenant, suspended, lost or invalid.
+    """
+    until = time.monotonic() + timeout_s
+    while (left := until - time.monotonic()) > 0:
+        found: Any = link.client.blpop([keys.reply(request)], timeout=min(left, 5.0))
+        if found is not None:
+            answer: dict[str, Any] = json.loads(found[1])
+            return answer
+    return None

@@ -1,0 +1,99 @@
+"""One batch of events into SQL: rows, answers and cursor in one transaction."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import redis
+from sqlalchemy import Engine, select
+from sqlalchemy.engine import Connection
+
+from orchestrator.store import tables as t
+from orchestrator.store.changes import Row
+from orchestrator.store.position import Position
+from orchestrator.store.writer import keep, move_cursor, read_cursor, write
+
+from . import keys
+from .projection import Entry, incident, parse_event, parts, project
+from .requests import Answer, decide
+
+log = logging.getLogger("headgate.recorder")
+
+
+@dataclass
+class Applied:
+    """What one transaction did, to be announced after it.
+
+    cursor: where the log stands in SQL. events: how many were new. ended: runs. answers: by request.
+    """
+
+    cursor: Position
+    events: int = 0
+    ended: list[str] = field(default_factory=list)
+    answers: dict[str, Answer] = field(default_factory=dict)
+
+
+def payloads_of(client: redis.Redis, entries: list[Entry]) -> dict[str, bytes]:
+    """Return the graphs that the submissions among `entries` brought along, as far as they still exist."""
+    requests = [str(parse_event(text).get("request")) for _, text in entries if '"request.submit"' in text]
+    if not requests:
+        return {}
+    found: Any = client.mget([keys.payload(request) for request in requests])
+    return {request: text.encode() for request, text in zip(requests, found, strict=True) if text is not None}
+
+
+def apply(engine: Engine, entries: list[Entry], payloads: Mapping[str, bytes]) -> Applied:
+    """Store a batch and move the cursor, all or nothing; entries that are in SQL already change nothing.
+
+    Raises CursorMoved when another recorder was faster, SQLAlchemyError when SQL cannot be reached.
+    """
+    with engine.begin() as connection:
+        old = read_cursor(connection)
+        applied = Applied(old)
+        differing(connection, [entry for entry in entries if entry.position <= old])
+        for part in parts([entry for entry in entries if entry.position > old]):
+            changes = project(part)
+            changes.incidents += _holes(applied.cursor, part)
+            applied.answers |= decide(connection, changes.requests, payloads)
+            write(connection, changes)
+            applied.cursor = part[-1].position
+            applied.events += len(part)
+            applied.ended += changes.ended
+        if applied.cursor != old:
+            move_cursor(connection, old, applied.cursor)
+    return applied
+
+
+def differing(connection: Connection, seen: list[Entry]) -> int:
+    """Return how many of these recorded events have another content in SQL; each is an incident, and never written over SQL's."""
+    found = 0
+    for position, text in seen:
+        at_position = select(t.event.c.data, t.event.c.at).where(t.event.c.epoch == position.epoch, t.event.c.seq == position.seq)
+        stored = connection.execute(at_position).first()
+        if stored is not None and stored.data != text:
+            log.error("event %s is in SQL with another content", position)
+            keep(connection, t.incident, [incident("conflict", position, stored.at, {"stored": stored.data, "found": text})])
+            found += 1
+    return found
+
+
+def _holes(cursor: Position, part: list[Entry]) -> list[Row]:
+    """Return an incident for each place where events are missing: within an epoch, or between the cursor and the next epoch.
+
+    An epoch says after which event it was opened.
+    """
+    holes: list[Row] = []
+    before = cursor
+    for position, text in part:
+        if position.epoch > before.epoch and position.seq == 1:
+            follows = str(parse_event(text).get("after", before)) == str(before)
+        else:
+            follows = position == (before.epoch, before.seq + 1)
+        if not follows:
+            log.error("the log has a hole between %s and %s", before, position)
+            holes.append(incident("gap", position, 0, {"cursor": str(before)}))
+        before = position
+    return holes

@@ -1,0 +1,105 @@
+"""The recorder's loop: read a batch, store it with the cursor in one transaction, then tell whoever waits."""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+import redis
+from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
+from ulid import ULID
+
+from orchestrator.recovery import Superseded, is_bound, recover
+from orchestrator.settings import Settings
+from orchestrator.store.position import START
+from orchestrator.store.writer import CursorMoved, read_cursor
+from tenancy.errors import Fenced, Unavailable
+from tenancy.link import Link
+
+from .announce import announce, answer_again, now_ms, publish_policies
+from .batch import Applied, apply, payloads_of
+from .stream import read_after, trim
+
+LEASE_MS = 3_000
+BLOCK_MS = 1_000
+RETRY_MIN_S, RETRY_MAX_S = 0.1, 2.0
+
+log = logging.getLogger("headgate.recorder")
+
+_PASSING = (redis.ConnectionError, redis.TimeoutError, Unavailable, Fenced, Superseded, CursorMoved, SQLAlchemyError)
+"""What waiting and preparing anew can cure; anything else ends the process with its traceback in the log."""
+
+
+class Recorder:
+    """Moves the log into SQL until it is told to stop.
+
+    Everything that it applies is guarded by the cursor in SQL, so it may be killed anywhere and two may run at once; the
+    lease in Redis only keeps the second one from working in vain.
+    """
+
+    def __init__(self, link: Link, engine: Engine, settings: Settings) -> None:
+        self.link = link
+        self.engine = engine
+        self.settings = settings
+        self.owner = str(ULID()).lower()
+        self.cursor = START
+        self._server = ""
+
+    def run(self, stop: threading.Event) -> None:
+        """Record until `stop` is set; the batch in hand is finished, then the lease is given up."""
+        wait_s = RETRY_MIN_S
+        while not stop.is_set():
+            try:
+                if not self.hold_lease():
+                    self._server = ""
+                    stop.wait(LEASE_MS / 6_000)
+                    continue
+                if self._server != self.link.server_id() or not is_bound(self.link):
+                    self.prepare()
+                self.step(BLOCK_MS)
+                wait_s = RETRY_MIN_S
+            except _PASSING as error:
+                log.warning("recording waits %.1f s: %s", wait_s, error)
+                self._server = ""
+                stop.wait(wait_s)
+                wait_s = min(2 * wait_s, RETRY_MAX_S)
+        self.leave()
+
+    def hold_lease(self) -> bool:
+        """Take or renew the lease for 3 s; False while another recorder holds it."""
+        return bool(self.link.call("orchestrator/recorder/lease", self.owner, LEASE_MS))
+
+    def leave(self) -> None:
+        """Give up the lease, so that a recorder that stands by goes on at once."""
+        try:
+            self.link.call("orchestrator/recorder/lease", self.owner, 0)
+        except (redis.RedisError, Unavailable) as error:
+            log.info("the lease runs out by itself: %s", error)
+
+    def prepare(self) -> None:
+        """Make SQL and Redis agree: recover where the server is a new one, publish policies, repeat the last answers."""
+        server = self.link.server_id()
+        recover(self.link, self.engine, self.settings, alive=self._keep_lease)
+        with self.engine.connect() as connection:
+            self.cursor = read_cursor(connection)
+        publish_policies(self.link.client, self.engine)
+        answer_again(self.link.client, self.engine, self.cursor)
+        self._server = server
+
+    def step(self, block_ms: int | None) -> int:
+        """Record one batch; return how many events were new. Waits up to `block_ms` for the first, None does not wait.
+
+        Raises CursorMoved when another recorder was faster, and whatever Redis and SQL raise when they are gone.
+        """
+        client = self.link.client
+        entries = read_after(client, self.cursor, block_ms)
+        applied = apply(self.engine, entries, payloads_of(client, entries)) if entries else Applied(self.cursor)
+        self.cursor = applied.cursor
+        announce(client, self.engine, applied)
+        trim(client, self.cursor, now_ms(client) - int(self.settings.event_retention_s * 1000))
+        return applied.events
+
+    def _keep_lease(self) -> None:
+        if not self.hold_lease():
+            raise Superseded("another recorder holds the lease")

@@ -1,0 +1,275 @@
+"""From events to rows: the pure half of the recorder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
+
+from cost.money import CATEGORIES
+from orchestrator.store.changes import Changes, Row
+from orchestrator.store.position import Position
+
+Event = dict[str, Any]
+
+
+class Entry(NamedTuple):
+    """An entry of the stream: its position and the event as its script wrote it."""
+
+    position: Position
+    text: str
+
+
+_RUN_UPDATE = ("status", "outcome", "reason", "started_at", "finished_at", "total", "budget", "hold", "estimate", "floor", "counts")
+_NODE_UPDATE = ("state", "outcome", "reason", "attempt", "worker", "verdict", "queued_at", "started_at", "finished_at", "result", "error")
+_NODE_SUMS = ("fails", "lost", "cost_micros", *(f"cost_{category}" for category in CATEGORIES))
+
+
+def parts(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
+    """Split a batch before each `epoch.opened`: what such an event says holds for all that was recorded before it."""
+    part: list[Entry] = []
+    for entry in entries:
+        if part and '"epoch.opened"' in entry.text:
+            yield part
+            part = []
+        part.append(entry)
+    if part:
+        yield part
+
+
+def project(entries: Iterable[Entry]) -> Changes:
+    """Return what the events, in their order, change in the record.
+
+    Unknown types are kept as events and change nothing else, so an older recorder can read a newer log.
+    """
+    changes = Changes()
+    for position, text in entries:
+        event = parse_event(text)
+        changes.events.append(_event_row(position, event, text))
+        apply = _PROJECTIONS.get(str(event.get("t")), _nothing)
+        try:
+            apply(changes, event, position)
+        except (KeyError, ValueError, TypeError, AttributeError) as error:
+            # One event that no script of ours wrote must not stop the record of everybody.
+            detail = {"event": text[:2000], "error": repr(error)}
+            changes.incidents.append(incident("malformed", position, int(event.get("at") or 0), detail))
+    return changes
+
+
+def incident(kind: str, position: Position, at: int, detail: dict[str, Any]) -> Row:
+    """Return the row of an incident: its kind and position name it, so that finding it again adds nothing."""
+    return {"id": f"{kind}.{position}", "at": at, "kind": kind, "detail": json.dumps(detail)}
+
+
+def parse_event(text: str) -> Event:
+    """Return the event in the text of an entry; one that is no JSON object has the type `malformed`."""
+    try:
+        event = json.loads(text)
+    except ValueError:
+        return {"t": "malformed", "text": text}
+    return event if isinstance(event, dict) else {"t": "malformed"}
+
+
+def _malformed(_changes: Changes, _event: Event, _position: Position) -> None:
+    raise ValueError("not a JSON object")
+
+
+def _nothing(_changes: Changes, _event: Event, _position: Position) -> None:
+    pass
+
+
+def _event_row(position: Position, event: Event, text: str) -> Row:
+    return {
+        "epoch": position.epoch,
+        "seq": position.seq,
+        "at": int(event.get("at") or 0),
+        "type": str(event.get("t")),
+        "tenant": event.get("tenant"),
+        "run_id": event.get("run"),
+        "generation": amount(event.get("gen")),
+        "node_id": event.get("node"),
+        "data": text,
+    }
+
+
+def amount(value: object) -> int | None:
+    """Return the whole number in a field of an event, where '' and a missing field say that there is none."""
+    return None if value is None or value == "" else int(str(value))
+
+
+def _run(changes: Changes, event: Event) -> Row:
+    key = (str(event["run"]), int(event["gen"]))
+    row = changes.runs.get(key)
+    if row is None:
+        row = changes.runs[key] = {"run_id": key[0], "generation": key[1], **dict.fromkeys(_RUN_UPDATE), "cost_micros": 0}
+    return row
+
+
+def _node(changes: Changes, event: Event, node: str) -> Row:
+    key = (str(event["run"]), int(event["gen"]), node)
+    row = changes.nodes.get(key)
+    if row is None:
+        row = dict.fromkeys(_NODE_UPDATE) | dict.fromkeys(_NODE_SUMS, 0)
+        row |= {"run_id": key[0], "generation": key[1], "node_id": node}
+        changes.nodes[key] = row
+    return row
+
+
+def _entry(event: Event, kind: str, category: str, micros: int) -> Row:
+    execution = f"{event['run']}.{event['gen']}.{event['node']}.{event['attempt']}"
+    return {
+        "id": f"{execution}.{kind}.{category}" if category else f"{execution}.{kind}",
+        "tenant": event["tenant"],
+        "run_id": event["run"],
+        "generation": int(event["gen"]),
+        "node_id": event["node"],
+        "attempt": int(event["attempt"]),
+        "kind": kind,
+        "category": category,
+        "amount": micros,
+        "day": int(event["day"]),
+        "by": str(event.get("by") or "gate"),
+        "at": int(event["at"]),
+    }
+
+
+def _audit(changes: Changes, event: Event, position: Position, actor: str) -> None:
+    changes.audit.append(
+        {
+            "id": str(position),
+            "at": int(event["at"]),
+            "actor": actor,
+            "action": event["t"],
+            "tenant": event.get("tenant"),
+            "target": event.get("run"),
+            "data": json.dumps({k: v for k, v in event.items() if k in ("reason", "limit", "current", "hold", "floor")}),
+        }
+    )
+
+
+def _opened(changes: Changes, event: Event, _position: Position) -> None:
+    if int(event.get("rebuilt") or 0):
+        changes.rebuilt = int(event["at"])
+
+
+def _requested(changes: Changes, event: Event, _position: Position) -> None:
+    changes.requests.append(event)
+
+
+def _first_seen(changes: Changes, event: Event) -> None:
+    # The run's row comes with its submission; a run that was admitted without one is kept all the same.
+    changes.new_runs.append(
+        {
+            "run_id": event["run"],
+            "generation": int(event["gen"]),
+            "tenant": event["tenant"],
+            "graph_name": str(event.get("graph") or ""),
+            "digest": "",
+            "status": "submitted",
+            "submitted_at": int(event["at"]),
+            "priority": 5,
+            "labels": "{}",
+            "cost_micros": 0,
+        }
+    )
+
+
+def _admitted(changes: Changes, event: Event, position: Position) -> None:
+    _first_seen(changes, event)
+    row = _run(changes, event)
+    for name in ("total", "estimate", "floor", "hold", "budget"):
+        row[name] = amount(event.get(name))
+    _audit(changes, event, position, event["tenant"])
+
+
+def _refused(changes: Changes, event: Event, position: Position) -> None:
+    _first_seen(changes, event)
+    _run(changes, event).update(status="refused", reason=str(event.get("reason") or ""), finished_at=int(event["at"]))
+    _audit(changes, event, position, event["tenant"])
+
+
+def _started(changes: Changes, event: Event, _position: Position) -> None:
+    _run(changes, event).update(status="running", started_at=int(event["at"]))
+
+
+def _cancelling(changes: Changes, event: Event, position: Position) -> None:
+    _run(changes, event).update(status="cancelling", reason=str(event.get("reason") or ""))
+    _audit(changes, event, position, str(event.get("by") or ""))
+
+
+def _over(changes: Changes, event: Event, _position: Position) -> None:
+    counts = {name: int(count) for name, count in dict(event.get("counts") or {}).items()}
+    _run(changes, event).update(
+        status="ended", outcome=event["outcome"], finished_at=int(event["at"]), counts=json.dumps(counts, sort_keys=True)
+    )
+    changes.ended.append(str(event["run"]))
+
+
+def _due(changes: Changes, event: Event, _position: Position) -> None:
+    for node in event.get("nodes") or ():
+        row = _node(changes, event, node)
+        row["state"] = "due"
+        row["queued_at"] = row["queued_at"] or int(event["at"])
+
+
+def _began(changes: Changes, event: Event, _position: Position) -> None:
+    row = _node(changes, event, event["node"])
+    row.update(state="running", attempt=int(event["attempt"]), worker=event.get("worker"), started_at=int(event["at"]))
+    row["verdict"] = event.get("verdict") or row["verdict"]
+    changes.ledger.append(_entry(event, "reserve", "", amount(event.get("amount")) or 0))
+
+
+def _retried(changes: Changes, event: Event, _position: Position) -> None:
+    row = _node(changes, event, event["node"])
+    row.update(state="due", error=str(event.get("error") or ""))
+    row["fails"] += 1
+
+
+def _lost(changes: Changes, event: Event, _position: Position) -> None:
+    _node(changes, event, event["node"])["lost"] += 1
+
+
+def _ended(changes: Changes, event: Event, _position: Position) -> None:
+    row = _node(changes, event, event["node"])
+    row.update(state="ended", outcome=event["outcome"], finished_at=int(event["at"]))
+    # Texts are written even when empty: an error of an earlier attempt is not this outcome's.
+    row.update(reason=str(event.get("reason") or ""), error=str(event.get("error") or ""), result=str(event.get("result") or ""))
+    if event.get("attempt"):
+        row["attempt"] = int(event["attempt"])
+
+
+def _settled(changes: Changes, event: Event, _position: Position) -> None:
+    kind = str(event.get("kind") or "settle")
+    cats = {str(name): int(micros) for name, micros in dict(event.get("cats") or {}).items()}
+    for category, micros in sorted(cats.items()) or [("", 0)]:
+        changes.ledger.append(_entry(event, kind, category, micros))
+    node = _node(changes, event, event["node"])
+    for category, micros in cats.items():
+        node[f"cost_{category if category in CATEGORIES else 'other'}"] += micros
+    total = sum(cats.values())
+    node["cost_micros"] += total
+    _run(changes, event)["cost_micros"] += total
+
+
+def _voided(changes: Changes, event: Event, _position: Position) -> None:
+    changes.ledger.append(_entry(event, "void", "", amount(event.get("reserved")) or 0))
+
+
+_PROJECTIONS: dict[str, Callable[[Changes, Event, Position], None]] = {
+    "malformed": _malformed,
+    "epoch.opened": _opened,
+    "request.submit": _requested,
+    "request.tenant": _requested,
+    "run.admitted": _admitted,
+    "run.refused": _refused,
+    "run.started": _started,
+    "run.cancelling": _cancelling,
+    "run.ended": _over,
+    "node.due": _due,
+    "node.began": _began,
+    "node.retry": _retried,
+    "node.lost": _lost,
+    "node.ended": _ended,
+    "money.settled": _settled,
+    "money.voided": _voided,
+}

@@ -1,0 +1,197 @@
+"""Recovery: after a restart, rollback or loss of Redis, make it agree with the record and open the next epoch.
+
+While it goes on no script passes the fence, because the epoch is bound to no running server. Dying halfway and starting again
+ends in the same state: every value that is written is absolute, and what was under way is seen from the mark in `hg1:epoch`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any, cast
+
+import redis
+from sqlalchemy import Engine
+from ulid import ULID
+
+from orchestrator.recorder import keys as names
+from orchestrator.recorder.announce import announce, now_ms
+from orchestrator.recorder.batch import apply, differing, payloads_of
+from orchestrator.recorder.requests import policy_fields
+from orchestrator.recorder.stream import read_after, read_until
+from orchestrator.settings import Settings
+from orchestrator.store import tables as t
+from orchestrator.store.changes import Row
+from orchestrator.store.live import charged_since, live_runs
+from orchestrator.store.position import START, Position
+from orchestrator.store.writer import keep, read_cursor
+from tenancy.errors import GraphInvalid, HeadgateError
+from tenancy.link import Link
+
+from .launched import load_rows
+from .messages import keep_ordinary
+from .rebuild import MILLISECONDS_PER_DAY, Keys, Recorded, run_keys, tenant_keys
+
+DAYS_KEPT = 32
+"""Days of a tenant's counters that are rebuilt: a month's limit looks back at most so far."""
+
+CHUNK = 1_000
+
+_KEPT = ("epoch", "events", "recorded", "recorder", "reply:", "payload:", "msg", "meta", "delayed", "queue:", "ready:")
+"""What a rebuild does not delete, by the beginning of the key after `hg1:`: the log, requests, ordinary messages."""
+
+log = logging.getLogger("headgate.recovery")
+
+
+class Superseded(HeadgateError):
+    """Another recorder took over; this one must not write any more."""
+
+
+def is_bound(link: Link) -> bool:
+    """Say whether the open epoch is bound to the server that answers now; if not, every script refuses."""
+    return bool(link.client.hget(names.EPOCH, "server") == link.server_id())
+
+
+def recover(link: Link, engine: Engine, settings: Settings, alive: Callable[[], None] = lambda: None) -> int:
+    """Make Redis agree with the record where it does not, and open an epoch; return the number of the open epoch.
+
+    Where the epoch is bound to this server and not behind the record there is nothing to do. `alive` is called while it works,
+    and may raise to stop it. Raises Superseded when another recovery took over.
+    """
+    client = link.client
+    server = link.server_id()
+    cursor, agrees = _compared(client, engine)
+    bound, epoch, seq, under_way = _epoch(client)
+    if agrees and not under_way and Position(epoch, seq) >= cursor:
+        if bound == server:
+            return epoch
+        cursor = _drain(client, engine, alive)
+        rebuilt, token = 0, ""
+    else:
+        log.warning("Redis stands at %s-%s, the record at %s: execution state is rebuilt from the record", epoch, seq, cursor)
+        rebuilt, token = 1, _rebuild(client, engine, settings, max(epoch, cursor.epoch) + 1, cursor, alive)
+    opened = max(epoch, cursor.epoch) + 1
+    if not link.call("orchestrator/epoch", opened, rebuilt, token, str(cursor)):
+        raise Superseded(f"epoch {opened} was opened by another recorder, or Redis restarted meanwhile")
+    log.info("epoch %s is open on server %s, after %s, rebuilt %s", opened, server, cursor, rebuilt)
+    if rebuilt:
+        _go_on(link, engine)
+    return opened
+
+
+def _epoch(client: redis.Redis) -> tuple[str, int, int, bool]:
+    bound, epoch, seq, under_way = cast("list[str | None]", client.hmget(names.EPOCH, ["server", "epoch", "seq", "rebuild"]))
+    return bound or "", int(epoch or 0), int(seq or 0), under_way is not None
+
+
+def _compared(client: redis.Redis, engine: Engine) -> tuple[Position, bool]:
+    """Return the cursor, and whether the end of the log up to it is in the stream as it is in SQL, where it is in both."""
+    with engine.begin() as connection:
+        cursor = read_cursor(connection)
+        overlap = read_until(client, cursor) if cursor != START else []
+        return cursor, differing(connection, overlap) == 0
+
+
+def _drain(client: redis.Redis, engine: Engine, alive: Callable[[], None]) -> Position:
+    """Record what the stream holds beyond the cursor; return the new cursor."""
+    with engine.connect() as connection:
+        cursor = read_cursor(connection)
+    while entries := read_after(client, cursor, None):
+        alive()
+        applied = apply(engine, entries, payloads_of(client, entries))
+        announce(client, engine, applied)
+        cursor = applied.cursor
+    return cursor
+
+
+def _rebuild(client: redis.Redis, engine: Engine, settings: Settings, epoch: int, cursor: Position, alive: Callable[[], None]) -> str:
+    """Replace execution state by what the record says; return the token that opens the epoch."""
+    token = str(ULID())
+    client.hset(names.EPOCH, "rebuild", token)
+    client.hdel(names.EPOCH, "server")
+    writer = _Guarded(client, token, alive)
+    while beyond := read_after(client, cursor, None):
+        # They tell of a state that is not the recorded one: left there, they would be recorded as if they followed.
+        positions = [str(entry.position) for entry in beyond]
+        writer.run(lambda pipe, positions=positions: pipe.xdel(names.EVENTS, *positions))  # type: ignore[misc]
+    writer.run(keep_ordinary(client))
+    stale = [key for key in client.scan_iter("hg1:*", count=CHUNK) if not key.removeprefix("hg1:").startswith(_KEPT)]
+    for first in range(0, len(stale), CHUNK):
+        chunk = stale[first : first + CHUNK]
+        writer.run(lambda pipe, chunk=chunk: pipe.unlink(*chunk))  # type: ignore[misc]
+    now = now_ms(client)
+    runs: list[Recorded] = []
+    lost: list[Row] = []
+    with engine.connect() as connection:
+        for recorded in live_runs(connection):
+            try:
+                loaded = load_rows(recorded.run, settings)
+            except (ValueError, GraphInvalid) as error:
+                lost.append(_unbuildable(recorded.run, now, error))
+                continue
+            writer.write(run_keys(recorded, loaded, epoch, now))
+            runs.append(Recorded(recorded.run, {}, recorded.ledger))
+        charged = charged_since(connection, now // MILLISECONDS_PER_DAY - DAYS_KEPT)
+        writer.write(tenant_keys(policy_fields(connection), runs, charged))
+    if lost:
+        log.error("%s live runs cannot be rebuilt: %s", len(lost), lost)
+        with engine.begin() as connection:
+            keep(connection, t.incident, lost)
+    return token
+
+
+def _unbuildable(run: Mapping[str, Any], now: int, error: Exception) -> Row:
+    name = f"unbuildable.{run['run_id']}.{run['generation']}"
+    return {"id": name, "at": now, "kind": "unbuildable", "detail": json.dumps({"error": str(error)})}
+
+
+class _Guarded:
+    """Writes that stop when another rebuild took over: each is a transaction that holds only while the mark is ours."""
+
+    def __init__(self, client: redis.Redis, token: str, alive: Callable[[], None]) -> None:
+        self.client = client
+        self.token = token
+        self.alive = alive
+
+    def run(self, commands: Callable[[Any], object]) -> None:
+        """Run the commands that `commands` puts into the pipeline it is given, all or none."""
+        self.alive()
+        with self.client.pipeline(transaction=True) as pipe:
+            pipe.watch(names.EPOCH)  # type: ignore[no-untyped-call]
+            if pipe.hget(names.EPOCH, "rebuild") != self.token:
+                raise Superseded("another recovery took over")
+            pipe.multi()
+            commands(pipe)
+            try:
+                pipe.execute()
+            except redis.WatchError:
+                raise Superseded("another recovery took over") from None
+
+    def write(self, keys: Keys) -> None:
+        """Write keys with their whole content; they do not exist before, or hold the same from a rebuild that died."""
+        for key, values in keys.lists.items():
+            self.run(lambda pipe, key=key, values=values: (pipe.delete(key), values and pipe.rpush(key, *values)))  # type: ignore[misc]
+        for key, fields in keys.hashes.items():
+            for chunk in _chunks(fields):
+                self.run(lambda pipe, key=key, chunk=chunk: pipe.hset(key, mapping=chunk))  # type: ignore[misc]
+        for key, scores in keys.sorted_sets.items():
+            for chunk in _chunks(scores):
+                self.run(lambda pipe, key=key, chunk=chunk: pipe.zadd(key, chunk))  # type: ignore[misc]
+
+
+def _chunks(mapping: dict[str, Any]) -> list[dict[str, Any]]:
+    items = list(mapping.items())
+    return [dict(items[first : first + CHUNK]) for first in range(0, len(items), CHUNK)]
+
+
+def _go_on(link: Link, engine: Engine) -> None:
+    """Finish what stood between two scripts: fates that follow from a parent's, runs with no node left.
+
+    Dying before this loses nothing: it is what the sweeper does for every live run.
+    """
+    with engine.connect() as connection:
+        live = [(run.run["run_id"], run.run["generation"]) for run in live_runs(connection)]
+    for run_id, generation in live:
+        while link.call("orchestrator/state/cascade", run_id, generation, 200):
+            pass

@@ -1,0 +1,1 @@
+"""The record in SQL: tables, the one writer, and typed reading."""

@@ -1,0 +1,34 @@
+"""What a batch of events changes in the record: rows, ready for statements over many rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+Row = dict[str, Any]
+"""Column name to value; in an update None means: leave as it is."""
+
+
+@dataclass
+class Changes:
+    """The rows of one batch; each row has every column that its statement names.
+
+    rebuilt: the time (ms) at which state was rebuilt from the record before these events, or None. What was open or
+    running in the record at that moment is not any more.
+    events, ledger, audit: rows to insert.
+    new_runs: rows of runs that may not be there yet; runs, nodes: updates, one for each run and node.
+    requests: requests in their order, to be decided inside the transaction.
+    incidents: rows for what cannot be: an event that does not read as its type says.
+    ended: runs that came to their end, to be announced after the commit.
+    """
+
+    rebuilt: int | None = None
+    events: list[Row] = field(default_factory=list)
+    new_runs: list[Row] = field(default_factory=list)
+    runs: dict[tuple[str, int], Row] = field(default_factory=dict)
+    nodes: dict[tuple[str, int, str], Row] = field(default_factory=dict)
+    ledger: list[Row] = field(default_factory=list)
+    audit: list[Row] = field(default_factory=list)
+    requests: list[dict[str, Any]] = field(default_factory=list)
+    incidents: list[Row] = field(default_factory=list)
+    ended: list[str] = field(default_factory=list)

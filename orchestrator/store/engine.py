@@ -1,0 +1,52 @@
+"""The connection to the SQL database, with the settings that make SQLite durable and one writer fast."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Engine, create_engine
+from sqlalchemy import event as hooks
+from sqlalchemy.engine import Connection, make_url
+from sqlmodel import SQLModel
+
+from .tables import TABLES
+
+BUSY_TIMEOUT_MS = 5_000
+
+
+def open_engine(url: str, *, writer: bool = False) -> Engine:
+    """Return an engine on the database at `url`, a SQLAlchemy URL of SQLite or PostgreSQL.
+
+    On SQLite a `writer` takes the write lock when its transaction begins, so that it waits at a place where waiting
+    is harmless; any other engine is refused writes, because the recorder is the only writer.
+    """
+    parsed = make_url(url)
+    if parsed.get_backend_name() != "sqlite":
+        return create_engine(parsed, pool_pre_ping=True)
+    if writer and parsed.database:
+        Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+    engine = create_engine(parsed)
+
+    @hooks.listens_for(engine, "connect")
+    def configure(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None  # else the driver decides when a transaction begins
+        cursor = connection.cursor()
+        cursor.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
+        if writer:
+            cursor.execute("PRAGMA journal_mode=WAL")
+            cursor.execute("PRAGMA synchronous=FULL")
+        else:
+            cursor.execute("PRAGMA query_only=ON")
+        cursor.close()
+
+    @hooks.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writer else "BEGIN")
+
+    return engine
+
+
+def create_tables(engine: Engine) -> None:
+    """Create what is missing of the record's tables; existing tables are left as they are."""
+    SQLModel.metadata.create_all(engine, tables=list(TABLES))

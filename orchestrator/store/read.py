@@ -1,0 +1,328 @@
+"""Reading the record: plain frozen values for client, command line and console, never rows of the database."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import Engine, case, func, select
+from sqlalchemy.engine import Connection
+from sqlalchemy.exc import OperationalError, ProgrammingError
+
+from cost.money import CATEGORIES
+from tenancy.errors import Unavailable, Unknown
+
+from . import tables as t
+from .policy import Policy
+from .position import START, Position
+from .writer import read_cursor
+
+LIMIT_MAX = 10_000
+
+
+@dataclass(frozen=True)
+class RunView:
+    """One generation of a run. Times are epoch seconds, amounts micros; None is: not yet, or none."""
+
+    run_id: str
+    generation: int
+    tenant: str
+    key: str | None
+    graph: str
+    digest: str
+    status: str
+    outcome: str | None
+    submitted_at: float
+    started_at: float | None
+    finished_at: float | None
+    total: int | None
+    budget: int | None
+    hold: int | None
+    estimate: int | None
+    floor: int | None
+    cost_micros: int
+    counts: Mapping[str, int]
+    reason: str | None
+    priority: int
+    labels: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class NodeView:
+    """A node of a run; `state` is pending, due, running or ended. `result` is None or JSON text, `error` None or its JSON read."""
+
+    id: str
+    task: str | None
+    required: bool
+    state: str
+    outcome: str | None = None
+    reason: str | None = None
+    attempt: int = 0
+    fails: int = 0
+    lost: int = 0
+    worker: str | None = None
+    verdict: str | None = None
+    queued_at: float | None = None
+    started_at: float | None = None
+    finished_at: float | None = None
+    cost_micros: int = 0
+    cost: Mapping[str, int] = field(default_factory=dict)
+    result: str | None = None
+    error: Any = None
+
+
+@dataclass(frozen=True)
+class EventView:
+    """An event of the log: its position, time (epoch seconds), type, and the whole of it as JSON values."""
+
+    position: Position
+    at: float
+    type: str
+    data: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class TenantView:
+    """A tenant with the policy that holds; `version` counts its policies."""
+
+    id: str
+    name: str
+    status: str
+    currency: str
+    created_at: float
+    version: int
+    policy: Policy
+
+
+@contextmanager
+def _reading(engine: Engine) -> Iterator[Connection]:
+    try:
+        with engine.connect() as connection:
+            yield connection
+    except (OperationalError, ProgrammingError) as error:
+        raise Unavailable(f"the record cannot be read ({error.orig}); it is made when the recorder first starts") from error
+
+
+def get_run(engine: Engine, run_id: str, generation: int | None = None) -> RunView:
+    """Return a run, in its newest generation unless one is named. Raises Unknown if there is none, Unavailable."""
+    with _reading(engine) as connection:
+        return _run_view(_run_row(connection, run_id, generation))
+
+
+def list_runs(
+    engine: Engine,
+    *,
+    tenant: str | None = None,
+    status: str | None = None,
+    outcome: str | None = None,
+    graph: str | None = None,
+    key: str | None = None,
+    limit: int = 100,
+) -> list[RunView]:
+    """Return the newest runs that fit all of the filters given, newest first, at most `limit` (1 to 10,000)."""
+    wanted = {"tenant": tenant, "status": status, "outcome": outcome, "graph_name": graph, "key": key}
+    statement = select(*_run_columns()).where(*(t.run.c[name] == value for name, value in wanted.items() if value is not None))
+    newest = statement.order_by(t.run.c.submitted_at.desc(), t.run.c.run_id.desc(), t.run.c.generation.desc())
+    with _reading(engine) as connection:
+        return [_run_view(dict(row)) for row in connection.execute(newest.limit(max(1, min(limit, LIMIT_MAX)))).mappings()]
+
+
+def get_nodes(engine: Engine, run_id: str, generation: int | None = None) -> list[NodeView]:
+    """Return every node of a run in the order of its graph, also those that nothing has happened to yet. Raises Unknown."""
+    with _reading(engine) as connection:
+        run = _run_row(connection, run_id, generation)
+        of_run = select(t.node).where(t.node.c.run_id == run_id, t.node.c.generation == run["generation"])
+        rows = {str(row["node_id"]): dict(row) for row in connection.execute(of_run.order_by(t.node.c.node_id)).mappings()}
+        spec = _spec(connection, run)
+    told = [_node_view(node["id"], rows.pop(node["id"], None), node) for node in spec]
+    return told + [_node_view(node_id, row, {}) for node_id, row in rows.items()]
+
+
+def get_graph(engine: Engine, run_id: str, generation: int | None = None) -> bytes | None:
+    """Return the graph that a run was submitted with, canonical JSON; None where it was never recorded. Raises Unknown."""
+    with _reading(engine) as connection:
+        return _spec_bytes(connection, _run_row(connection, run_id, generation))
+
+
+def get_events(
+    engine: Engine, run_id: str, generation: int | None = None, *, after: Position = START, limit: int = LIMIT_MAX
+) -> list[EventView]:
+    """Return the events of a run after a position, in their order, at most `limit`. Raises Unknown."""
+    with _reading(engine) as connection:
+        run = _run_row(connection, run_id, generation)
+        of_run = select(t.event).where(t.event.c.run_id == run_id, t.event.c.generation == run["generation"])
+        later = (t.event.c.epoch > after.epoch) | ((t.event.c.epoch == after.epoch) & (t.event.c.seq > after.seq))
+        rows = connection.execute(of_run.where(later).order_by(t.event.c.epoch, t.event.c.seq).limit(limit)).all()
+    return [EventView(Position(row.epoch, row.seq), row.at / 1000, row.type, json.loads(row.data)) for row in rows]
+
+
+def run_cost(engine: Engine, run_id: str, generation: int | None = None) -> dict[str, int]:
+    """Return what a run was charged, micros by category, from the ledger; categories without a charge are left out."""
+    with _reading(engine) as connection:
+        run = _run_row(connection, run_id, generation)
+        return _cost(connection, run)
+
+
+def node_counts(engine: Engine, run_id: str, generation: int | None = None) -> dict[str, int]:
+    """Return how many nodes of a run are in each state or outcome: due, running, succeeded ...; pending ones are not counted."""
+    with _reading(engine) as connection:
+        run = _run_row(connection, run_id, generation)
+        name = case((t.node.c.outcome.is_not(None), t.node.c.outcome), else_=t.node.c.state)
+        of_run = (t.node.c.run_id == run_id) & (t.node.c.generation == run["generation"])
+        rows = connection.execute(select(name.label("name"), func.count().label("nodes")).where(of_run).group_by(name)).all()
+    return {str(row.name or "pending"): int(row.nodes) for row in rows}
+
+
+def tenants(engine: Engine) -> list[TenantView]:
+    """Return all tenants with the policies that hold, by id."""
+    newest = select(t.policy.c.tenant, func.max(t.policy.c.version).label("version")).group_by(t.policy.c.tenant).subquery()
+    statement = (
+        select(t.tenant, t.policy.c.version, t.policy.c.fields)
+        .join(newest, newest.c.tenant == t.tenant.c.id)
+        .join(t.policy, (t.policy.c.tenant == t.tenant.c.id) & (t.policy.c.version == newest.c.version))
+    )
+    with _reading(engine) as connection:
+        return [
+            TenantView(
+                row.id, row.name, row.status, row.currency, row.created_at / 1000, row.version, Policy.model_validate_json(row.fields)
+            )
+            for row in connection.execute(statement.order_by(t.tenant.c.id))
+        ]
+
+
+def get_tenant(engine: Engine, tenant: str) -> TenantView:
+    """Return one tenant. Raises Unknown."""
+    for found in tenants(engine):
+        if found.id == tenant:
+            return found
+    raise Unknown(f"there is no tenant {tenant!r}")
+
+
+def policies(engine: Engine, tenant: str) -> dict[int, Policy]:
+    """Return every version of a tenant's policy, oldest first; empty for an unknown tenant."""
+    versions = select(t.policy.c.version, t.policy.c.fields).where(t.policy.c.tenant == tenant).order_by(t.policy.c.version)
+    with _reading(engine) as connection:
+        return {row.version: Policy.model_validate_json(row.fields) for row in connection.execute(versions)}
+
+
+def recorded(engine: Engine) -> Position:
+    """Return up to where the log is in SQL."""
+    with _reading(engine) as connection:
+        return read_cursor(connection)
+
+
+def show_json(engine: Engine, run_id: str, generation: int | None = None) -> dict[str, Any]:
+    """Return a run as `headgate show --json` prints it: times in epoch seconds, amounts in micros. Raises Unknown."""
+    run = get_run(engine, run_id, generation)
+    nodes = get_nodes(engine, run_id, run.generation)
+    return {
+        "run_id": run.run_id,
+        "generation": run.generation,
+        "tenant": run.tenant,
+        "graph": run.graph,
+        "key": run.key,
+        "status": run.status,
+        "outcome": run.outcome,
+        "reason": run.reason,
+        "submitted_at": run.submitted_at,
+        "started_at": run.started_at,
+        "finished_at": run.finished_at,
+        "budget": run.budget,
+        "estimate": run.estimate,
+        "floor": run.floor,
+        "cost_micros": run.cost_micros,
+        "cost": run_cost(engine, run_id, run.generation),
+        "counts": dict(run.counts),
+        "nodes": [_shown(node) for node in nodes],
+    }
+
+
+def _shown(node: NodeView) -> dict[str, Any]:
+    names = ("id", "task", "required", "state", "outcome", "reason", "attempt", "fails", "lost", "worker", "verdict")
+    shown = {name: getattr(node, name) for name in (*names, "queued_at", "started_at", "finished_at", "cost_micros")}
+    return {**shown, "cost": dict(node.cost), "error": node.error}
+
+
+def _run_columns() -> list[Any]:
+    # The spec may be megabytes, and lists do not show it.
+    return [column for column in t.run.c if column.name != "spec"]
+
+
+def _run_row(connection: Connection, run_id: str, generation: int | None) -> Mapping[str, Any]:
+    statement = select(*_run_columns()).where(t.run.c.run_id == run_id)
+    if generation is not None:
+        statement = statement.where(t.run.c.generation == generation)
+    row = connection.execute(statement.order_by(t.run.c.generation.desc()).limit(1)).mappings().first()
+    if row is None:
+        raise Unknown(f"there is no run {run_id!r}" + (f" with generation {generation}" if generation is not None else ""))
+    return dict(row)
+
+
+def _spec_bytes(connection: Connection, run: Mapping[str, Any]) -> bytes | None:
+    of_run = (t.run.c.run_id == run["run_id"]) & (t.run.c.generation == run["generation"])
+    packed = connection.execute(select(t.run.c.spec).where(of_run)).scalar()
+    return None if packed is None else zlib.decompress(packed)
+
+
+def _spec(connection: Connection, run: Mapping[str, Any]) -> list[dict[str, Any]]:
+    text = _spec_bytes(connection, run)
+    return [] if text is None else list(json.loads(text)["nodes"])
+
+
+def _cost(connection: Connection, run: Mapping[str, Any]) -> dict[str, int]:
+    of_run = (t.ledger.c.run_id == run["run_id"]) & (t.ledger.c.generation == run["generation"])
+    charged = of_run & t.ledger.c.kind.in_(("settle", "waste")) & (t.ledger.c.category != "")
+    sums = select(t.ledger.c.category, func.sum(t.ledger.c.amount).label("amount")).where(charged).group_by(t.ledger.c.category)
+    return {row.category: int(row.amount) for row in connection.execute(sums.order_by(t.ledger.c.category))}
+
+
+def _seconds(milliseconds: int | None) -> float | None:
+    return None if milliseconds is None else milliseconds / 1000
+
+
+def _run_view(row: Mapping[str, Any]) -> RunView:
+    same = ("run_id", "generation", "tenant", "key", "digest", "status", "outcome", "total", "budget", "hold", "estimate", "floor")
+    return RunView(
+        **{name: row[name] for name in (*same, "cost_micros", "priority")},
+        graph=row["graph_name"],
+        submitted_at=row["submitted_at"] / 1000,
+        started_at=_seconds(row["started_at"]),
+        finished_at=_seconds(row["finished_at"]),
+        counts=json.loads(row["counts"] or "{}"),
+        reason=row["reason"] or None,
+        labels=json.loads(row["labels"] or "{}"),
+    )
+
+
+def _node_view(node_id: str, row: Mapping[str, Any] | None, spec: Mapping[str, Any]) -> NodeView:
+    task, required = spec.get("task"), bool(spec.get("required", True))
+    if row is None:
+        return NodeView(node_id, task, required, "pending")
+    return NodeView(
+        node_id,
+        task,
+        required,
+        row["state"] or "pending",
+        **{name: row[name] for name in ("outcome", "fails", "lost", "worker", "verdict", "cost_micros")},
+        reason=row["reason"] or None,
+        attempt=row["attempt"] or 0,
+        queued_at=_seconds(row["queued_at"]),
+        started_at=_seconds(row["started_at"]),
+        finished_at=_seconds(row["finished_at"]),
+        cost={category: row[f"cost_{category}"] for category in CATEGORIES if row[f"cost_{category}"]},
+        result=row["result"] or None,
+        error=_read_json(row["error"]),
+    )
+
+
+def _read_json(text: str | None) -> Any:
+    if not text:
+        return None
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text

@@ -1,0 +1,220 @@
+"""The tables of the record, portable between SQLite and PostgreSQL.
+
+Times are whole milliseconds since 1970-01-01 UTC, amounts whole micros; both are BigInteger, because Numeric loses
+digits on SQLite. JSON is text, written once and compared byte for byte.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import BigInteger, Column, Index, LargeBinary, Table, Text
+from sqlmodel import Field, SQLModel
+
+LIVE = ("submitted", "running", "cancelling")
+"""The statuses of a run that is not over."""
+
+
+def _big(*, optional: bool = False) -> Any:
+    return Field(default=None if optional else 0, sa_column=Column(BigInteger, nullable=optional))
+
+
+def _text(*, optional: bool = False) -> Any:
+    return Field(default=None if optional else "", sa_column=Column(Text, nullable=optional))
+
+
+class TenantRow(SQLModel, table=True):
+    """A tenant; `status` is active, suspended or closed."""
+
+    __tablename__ = "tenant"
+
+    id: str = Field(primary_key=True)
+    name: str = ""
+    status: str = "active"
+    currency: str = "EUR"
+    created_at: int = _big()
+
+
+class PolicyRow(SQLModel, table=True):
+    """One version of a tenant's policy; `fields` is the JSON of a `Policy`. The highest version holds."""
+
+    __tablename__ = "policy"
+
+    tenant: str = Field(primary_key=True)
+    version: int = Field(primary_key=True)
+    fields: str = _text()
+    at: int = _big()
+
+
+class RunRow(SQLModel, table=True):
+    """One generation of a run.
+
+    `status` is submitted, running, cancelling, ended or refused; `spec` the graph's canonical JSON, deflated; `hold`
+    is None until the run is admitted. `cost_micros` is the sum of what its executions were charged, waste included.
+    """
+
+    __tablename__ = "run"
+    __table_args__ = (Index("run_key", "tenant", "key", "generation", unique=True), Index("run_status", "status", "submitted_at"))
+
+    run_id: str = Field(primary_key=True)
+    generation: int = Field(primary_key=True)
+    tenant: str
+    key: str | None = None
+    graph_name: str = ""
+    digest: str = ""
+    spec: bytes | None = Field(default=None, sa_column=Column(LargeBinary, nullable=True))
+    status: str = "submitted"
+    outcome: str | None = None
+    submitted_at: int = _big()
+    started_at: int | None = _big(optional=True)
+    finished_at: int | None = _big(optional=True)
+    total: int | None = None
+    budget: int | None = _big(optional=True)
+    hold: int | None = _big(optional=True)
+    estimate: int | None = _big(optional=True)
+    floor: int | None = _big(optional=True)
+    cost_micros: int = _big()
+    counts: str | None = _text(optional=True)
+    reason: str | None = _text(optional=True)
+    priority: int = 5
+    labels: str = _text()
+
+
+class NodeRow(SQLModel, table=True):
+    """One node of one generation, from the moment that it was due.
+
+    `state` is due, running or ended; a node without a row or state is pending. `queued_at` is when it was first due,
+    `started_at` when its last attempt began. Empty texts in `reason` and `error` mean none.
+    """
+
+    __tablename__ = "node"
+
+    run_id: str = Field(primary_key=True)
+    generation: int = Field(primary_key=True)
+    node_id: str = Field(primary_key=True)
+    state: str | None = None
+    outcome: str | None = None
+    reason: str | None = _text(optional=True)
+    attempt: int | None = None
+    fails: int = 0
+    lost: int = 0
+    worker: str | None = None
+    verdict: str | None = None
+    queued_at: int | None = _big(optional=True)
+    started_at: int | None = _big(optional=True)
+    finished_at: int | None = _big(optional=True)
+    cost_micros: int = _big()
+    cost_llm: int = _big()
+    cost_retrieval: int = _big()
+    cost_storage: int = _big()
+    cost_compute: int = _big()
+    cost_other: int = _big()
+    result: str | None = _text(optional=True)
+    error: str | None = _text(optional=True)
+
+
+class EventRow(SQLModel, table=True):
+    """One event of the log, never changed; `data` is its JSON exactly as the script wrote it."""
+
+    __tablename__ = "event"
+    __table_args__ = (Index("event_run", "run_id", "generation", "epoch", "seq"),)
+
+    epoch: int = Field(sa_column=Column(BigInteger, primary_key=True, autoincrement=False))
+    seq: int = Field(sa_column=Column(BigInteger, primary_key=True, autoincrement=False))
+    at: int = _big()
+    type: str
+    tenant: str | None = None
+    run_id: str | None = None
+    generation: int | None = None
+    node_id: str | None = None
+    data: str = _text()
+
+
+class LedgerRow(SQLModel, table=True):
+    """One entry of the ledger; an execution (tenant, run, generation, node, attempt) has each `kind` at most once.
+
+    `kind` is reserve, settle, void or waste. settle and waste have one entry for each category; the others have
+    category ''. `day` counts days since 1970-01-01 UTC, and is the day of the reservation.
+    """
+
+    __tablename__ = "ledger"
+    __table_args__ = (Index("ledger_run", "run_id", "generation"), Index("ledger_day", "tenant", "day"))
+
+    id: str = Field(primary_key=True)
+    tenant: str
+    run_id: str
+    generation: int
+    node_id: str
+    attempt: int
+    kind: str
+    category: str = ""
+    amount: int = _big()
+    day: int = 0
+    by: str = ""
+    at: int = _big()
+
+
+class RequestRow(SQLModel, table=True):
+    """What a request was answered, so that asking again gives the same answer."""
+
+    __tablename__ = "request"
+
+    id: str = Field(primary_key=True)
+    at: int = _big()
+    answer: str = _text()
+
+
+class IncidentRow(SQLModel, table=True):
+    """Something that must never happen and did: two events with one id, a hole in the log."""
+
+    __tablename__ = "incident"
+
+    id: str = Field(primary_key=True)
+    at: int = _big()
+    kind: str
+    detail: str = _text()
+
+
+class CursorRow(SQLModel, table=True):
+    """The single row that says up to where the log is in SQL; moved in the transaction that stores the events."""
+
+    __tablename__ = "cursor"
+
+    id: int = Field(default=1, primary_key=True)
+    epoch: int = _big()
+    seq: int = _big()
+
+
+class AuditRow(SQLModel, table=True):
+    """Who changed what: tenants, admissions, cancellations."""
+
+    __tablename__ = "audit"
+
+    id: str = Field(primary_key=True)
+    at: int = _big()
+    actor: str
+    action: str
+    tenant: str | None = None
+    target: str | None = None
+    data: str = _text()
+
+
+def _table(model: type[SQLModel]) -> Table:
+    table = SQLModel.metadata.tables[str(model.__tablename__)]
+    assert isinstance(table, Table)
+    return table
+
+
+# The Core tables: the record is written by statements over many rows, never through a session.
+tenant = _table(TenantRow)
+policy = _table(PolicyRow)
+run = _table(RunRow)
+node = _table(NodeRow)
+event = _table(EventRow)
+ledger = _table(LedgerRow)
+request = _table(RequestRow)
+incident = _table(IncidentRow)
+cursor = _table(CursorRow)
+audit = _table(AuditRow)
+
+TABLES = (tenant, policy, run, node, event, ledger, request, incident, cursor, audit)

@@ -1,0 +1,118 @@
+"""The one writer of the record: a batch of changes and the cursor, in one transaction.
+
+Statements go over many rows at once (SQLAlchemy Core, executemany). Whether a batch is applied is decided by the
+cursor alone: it is moved by compare-and-set in the same transaction, so a batch is applied once or not at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from sqlalchemy import Table, and_, bindparam, exists, func, insert, literal, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import Connection
+
+from . import tables as t
+from .changes import Changes, Row
+from .position import START, Position
+
+
+class CursorMoved(Exception):
+    """Another recorder moved the cursor; this one must read it again before it applies anything."""
+
+
+def read_cursor(connection: Connection) -> Position:
+    """Return the position of the last event in SQL; (0, 0) where none ever was."""
+    row = connection.execute(select(t.cursor.c.epoch, t.cursor.c.seq).where(t.cursor.c.id == 1)).first()
+    return START if row is None else Position(row.epoch, row.seq)
+
+
+def move_cursor(connection: Connection, old: Position, new: Position) -> None:
+    """Move the cursor from `old` to `new`; raises CursorMoved if it does not stand at `old`."""
+    at_old = and_(t.cursor.c.id == 1, t.cursor.c.epoch == old.epoch, t.cursor.c.seq == old.seq)
+    moved = connection.execute(update(t.cursor).where(at_old).values(epoch=new.epoch, seq=new.seq))
+    if moved.rowcount != 1:
+        raise CursorMoved(f"the cursor is no longer at {old}")
+
+
+def write(connection: Connection, changes: Changes) -> None:
+    """Write everything in `changes` except its requests, which are decided by who serves them."""
+    if changes.rebuilt is not None:
+        forget_executions(connection, changes.rebuilt)
+    _many(connection, insert(t.event), changes.events)
+    keep(connection, t.run, changes.new_runs)
+    _many(connection, _RUN_UPDATE, [{f"to_{name}": value for name, value in row.items()} for row in changes.runs.values()])
+    _many(connection, _node_upsert(connection), list(changes.nodes.values()))
+    keep(connection, t.ledger, changes.ledger)
+    keep(connection, t.audit, changes.audit)
+    keep(connection, t.incident, changes.incidents)
+
+
+def keep(connection: Connection, table: Table, rows: list[Row]) -> None:
+    """Insert `rows`, all with the same columns; a row whose key is taken changes nothing."""
+    if rows:
+        connection.execute(_upsert(connection, table).on_conflict_do_nothing(), rows)
+
+
+def forget_executions(connection: Connection, at: int) -> None:
+    """Void every open reservation of a live run and make its running nodes due again.
+
+    Said by an epoch that was rebuilt: it knows no lease of the epoch before, and refuses whoever still holds one.
+    """
+    reserve, closing = t.ledger.alias(), t.ledger.alias()
+    live = select(t.run.c.run_id).where(
+        t.run.c.run_id == reserve.c.run_id, t.run.c.generation == reserve.c.generation, t.run.c.status.in_(t.LIVE)
+    )
+    execution = ("run_id", "generation", "node_id", "attempt")
+    closed = select(literal(1)).where(*(closing.c[name] == reserve.c[name] for name in execution), closing.c.kind != "reserve")
+    prefix = func.substr(reserve.c.id, 1, func.length(reserve.c.id) - len("reserve"))
+    columns = ("tenant", *execution, "category", "amount", "day")
+    voids = select(
+        (prefix + "void").label("id"), *(reserve.c[name] for name in columns), literal("void"), literal("recovery"), literal(at)
+    ).where(reserve.c.kind == "reserve", exists(live), ~exists(closed))
+    connection.execute(insert(t.ledger).from_select(["id", *columns, "kind", "by", "at"], voids))
+    running = select(t.run.c.run_id).where(
+        t.run.c.run_id == t.node.c.run_id, t.run.c.generation == t.node.c.generation, t.run.c.status.in_(t.LIVE)
+    )
+    connection.execute(update(t.node).where(t.node.c.state == "running", exists(running)).values(state="due"))
+
+
+def _many(connection: Connection, statement: Any, rows: list[Row]) -> None:
+    if rows:
+        connection.execute(statement, rows)
+
+
+def _upsert(connection: Connection, table: Table) -> Any:
+    # Both dialects have the same ON CONFLICT, and SQLAlchemy has no neutral spelling of it.
+    return (sqlite if connection.dialect.name == "sqlite" else postgresql).insert(table)
+
+
+def _node_upsert(connection: Connection) -> Any:
+    statement = _upsert(connection, t.node)
+    new, old = statement.excluded, t.node.c
+    values: dict[str, Any] = {}
+    for name in old.keys():  # noqa: SIM118 (a ColumnCollection iterates over columns, not names)
+        if name in _SUMMED:
+            values[name] = old[name] + new[name]
+        elif name not in _NODE_KEY:
+            values[name] = func.coalesce(new[name], old[name])
+    values["queued_at"] = func.coalesce(old.queued_at, new.queued_at)
+    return statement.on_conflict_do_update(index_elements=list(_NODE_KEY), set_=values)
+
+
+def _updated(names: Iterable[str]) -> dict[str, Any]:
+    return {name: func.coalesce(bindparam(f"to_{name}", type_=t.run.c[name].type), t.run.c[name]) for name in names}
+
+
+_NODE_KEY = ("run_id", "generation", "node_id")
+_SUMMED = {"fails", "lost", *(name for name in t.node.c.keys() if name.startswith("cost_"))}  # noqa: SIM118
+
+_RUN_UPDATE = (
+    update(t.run)
+    .where(t.run.c.run_id == bindparam("to_run_id"), t.run.c.generation == bindparam("to_generation"))
+    .values(
+        _updated(("status", "outcome", "reason", "started_at", "finished_at", "total", "budget", "hold", "estimate", "floor", "counts"))
+        | {"cost_micros": t.run.c.cost_micros + bindparam("to_cost_micros")}
+    )
+)
