@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import redis
@@ -37,9 +37,21 @@ class Link:
     """
 
     def __init__(self, url: str, *, server: str | None = None, timeout_s: float = 10.0) -> None:
+        options = redis.connection.parse_url(url)
+        options.setdefault("socket_timeout", timeout_s)
+        self._open(url, options, server)
+
+    @classmethod
+    def of(cls, name: str, options: Mapping[str, Any]) -> Link:
+        """Return a link by the options of a redis-py connection, `connection_class` among them; `name` is for messages."""
+        link = cls.__new__(cls)
+        link._open(name, options, None)
+        return link
+
+    def _open(self, url: str, options: Mapping[str, Any], server: str | None) -> None:
         self.url = url
         self.server = server
-        self.timeout_s = timeout_s
+        self._options = dict(options)
         self._local = threading.local()
 
     @property
@@ -48,14 +60,16 @@ class Link:
         local = self._local
         if getattr(local, "pid", None) != os.getpid():
             local.pid = os.getpid()
-            local.client = redis.Redis.from_url(
-                self.url,
-                single_connection_client=False,
-                max_connections=2,
-                decode_responses=True,
-                retry=Retry(NoBackoff(), 0),
-                socket_timeout=self.timeout_s,
-                redis_connect_func=_note_server,
+            local.client = redis.Redis(
+                connection_pool=redis.ConnectionPool(
+                    **{
+                        **self._options,
+                        "max_connections": 2,
+                        "decode_responses": True,
+                        "retry": Retry(NoBackoff(), 0),
+                        "redis_connect_func": _note_server,
+                    }
+                )
             )
         client: redis.Redis = local.client
         return client
@@ -67,23 +81,59 @@ class Link:
         """
         return self.batch([(name, arguments)])[0]
 
+    def server_id(self) -> str:
+        """The run id of the server that this thread is connected to; connects if need be. Raises Unavailable."""
+        return self.server or str(self._with_connection(lambda connection: connection.headgate_server))
+
+    @staticmethod
+    def prepared(name: str) -> str:
+        """The SHA-1 of the script `name`."""
+        return load(name).sha
+
+    def prepare(self, name: str) -> str:
+        """Make sure that the server knows the script `name`, for use in somebody's pipeline; return its SHA-1."""
+        script = load(name)
+
+        def teach(connection: Any) -> str:
+            connection.send_command("SCRIPT", "LOAD", script.text)
+            return str(connection.read_response())
+
+        return str(self._with_connection(teach))
+
     def batch(self, calls: Sequence[tuple[str, Sequence[Argument]]]) -> list[Any]:
         """Run several scripts in one round trip; like `call` for each, and raises for the first that failed."""
-        pool = self.client.connection_pool
-        try:
-            connection = pool.get_connection()
-            try:
-                replies = self._exchange(connection, calls)
-            finally:
-                pool.release(connection)
-        except (redis.ConnectionError, redis.TimeoutError) as error:
-            raise Unavailable(f"Redis at {self.url} did not answer ({error}); nothing is lost, try again when it is back") from error
+        replies: list[Any] = self._with_connection(lambda connection: self._exchange(connection, calls))
         for reply in replies:
             if isinstance(reply, redis.ResponseError):
                 if str(reply).startswith("FENCED"):
                     raise Fenced("Redis was restarted; work goes on when the recorder has opened the next epoch") from reply
                 raise reply
         return replies
+
+    def read(self, *command: Argument) -> Any:
+        """Run one plain Redis command that may be repeated (a read). Raises Unavailable."""
+        try:
+            return self.client.execute_command(*command)
+        except (redis.ConnectionError, redis.TimeoutError) as error:
+            raise self._unavailable(error) from error
+
+    def _unavailable(self, error: Exception) -> Unavailable:
+        return Unavailable(f"Redis at {self.url} did not answer ({error}); nothing is lost, try again when it is back")
+
+    def _with_connection(self, use: Callable[[Any], Any]) -> Any:
+        pool = self.client.connection_pool
+        try:
+            connection = pool.get_connection()
+            try:
+                return use(connection)
+            except BaseException:
+                # A reply may still be on its way: nobody must read it as the answer to another command.
+                connection.disconnect()
+                raise
+            finally:
+                pool.release(connection)
+        except (redis.ConnectionError, redis.TimeoutError) as error:
+            raise self._unavailable(error) from error
 
     def _exchange(self, connection: Any, calls: Sequence[tuple[str, Sequence[Argument]]]) -> list[Any]:
         server = self.server or connection.headgate_server

@@ -1,5 +1,6 @@
 -- The end of an execution: outcome, result, usage; joins are counted down and what is ready is named.
--- ARGV: S, run, gen, node, attempt (0 = the one that inc holds), inc, outcome (succeeded, failed, timed_out), result, error JSON,
+-- ARGV: S, run, gen, node, attempt (0 = the one that inc holds), inc, outcome (succeeded, failed, timed_out; skipped: an optional
+--       node whose parent has no result for it), result, error JSON,
 --       cats (usage, `llm=30000,..`), delay_ms (before another attempt; -1 = no other attempt).
 -- Returns {'done', more 0|1, due nodes..}, {'retry', delay_ms} or {'fenced'}. Repeating it answers the same.
 -- @include tenancy/kernel
@@ -35,7 +36,7 @@ redis.call('HSET', attempts, node .. ':done', attempt)
 note_usage(RG, node, attempt, ARGV[10])
 progress()
 
-if outcome ~= 'succeeded' then
+if outcome == 'failed' or outcome == 'timed_out' then
   redis.call('HSET', 'hg1:fault:' .. RG, node, fault)
   local fails = redis.call('HINCRBY', attempts, node .. ':fails', 1)
   if fails < ctl.attempts and delay >= 0 and run.status == 'running' then
@@ -52,6 +53,8 @@ local fields = {attempt = tonumber(attempt)}
 if outcome == 'succeeded' then
   redis.call('HSET', 'hg1:result:' .. RG, node, result)
   fields.result = result
+elseif outcome == 'skipped' then
+  fields.reason = fault
 else
   fields.error = fault
 end

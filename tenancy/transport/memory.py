@@ -11,16 +11,15 @@ import json
 from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
+from tenancy.errors import Fenced
+
 TAGS_MAX: Final = 200
 """No script moves more tags than this in one call."""
 
 _PRIORITIES: Final = (1, 3, 5, 7, 9)
+_LOWEST: Final = 9
 
 Reply = list[Any]
-
-
-class Fenced(Exception):
-    """The server that the caller opened its connection to is not the one that the epoch is bound to."""
 
 
 @dataclass(slots=True)
@@ -73,7 +72,7 @@ class MemoryQueue:
         self.tags = 0
         self.messages: dict[str, Message] = {}
         self.once: dict[str, str] = {}
-        self.queues: dict[tuple[str, int], list[str]] = {}
+        self.queues: dict[tuple[str, str, int], list[str]] = {}
         self.delayed: dict[str, int] = {}
         self.unacked: dict[str, dict[str, int]] = {}
         self.pools: dict[str, Pool] = {}
@@ -98,7 +97,7 @@ class MemoryQueue:
 
     def _fence(self) -> None:
         if self.server != self.epoch_server:
-            raise Fenced("FENCED")
+            raise Fenced("the epoch is bound to another server run")
 
     def _append(self, type_: str, **fields: object) -> None:
         self.sequence += 1
@@ -106,14 +105,13 @@ class MemoryQueue:
 
     # Incarnations
 
-    def enroll(self, inc: str, ttl_ms: int, info: str) -> int:
-        """Make the incarnation live; asked again, only its heartbeat changes."""
+    def enroll(self, inc: str, ttl_ms: int, info: str) -> int:  # noqa: ARG002 - for the log only, as in the script
+        """Make the incarnation live; asked again, only its heartbeat changes. `info` is JSON; its `tasks` are served."""
         self._fence()
-        if inc in self.workers:
-            self.workers[inc].beat_ms = self.now_ms
-            return 1
-        self.workers[inc] = Worker(self.now_ms, info)
-        self._append("worker.enrolled", inc=inc, info=info)
+        if inc not in self.workers:
+            self.workers[inc] = Worker(self.now_ms, info)
+            self._append("worker.enrolled", inc=inc, info=json.loads(info))
+        self.workers[inc].beat_ms = self.now_ms
         return 1
 
     def beat(self, inc: str) -> int:
@@ -134,42 +132,37 @@ class MemoryQueue:
         return counts
 
     def reclaim(self, ttl_ms: int, limit: int) -> Reply:
-        """Declare dead who has not been heard of for `ttl_ms`, and give back at most `limit` tags of the dead."""
+        """Declare dead who has not been heard of for `ttl_ms`, and give back at most `limit` tags: [moved, more]."""
         self._fence()
-        for inc in sorted(self.workers, key=lambda inc: (self.workers[inc].beat_ms, inc)):
-            if self.workers[inc].beat_ms <= self.now_ms - ttl_ms:
-                self._bury(inc, "worker.dead")
-        moved = self._give_back(limit)
-        return [moved, int(bool(self.dying))]
+        silent = [(worker.beat_ms, inc) for inc, worker in self.workers.items() if worker.beat_ms <= self.now_ms - ttl_ms]
+        for _, inc in sorted(silent):
+            self._bury(inc, "worker.dead")
+        return [self._give_back(limit), int(bool(self.dying))]
 
     def retire(self, inc: str) -> int:
-        """End an incarnation that leaves by itself; what it still holds goes back at once."""
+        """End an incarnation that leaves by itself; what it still holds goes back at once. 0: it is not live."""
         self._fence()
-        if inc in self.workers:
-            self._bury(inc, "worker.retired")
-            self._give_back(TAGS_MAX)
+        if inc not in self.workers:
+            return 0
+        self._bury(inc, "worker.retired")
+        self._give_back(TAGS_MAX)
         return 1
 
     def _bury(self, inc: str, event: str) -> None:
-        worker = self.workers.pop(inc)
-        for pool in self.pools.values():
-            pool.sleepers.pop(inc, None)
-        self._append(event, inc=inc, info=worker.info)
-        if self.unacked.get(inc):
-            self.dying.append(inc)
+        """From here on the incarnation holds nothing, whatever it believes: its leases are over."""
+        del self.workers[inc]
+        self.dying.append(inc)
+        self._append(event, inc=inc)
 
     def _give_back(self, limit: int) -> int:
         moved = 0
         while self.dying and moved < limit:
             inc = self.dying[0]
-            held = self.unacked.get(inc, {})
-            # Last popped goes back first, so that the order in line is what it was before.
-            for tag in list(reversed(held))[: limit - moved]:
+            # Each goes first in line, so the oldest is the last to go and ends up before the others.
+            for tag in sorted(self.unacked.get(inc, {}), key=_number, reverse=True)[: limit - moved]:
                 self._release(inc, tag)
-                if tag in self.messages:
-                    self._line_up(tag, first=True)
                 moved += 1
-            if not self.unacked.get(inc):
+            if inc not in self.unacked:
                 self.dying.pop(0)
         return moved
 
@@ -178,22 +171,16 @@ class MemoryQueue:
         held = self.unacked.get(inc, {}).get(tag)
         return inc in self.workers and held is not None and delivery in (None, held)
 
-    def _release(self, inc: str, tag: str) -> None:
-        del self.unacked[inc][tag]
-        if not self.unacked[inc]:
-            del self.unacked[inc]
-
     # Messages
 
     def put(self, payload: str, tenant: str, priority: int, pool: str, cost_ms: int, once: str, replace: int, delay_ms: int) -> str:
-        """Store a message and return its tag, or '' if `once` names one that still exists and is not to be replaced."""
+        """Store a message and return its tag, or '' if `once` names one that still exists and `replace` is 0.
+
+        With `replace` the new message is the outstanding one; the former stays in line and finds at the gate that it is late.
+        """
         self._fence()
-        if once:
-            former = self.once.get(once)
-            if former in self.messages:
-                if not replace:
-                    return ""
-                self._forget(former)
+        if once and not replace and self._outstanding(once):
+            return ""
         self.tags += 1
         tag = f"m{self.tags}"
         self.messages[tag] = Message(payload, tenant, priority, pool, cost_ms, once)
@@ -206,42 +193,40 @@ class MemoryQueue:
         return tag
 
     def pop(self, inc: str, pool: str, sleep_ms: int) -> Reply:
-        """Give the incarnation the next message: least virtual start time, then priority, then age."""
+        """Give the incarnation the next message: least virtual start time, then priority, then age.
+
+        Returns [tag, payload, delivery], [] when there is none (`inc` is then a sleeper), ["DEAD"] when `inc` is not live.
+        """
         self._fence()
         if inc not in self.workers:
             return ["DEAD"]
-        self._wake_delayed()
         line = self._pool(pool)
+        line.sleepers.pop(inc, None)
+        self._wake_delayed()
         while line.ready:
             tenant = min(line.ready, key=lambda name: (line.ready[name], name))
-            tag = self._next_of(tenant)
-            if tag is None:
-                del line.ready[tenant]
-                continue
-            return self._deliver(inc, pool, tenant, tag)
+            tag = self._next_of(pool, tenant)
+            if tag is not None:
+                return self._deliver(inc, line, tenant, tag)
+            del line.ready[tenant]
         line.sleepers[inc] = self.now_ms + sleep_ms
         return []
 
     def ack(self, inc: str, tag: str) -> int:
-        """Remove a message for good."""
+        """Remove a message for good; 0 if this incarnation is dead or does not hold it."""
         self._fence()
         if not self._holds(inc, tag):
             return 0
-        self._release(inc, tag)
-        self._forget(tag)
+        self._let_go(inc, tag)
+        self._drop(tag)
         return 1
 
     def requeue(self, inc: str, tag: str, delay_ms: int) -> int:
-        """Give a message back: first in line, or in `delay_ms`."""
+        """Give a message back, first in line or in `delay_ms`; 0 as `ack`."""
         self._fence()
         if not self._holds(inc, tag):
             return 0
-        self._release(inc, tag)
-        if tag in self.messages:
-            if delay_ms > 0:
-                self.delayed[tag] = self.now_ms + delay_ms
-            else:
-                self._line_up(tag, first=True)
+        self._release(inc, tag, delay_ms)
         return 1
 
     def _pool(self, name: str) -> Pool:
@@ -249,40 +234,50 @@ class MemoryQueue:
 
     def _line_up(self, tag: str, *, first: bool = False) -> None:
         message = self.messages[tag]
-        queue = self.queues.setdefault((message.tenant, message.priority), [])
+        queue = self.queues.setdefault((message.pool, message.tenant, message.priority), [])
         queue.insert(len(queue) if first else 0, tag)
         pool = self._pool(message.pool)
         # A tenant that comes back starts at the pool's clock: idle time earns nothing.
         pool.ready.setdefault(message.tenant, max(pool.clock, pool.finished.get(message.tenant, 0)))
         self._ring(pool)
 
-    def _next_of(self, tenant: str) -> str | None:
+    def _next_of(self, pool: str, tenant: str) -> str | None:
         """Take the tenant's next tag; a tag whose message is gone is passed over."""
         for priority in _PRIORITIES:
-            queue = self.queues.get((tenant, priority), [])
+            queue = self.queues.get((pool, tenant, priority), [])
             while queue:
                 tag = queue.pop()
                 if not queue:
-                    del self.queues[tenant, priority]
+                    del self.queues[pool, tenant, priority]
                 if tag in self.messages:
                     return tag
         return None
 
-    def _deliver(self, inc: str, pool_name: str, tenant: str, tag: str) -> Reply:
-        pool, message = self._pool(pool_name), self.messages[tag]
-        start = pool.ready[tenant]
-        pool.clock = start
-        pool.finished[tenant] = start + message.cost_ms
-        if any((tenant, priority) in self.queues for priority in _PRIORITIES):
-            pool.ready[tenant] = start + message.cost_ms
-        else:
-            del pool.ready[tenant]
+    def _deliver(self, inc: str, pool: Pool, tenant: str, tag: str) -> Reply:
+        message = self.messages[tag]
         message.deliveries += 1
         self.unacked.setdefault(inc, {})[tag] = message.deliveries
-        pool.sleepers.pop(inc, None)
-        if pool.ready:
-            self._ring(pool)
+        pool.clock = pool.ready[tenant]
+        pool.finished[tenant] = pool.ready[tenant] = pool.clock + message.cost_ms
+        self._ring(pool)
         return [tag, message.payload, message.deliveries]
+
+    def _let_go(self, inc: str, tag: str) -> None:
+        del self.unacked[inc][tag]
+        if not self.unacked[inc]:
+            del self.unacked[inc]
+
+    def _release(self, inc: str, tag: str, delay_ms: int = 0, *, demote: bool = False) -> None:
+        """Take a tag from who holds it: back in line, first, or delayed."""
+        self._let_go(inc, tag)
+        if tag not in self.messages:
+            return
+        if demote:
+            self.messages[tag].priority = min(self.messages[tag].priority + 2, _LOWEST)
+        if delay_ms > 0:
+            self.delayed[tag] = self.now_ms + delay_ms
+        else:
+            self._line_up(tag, first=True)
 
     def _wake_delayed(self) -> None:
         due = sorted((when, tag) for tag, when in self.delayed.items() if when <= self.now_ms)
@@ -291,34 +286,42 @@ class MemoryQueue:
             self._line_up(tag)
 
     def _ring(self, pool: Pool) -> None:
-        if pool.bell < len(pool.sleepers):
+        if pool.bell < sum(until >= self.now_ms for until in pool.sleepers.values()):
             pool.bell += 1
 
-    def _forget(self, tag: str | None) -> None:
-        """Drop a message wherever it waits; its tag in a queue is passed over when its turn comes."""
-        if tag is None or tag not in self.messages:
-            return
-        message = self.messages.pop(tag)
+    def _outstanding(self, once: str) -> bool:
+        return self.once.get(once) in self.messages
+
+    def _drop(self, tag: str) -> None:
+        """Forget a message wherever it is; its tag in a queue is passed over when its turn comes."""
+        message = self.messages.pop(tag, None)
         self.delayed.pop(tag, None)
-        if message.once and self.once.get(message.once) == tag:
+        if message is not None and self.once.get(message.once) == tag:
             del self.once[message.once]
+
+    def _drop_once(self, once: str) -> None:
+        if once in self.once:
+            self._drop(self.once[once])
 
     # Promises
 
     def check(self) -> None:
-        """Assert that no message is lost or twice in line, and that `once` points to messages that exist."""
+        """Assert that no message is lost or in two places, that its tenant waits, and that `once` names what exists."""
         places: dict[str, int] = {}
         for tags in (*self.queues.values(), self.delayed, *self.unacked.values()):
             for tag in tags:
                 places[tag] = places.get(tag, 0) + 1
-        for tag, message in self.messages.items():
+        for tag in self.messages:
             assert places.get(tag) == 1, f"{tag} is in {places.get(tag, 0)} places"
-            assert not message.once or self.once.get(message.once) == tag, f"{tag} is not the one message of {message.once}"
         for once, tag in self.once.items():
             assert tag in self.messages, f"{once} points to {tag}, which is gone"
         for inc in self.unacked:
             assert inc in self.workers or inc in self.dying, f"{inc} is dead and would keep its messages"
-        for (tenant, _), queue in self.queues.items():
-            for tag in queue:
-                if tag in self.messages:
-                    assert tenant in self._pool(self.messages[tag].pool).ready, f"{tenant} waits and is not ready"
+        for pool, tenant, _ in self.queues:
+            assert tenant in self._pool(pool).ready, f"{tenant} waits in {pool} and is not ready"
+        for pool_name, line in self.pools.items():
+            assert all(start >= line.clock for start in line.ready.values()), f"the clock of {pool_name} is past a start"
+
+
+def _number(tag: str) -> int:
+    return int(tag[1:])

@@ -1,0 +1,55 @@
+"""Celery's configuration for Headgate: what `orchestrator.app` loads, and where an operator changes it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kombu import Queue
+
+from orchestrator.settings import Settings
+from tenancy.queues import DEFAULT_POOL, POOL_PREFIX, SYSTEM_QUEUE
+from tenancy.router import route
+
+_settings = Settings.load()
+
+broker_url = _settings.resolved_redis_url()
+result_backend = "orchestrator.backend:NodeBackend+" + _settings.resolved_redis_url().removeprefix("redis+")
+
+# JSON only: a message must never be able to carry code.
+task_serializer = result_serializer = event_serializer = "json"
+accept_content = result_accept_content = ["json"]
+
+task_queues = (Queue(POOL_PREFIX + DEFAULT_POOL), Queue(SYSTEM_QUEUE))
+task_default_queue = SYSTEM_QUEUE
+task_routes = (route,)
+task_default_priority = 5
+
+# A message is settled when its work is: what a killed worker held goes back in line.
+task_acks_late = True
+task_reject_on_worker_lost = True
+worker_prefetch_multiplier = 1
+worker_cancel_long_running_tasks_on_connection_loss = False
+worker_deduplicate_successful_tasks = False
+worker_hijack_root_logger = True
+broker_connection_retry_on_startup = True
+broker_transport_options: dict[str, Any] = {
+    "incarnation_ttl_s": _settings.incarnation_ttl_s,
+    "visibility_timeout": 3600,
+    "unacked_restore_interval": 5,
+    "unacked_restore_throttle": 1,
+}
+result_expires = 24 * 3600
+result_chord_join_timeout = 60.0
+task_ignore_result = False
+enable_utc = True
+timezone = "UTC"
+
+beat_schedule: dict[str, dict[str, Any]] = {
+    "sweep": {
+        "task": "headgate.sweep",
+        "schedule": _settings.sweep_interval_s,
+        # A sweep that nobody took before the next one is due is not wanted any more.
+        "options": {"queue": SYSTEM_QUEUE, "expires": 2 * _settings.sweep_interval_s, "ignore_result": True},
+    },
+}
+beat_max_loop_interval = 1

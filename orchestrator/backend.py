@@ -1,0 +1,48 @@
+"""The result backend: stock Redis, except that a chord of nodes is counted by our state."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery.backends.redis import RedisBackend
+from celery.canvas import Signature, maybe_signature
+from celery.exceptions import TimeLimitExceeded
+
+from orchestrator import canvas
+
+
+class NodeBackend(RedisBackend):  # type: ignore[misc]
+    """One counter for chords and counted joins: the state's, which counts each node once.
+
+    Tasks outside graphs fall through to stock behaviour.
+    """
+
+    def apply_chord(self, header_result_args: Any, body: Any, *args: Any, **kwargs: Any) -> Any:
+        """Nothing to prepare for a chord of nodes."""
+        if not canvas.is_node(body):
+            return super().apply_chord(header_result_args, body, *args, **kwargs)
+        return None
+
+    def set_chord_size(self, group_id: str, chord_size: int) -> None:
+        """The size of a chord of nodes is in the plan."""
+        if not canvas.is_group_of_nodes(group_id):
+            super().set_chord_size(group_id, chord_size)
+
+    def on_chord_part_return(self, request: Any, state: str, result: Any, propagate: Any = None, **kwargs: Any) -> Any:
+        """Publish the body when `finish` said that it is due."""
+        if not getattr(request, "headgate", None):
+            return super().on_chord_part_return(request, state, result, propagate=propagate, **kwargs)
+        due = getattr(request, "headgate_due", None) or set()
+        body: Signature = maybe_signature(request.chord, app=self.app)
+        if due & canvas.heads_of(body):
+            canvas.publish(self.app, [body])
+        return None
+
+    def mark_as_failure(self, task_id: str, exc: BaseException, *args: Any, **kwargs: Any) -> Any:
+        """As stock; a hard time limit, which the worker's main process enforces, ends the node's execution here."""
+        request = kwargs.get("request")
+        node, delivery = getattr(request, "headgate", None), getattr(request, "headgate_delivery", None)
+        if node and delivery and isinstance(exc, TimeLimitExceeded):
+            request.chain = request.chord = None
+            self.app.headgate_kernel.launcher.time_out(node, delivery, exc)
+        return super().mark_as_failure(task_id, exc, *args, **kwargs)

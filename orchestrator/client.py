@@ -1,0 +1,167 @@
+"""The producer's client: submit graphs, hold on to their runs."""
+
+from __future__ import annotations
+
+import getpass
+import time
+from collections.abc import Collection
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from ulid import ULID
+
+from cost.money import check_micros, parse_units
+from orchestrator.graph import Graph
+from orchestrator.graph.limits import Limits
+from orchestrator.handle import RunHandle
+from orchestrator.recorder.ask import append_request, await_answer
+from orchestrator.registry import registry
+from orchestrator.settings import Settings
+from orchestrator.store.engine import open_engine
+from orchestrator.store import read
+from orchestrator.submission import Submission
+from tenancy.errors import Conflict, QueueFull, Refused, Unavailable
+from tenancy.priorities import Priority
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+    from orchestrator.kernel import Kernel
+
+ANSWER_S = 15.0
+"""How long a submission waits for the recorder."""
+
+GENERATION = 1
+
+
+class Client:
+    """Submits graphs and reads runs; settings come from the environment (`HEADGATE_*`), or are given.
+
+    Safe to use from several threads. Making one connects to nothing; the first call does, and raises Unavailable when no stack runs.
+    """
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        self.settings = settings or Settings.load()
+
+    @cached_property
+    def kernel(self) -> Kernel:
+        """The kernel that this client submits to."""
+        from orchestrator.app import app
+
+        return app.headgate_kernel
+
+    @cached_property
+    def engine(self) -> Engine:
+        """The record that this client reads."""
+        return open_engine(self.settings.resolved_database_url())
+
+    def submit(
+        self,
+        graph: Graph,
+        *,
+        tenant: str = "default",
+        priority: Priority | str | None = None,
+        key: str | None = None,
+        budget: str | int | None = None,
+    ) -> RunHandle:
+        """Submit a graph and return its run; once this returns it is on record and will run, whatever dies.
+
+        :param tenant: id of the tenant that pays.
+        :param priority: order among the tenant's work; NORMAL unless said.
+        :param key: makes the submission idempotent: the same key and graph give the same run.
+        :param budget: the most that the run may cost: units as text ("0.06") or whole micros.
+
+        Raises GraphInvalid, BudgetRefused, RunsLimit, QueueFull (nobody serves one of its tasks), Refused, Conflict (the key was used for
+        another graph) and Unavailable; then nothing has been published.
+        """
+        budget_micros = parse_units(budget) if isinstance(budget, str) else None if budget is None else check_micros(budget)
+        served = self._served()
+        resolved = graph.resolved(registry)
+        resolved.check(registry=registry, served=[*served, *registry.names()], limits=self._limits())
+        self._await_service(resolved, served)
+        submission = Submission.of(resolved, self.settings, Priority.parse(priority or Priority.NORMAL))
+        run_id = self._store(submission, tenant, key, budget_micros)
+        self.kernel.launcher.start(run_id, GENERATION, tenant, submission, budget_micros)
+        return RunHandle(self, run_id, GENERATION)
+
+    def run(self, run_id: str) -> RunHandle:
+        """Return the handle of an earlier run. Raises Unknown."""
+        return RunHandle(self, run_id, read.get_run(self.engine, run_id).generation)
+
+    def create_tenant(self, tenant: str, *, name: str | None = None, **policy: Any) -> None:
+        """Create a tenant; `policy` are fields of its policy, such as limit_per_day (micros).
+
+        Raises Conflict when it exists, Refused when a field does not fit.
+        """
+        request = append_request(self.kernel.link, "request.tenant", {"tenant": tenant, "name": name or tenant, "policy": policy})
+        answer = self._answer(request)
+        if answer["status"] == "duplicate":
+            raise Conflict(f"there is a tenant {tenant!r} already")
+        if answer["status"] != "accepted":
+            raise Refused(f"the tenant {tenant!r} was not created: {answer.get('reason') or answer['status']}")
+
+    def cancel(self, run_id: str, *, reason: str = "cancelled by its producer", by: str | None = None) -> bool:
+        """Cancel a run; once this returns nothing of it begins. False when it has ended before. Raises Unknown."""
+        handle = self.run(run_id)
+        return self.kernel.launcher.cancel(run_id, handle.generation, reason, by or getpass.getuser())
+
+    # -- steps of a submission ------------------------------------------------------------------
+
+    def _limits(self) -> Limits:
+        s = self.settings
+        return Limits(nodes=s.max_nodes, edges=s.max_edges, bytes_max=s.max_graph_bytes, params_bytes=s.max_params_bytes)
+
+    def _served(self) -> set[str]:
+        return set(self.kernel.link.read("HKEYS", "hg1:serves"))
+
+    def _await_service(self, graph: Graph, served: Collection[str]) -> None:
+        """Give workers that are just starting a moment; then refuse what nobody would run."""
+        until = time.monotonic() + self.settings.worker_wait_s
+        wanted = {node.task for node in graph.nodes} | {v.task for node in graph.nodes for v in node.variants if v.task}
+        while missing := sorted(wanted - set(served)):
+            if time.monotonic() > until:
+                modules = ",".join(sorted({name.rsplit(".", 1)[0] for name in missing}))
+                raise QueueFull(
+                    f"no live worker serves {', '.join(missing[:5])}{' ...' if len(missing) > 5 else ''}; "
+                    f"start one with `headgate up --tasks {modules}` or `celery -A orchestrator.app worker` and HEADGATE_TASKS={modules}",
+                    retry_after_s=self.settings.worker_wait_s,
+                )
+            time.sleep(0.05)
+            served = self._served()
+
+    def _store(self, submission: Submission, tenant: str, key: str | None, budget_micros: int | None) -> str:
+        """Put the submission on record; return its run, or the first one with the same key."""
+        run_id = str(ULID()).lower()
+        request = append_request(
+            self.kernel.link,
+            "request.submit",
+            {
+                "run": run_id,
+                "gen": GENERATION,
+                "tenant": tenant,
+                "key": key,
+                "digest": submission.graph.digest,
+                "graph": submission.graph.name,
+                "budget": budget_micros,
+                "priority": int(submission.priority),
+                "labels": dict(submission.graph.labels),
+            },
+            payload=submission.graph.canonical(),
+        )
+        answer = self._answer(request)
+        status = answer["status"]
+        if status == "conflict":
+            raise Conflict(f"the key {key!r} of tenant {tenant!r} belongs to run {answer['run']} of another graph; use another key")
+        if status == "unknown_tenant":
+            raise Refused(f"there is no tenant {tenant!r}; create it with `headgate tenant create {tenant}`")
+        if status == "suspended":
+            raise Refused(f"tenant {tenant!r} is not active")
+        if status not in ("accepted", "duplicate"):
+            raise Unavailable(f"the submission was not stored ({status}); submit it again")
+        return str(answer["run"])
+
+    def _answer(self, request: str) -> dict[str, Any]:
+        answer = await_answer(self.kernel.link, request, ANSWER_S)
+        if answer is None:
+            raise Unavailable(f"the recorder did not answer within {ANSWER_S:g} s; is it running? (`headgate up` starts it)")
+        return answer

@@ -1,0 +1,116 @@
+"""A handle: one run as its producer sees it, from the record."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import redis
+
+from orchestrator.graph import Graph
+from orchestrator.recorder import keys
+from orchestrator.store import read
+from tenancy.errors import RunFailed, Unknown, WaitTimeout
+
+if TYPE_CHECKING:
+    from orchestrator.client import Client
+
+POLL_S = 0.5
+"""How often a waiting handle looks at the record itself, should an announcement be lost."""
+
+
+class RunHandle:
+    """One generation of a run. Every property reads the record anew; nothing here is a promise that the record has not made."""
+
+    def __init__(self, client: Client, run_id: str, generation: int) -> None:
+        self.client = client
+        self.run_id = run_id
+        self.generation = generation
+
+    def __repr__(self) -> str:
+        return f"<run {self.run_id} {self.outcome or self.status}>"
+
+    @property
+    def status(self) -> str:
+        """submitted, running, cancelling, ended or refused."""
+        return self._row().status
+
+    @property
+    def outcome(self) -> str | None:
+        """succeeded, degraded, failed, cancelled or terminated_by_cost; None before the end."""
+        return self._row().outcome
+
+    @property
+    def cost_micros(self) -> int:
+        """What the run was charged so far."""
+        return self._row().cost_micros
+
+    @property
+    def nodes(self) -> list[dict[str, Any]]:
+        """Every node as `headgate show --json` has it."""
+        nodes: list[dict[str, Any]] = read.show_json(self.client.engine, self.run_id, self.generation)["nodes"]
+        return nodes
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        """The run's event log, oldest first."""
+        return [dict(event.data) for event in read.get_events(self.client.engine, self.run_id, self.generation)]
+
+    def wait(self, timeout_s: float | None = None) -> RunHandle:
+        """Return this handle once the end of the run is on record.
+
+        Raises WaitTimeout after `timeout_s` seconds (None: never); the run goes on. Never raises on an outcome.
+        """
+        until = None if timeout_s is None else time.monotonic() + timeout_s
+        with self.client.kernel.link.client.pubsub(ignore_subscribe_messages=True) as announcements:
+            try:
+                announcements.subscribe(keys.ENDED)
+            except redis.RedisError:
+                announcements = None  # type: ignore[assignment]
+            while self._row().status not in ("ended", "refused"):
+                left = POLL_S if until is None else until - time.monotonic()
+                if left <= 0:
+                    raise WaitTimeout(f"run {self.run_id} is still {self.status} after {timeout_s:g} s; it goes on")
+                self._listen(announcements, min(POLL_S, left))
+        return self
+
+    def _listen(self, announcements: Any, for_s: float) -> None:
+        """Return when something was announced for this run, at the latest after `for_s` seconds."""
+        until = time.monotonic() + for_s
+        while (left := until - time.monotonic()) > 0:
+            try:
+                message = announcements.get_message(timeout=left) if announcements is not None else None
+            except redis.RedisError:
+                message = None
+            if message is None:
+                time.sleep(min(0.05, max(0.0, until - time.monotonic())))
+            elif str(message["data"]).startswith(self.run_id):
+                return
+
+    def result(self, node: str | None = None) -> Any:
+        """Return what a node returned; without `node` that of the graph's only sink.
+
+        Raises RunFailed with outcome, node and cause when there is none, HeadgateError when the graph has several sinks.
+        """
+        row = self._row()
+        spec = read.get_graph(self.client.engine, self.run_id, self.generation)
+        if spec is None:
+            raise RunFailed(row.outcome or row.status, None, "its graph is not on record")
+        wanted = node or Graph.model_validate_json(spec).sink
+        found = next((n for n in read.get_nodes(self.client.engine, self.run_id, self.generation) if n.id == wanted), None)
+        if found is None:
+            raise Unknown(f"run {self.run_id} has no node {wanted!r}")
+        if found.outcome != "succeeded" or found.result is None:
+            raise RunFailed(row.outcome or row.status, wanted, _cause(found.error) or found.reason or found.outcome)
+        return self.client.kernel.results.decode(found.result)
+
+    def cancel(self, *, reason: str = "cancelled by its producer", by: str | None = None) -> bool:
+        """Cancel the run; once this returns nothing of it begins. False when it has ended before."""
+        return self.client.cancel(self.run_id, reason=reason, by=by)
+
+    def _row(self) -> read.RunView:
+        return read.get_run(self.client.engine, self.run_id, self.generation)
+
+
+def _cause(error: Any) -> str | None:
+    return f"{error.get('type', 'Error')}: {error.get('message', '')}" if isinstance(error, dict) and error else None

@@ -1,0 +1,55 @@
+"""The kernel as a worker or a producer holds it: state, results, prices and the launcher over one link."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from cost.middleware import Spent
+from cost.prices import DEFAULT_PRICES, PriceTable
+from orchestrator.results import ResultStore
+from orchestrator.settings import Settings
+from orchestrator.state import State
+from tenancy.link import Link
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+    from orchestrator.launcher import Launcher
+
+
+class Kernel:
+    """What the scripts' callers share; one for each app."""
+
+    def __init__(self, app: Celery, settings: Settings) -> None:
+        self.app = app
+        self.settings = settings
+        self.link = Link(settings.resolved_client_url())
+        self.state = State(self.link)
+        self.results = ResultStore(settings.home.absolute() / "results", settings.result_inline_bytes)
+        self.prices: PriceTable = DEFAULT_PRICES
+
+    @cached_property
+    def launcher(self) -> Launcher:
+        """Publishes nodes that are due."""
+        from orchestrator.launcher import Launcher
+
+        return Launcher(self)
+
+    def read_results(self, run_id: str, generation: int, nodes: Iterable[str]) -> dict[str, Any]:
+        """Return the results of those of `nodes` that have one. Raises Unavailable."""
+        wanted = list(nodes)
+        texts = self.link.read("HMGET", f"hg1:result:{run_id}.{generation}", *wanted)
+        return self.results.decode_all(dict(zip(wanted, texts, strict=True)))
+
+    def settle(self, spent: Spent, by: str = "signal") -> None:
+        """Settle one execution. Raises Unavailable; a conflict is a fault of ours and is raised as ValueError."""
+        answer = self.state.settle(spent.run_id, spent.generation, spent.node_id, spent.attempt, spent.cats, by)
+        if answer == "conflict":
+            raise ValueError(f"{spent.run_id}.{spent.node_id} attempt {spent.attempt} was settled before with another amount")
+
+    def finish_cascade(self, run_id: str, generation: int) -> None:
+        """Write the fate of all descendants that wait for theirs."""
+        while self.state.cascade(run_id, generation):
+            pass

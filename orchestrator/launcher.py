@@ -1,0 +1,133 @@
+"""The launcher: admits, loads and starts runs, and publishes nodes that are due."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection
+from typing import Any
+
+from cost.plan import SKIP
+from orchestrator import canvas
+from orchestrator.compiler import decode_fragment
+from orchestrator.kernel import Kernel
+from orchestrator.node_task import describe
+from orchestrator.state import ROWS_MAX
+from orchestrator.submission import Submission
+from tenancy.errors import BudgetRefused, Refused, RunsLimit, Unknown
+from tenancy.log import append
+
+
+class Launcher:
+    """Every step may be repeated: after a crash anywhere, whoever comes next does the same again and changes nothing twice."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self.kernel = kernel
+
+    def start(self, run_id: str, generation: int, tenant: str, submission: Submission, budget_micros: int | None) -> None:
+        """Admit a submission, load it and publish its roots.
+
+        Raises BudgetRefused, RunsLimit or another Refused; nothing has been published then.
+        """
+        state = self.kernel.state
+        reply = state.admit(run_id, generation, tenant, submission.want(budget_micros))
+        if reply[0] == "refused":
+            raise refusal(tenant, submission, *reply[1:])
+        down = submission.planned_down(int(reply[1]))
+        choices = down.choices if down else {}
+        for rows in submission.rows(choices):
+            state.load(run_id, generation, rows, {})
+        for fragments in submission.fragments():
+            state.load(run_id, generation, [], fragments)
+        if down:
+            self._give_up(run_id, generation, tenant, choices, down.modifications)
+        roots = submission.roots()
+        for first in range(0, len(roots), ROWS_MAX):
+            due = state.launch(run_id, generation, 1 if down else 0, roots[first : first + ROWS_MAX])
+            self.publish(run_id, generation, tenant, due)
+        if down:
+            # What a skipped node alone stood in the way of is due as well.
+            self.publish(run_id, generation, tenant, self.kernel.link.read("ZRANGE", f"hg1:due:{run_id}.{generation}", 0, -1))
+
+    def _give_up(self, run_id: str, generation: int, tenant: str, choices: Any, modifications: Any) -> None:
+        if self.kernel.link.read("HGET", f"hg1:run:{run_id}.{generation}", "status") != "loading":
+            return
+        skipped = [node for node, choice in choices.items() if choice == SKIP]
+        for first in range(0, len(skipped), ROWS_MAX):
+            self.kernel.state.skip(run_id, generation, "given up at admission: the budget is short", skipped[first : first + ROWS_MAX])
+        append(
+            self.kernel.link,
+            {
+                "t": "decision.applied",
+                "tenant": tenant,
+                "run": run_id,
+                "gen": generation,
+                "trigger": "admission",
+                "modifications": [
+                    {"type": m.type, "node": m.node, "change": m.change, "reason": m.reason, "saving": str(m.estimated_saving_micros)}
+                    for m in modifications
+                ],
+            },
+        )
+
+    def publish(self, run_id: str, generation: int, tenant: str, nodes: Collection[str]) -> int:
+        """Publish nodes that are due, each with what its fragment carries; a node whose message still exists is passed over."""
+        if not nodes:
+            return 0
+        wanted = list(nodes)
+        key = f"hg1:fragment:{run_id}.{generation}"
+        indexes = self.kernel.link.read("HMGET", key, *(f"of:{node}" for node in wanted))
+        heads: dict[str, list[str]] = defaultdict(list)
+        for node, index in zip(wanted, indexes, strict=True):
+            if index is None:
+                raise Unknown(f"there is no node {node!r} in run {run_id} generation {generation}")
+            heads[index].append(node)
+        texts = self.kernel.link.read("HMGET", key, *heads)
+        signatures = [
+            signature
+            for (_, members), text in zip(heads.items(), texts, strict=True)
+            for signature in canvas.signatures(decode_fragment(text), members, run_id, generation, tenant, self.kernel.app)
+        ]
+        return canvas.publish(self.kernel.app, signatures)
+
+    def cancel(self, run_id: str, generation: int, reason: str, by: str) -> bool:
+        """Cancel a run: once this returns nothing of it begins. False when it has ended or is unknown."""
+        if not self.kernel.state.cancel(run_id, generation, reason, by):
+            return False
+        self.revoke_rest(run_id, generation, reason)
+        return True
+
+    def revoke_rest(self, run_id: str, generation: int, reason: str) -> None:
+        """Give every node of a cancelling run that has not begun its outcome."""
+        states = self.kernel.link.client.hgetall(f"hg1:state:{run_id}.{generation}")
+        left = [node for node, state in states.items() if state in ("pending", "due", "running")]  # type: ignore[union-attr]
+        for first in range(0, len(left), ROWS_MAX):
+            self.kernel.state.revoke(run_id, generation, "cancelled", reason, left[first : first + ROWS_MAX])
+
+    def time_out(self, node: list[Any], delivery: list[Any], error: BaseException) -> None:
+        """End the execution of a node whose process was killed at its hard time limit."""
+        run_id, generation, node_id = str(node[0]), int(node[1]), str(node[2])
+        reply = self.kernel.state.finish(run_id, generation, node_id, 0, str(delivery[0]), "timed_out", "", describe(error), "", 1000)
+        if reply[0] == "done":
+            if reply[1]:
+                self.kernel.finish_cascade(run_id, generation)
+            tenant = self.kernel.link.read("HGET", f"hg1:run:{run_id}.{generation}", "tenant")
+            self.publish(run_id, generation, tenant, reply[2:])
+
+
+def refusal(tenant: str, submission: Submission, reason: str, limit: str, current: str) -> Refused:
+    """Return the error that says why a run was refused, with the numbers and the remedy."""
+    needs = f"its required nodes alone cost {submission.floor_micros} micros"
+    numbers = {"limit": int(limit) if limit else None, "current": int(current) if current else None}
+    if reason == "budget":
+        return BudgetRefused(
+            f"tenant {tenant!r} has {numbers['current']} of {numbers['limit']} micros left today and {needs}; raise limit_per_day, or wait for "
+            "midnight UTC",
+            **numbers,
+        )
+    if reason == "run_budget":
+        return BudgetRefused(f"the budget of {numbers['limit']} micros does not cover the run: {needs}", **numbers)
+    if reason == "runs":
+        return RunsLimit(f"tenant {tenant!r} has {current} running runs and may have {limit}; try again when one has ended", **numbers)
+    if reason == "suspended":
+        return Refused(f"tenant {tenant!r} is not active")
+    return Refused(f"there is no tenant {tenant!r}; create it with `headgate tenant create {tenant}`")

@@ -1,0 +1,244 @@
+"""The node task: gate, run, record. What Celery runs for a node of a graph."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import random
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from billiard.process import current_process
+from celery import Task
+from celery.exceptions import Ignore, Retry, SoftTimeLimitExceeded
+
+from cost.meter import Execution, Usage, metering
+from cost.middleware import Spent, write_cats
+from orchestrator.graph.references import MISSING, references, substitute
+from orchestrator.kernel import Kernel
+from orchestrator.patience import patiently
+from orchestrator.registry import TaskDefinition, registry
+from orchestrator.results import NotStorable
+from tenancy.errors import HeadgateError
+
+logger = logging.getLogger(__name__)
+
+DONE = "headgate"
+"""What a node returns to Celery: results travel by reference."""
+
+PATIENCE_S = 120.0
+"""How long an execution waits for Redis, or for the next epoch, before it gives up."""
+
+TRACEBACK_CHARS = 8_000
+
+NO_RETRY = -1
+
+
+class NodeFailed(HeadgateError):
+    """The node has failed before; its message came once more."""
+
+
+class _AskedToRetry(Exception):
+    """An adopted task called `self.retry`."""
+
+    def __init__(self, cause: BaseException | None, countdown_s: float) -> None:
+        super().__init__(str(cause) if cause else "the task asked to be retried")
+        self.cause = cause
+        self.countdown_s = countdown_s
+
+
+class NodeTask(Task):  # type: ignore[misc]
+    """Base of every Celery task that can be a node.
+
+    A message without our headers is an ordinary Celery task and runs as stock Celery runs it.
+    """
+
+    abstract = True
+    acks_late = True
+    reject_on_worker_lost = True
+    ignore_result = True
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        request = self.request
+        node = getattr(request, "headgate", None)
+        delivery = getattr(request, "headgate_delivery", None)
+        if not node or not delivery:
+            return super().__call__(*args, **kwargs)
+        return _Execution(self, request, node, delivery).run()
+
+    def retry(self, *args: Any, exc: BaseException | None = None, countdown: float | None = None, **options: Any) -> NoReturn:
+        """As Celery's, but a node is retried by the gate: the same message, later, one priority lower."""
+        if getattr(self.request, "headgate", None) and getattr(self.request, "headgate_delivery", None):
+            limit = options.get("max_retries", self.max_retries)
+            if limit is not None and self.request.retries >= limit and exc is not None:
+                raise exc
+            raise _AskedToRetry(exc, self.default_retry_delay if countdown is None else countdown)
+        raise super().retry(*args, exc=exc, countdown=countdown, **options)
+
+
+class _Execution:
+    """One delivery of one node's message, as a pipeline of named steps."""
+
+    def __init__(self, task: NodeTask, request: Any, node: list[Any], delivery: list[Any]) -> None:
+        self.task = task
+        self.request = request
+        self.kernel: Kernel = task.app.headgate_kernel
+        self.run_id, self.generation, self.node_id = str(node[0]), int(node[1]), str(node[2])
+        self.inc, self.tag, self.number = str(delivery[0]), str(delivery[1]), int(delivery[2])
+        self.tenant = str(getattr(request, "tenant", "") or "")
+
+    def run(self) -> str:
+        row = self._claim()
+        if row[0] != "run":
+            return self._turn_away(row)
+        attempt, spec, verdict, fails = int(row[1]), json.loads(row[2]), str(row[3]), int(row[4])
+        self.request.retries = fails
+        execution = Execution(self.run_id, self.generation, self.node_id, attempt, self.tenant, self.kernel.prices)
+        with metering(execution) as usage:
+            started = _cpu_clock()()
+            error: BaseException | None = None
+            result, outcome, delay_ms = "", "succeeded", NO_RETRY
+            try:
+                value = self._call(spec, verdict)
+                result = self.kernel.results.encode(value, self.run_id, self.generation, self.node_id, attempt)
+            except _NoInput as absent:
+                error, outcome = absent, "skipped"
+            except SoftTimeLimitExceeded as late:
+                error, outcome, delay_ms = late, "timed_out", _backoff_ms(fails + 1, self.kernel.settings.retry_delay_max_s)
+            except NotStorable as wrong:
+                error, outcome = wrong, "failed"
+            except _AskedToRetry as asked:
+                error, outcome, delay_ms = asked.cause or asked, "failed", int(asked.countdown_s * 1000)
+            except Exception as failure:
+                error, outcome, delay_ms = failure, "failed", _backoff_ms(fails + 1, self.kernel.settings.retry_delay_max_s)
+            usage.close(max(0.0, _cpu_clock()() - started))
+        return self._record(attempt, outcome, result, error, usage, delay_ms)
+
+    # -- gate -----------------------------------------------------------------------------------
+
+    def _claim(self) -> list[Any]:
+        worker = str(getattr(self.request, "hostname", "") or "")
+        return patiently(
+            lambda: self.kernel.state.begin(self.run_id, self.generation, self.node_id, self.inc, self.tag, self.number, worker),
+            for_s=PATIENCE_S,
+        )
+
+    def _turn_away(self, row: list[Any]) -> str:
+        """What the gate found instead of work to do; see the table in docs/state-chart.md."""
+        kind = row[0]
+        if kind == "ended" and row[1] in ("succeeded", "skipped"):
+            self._pass_on(set(row[3]))
+            return DONE
+        self._unlink()
+        if kind == "ended" and row[1] in ("failed", "timed_out"):
+            raise NodeFailed(_message_of(row[2]) or f"the node {self.node_id!r} is {row[1]}")
+        if kind in ("refused", "poison"):
+            self._publish(set(row[3]))
+            if row[1] == "failed":
+                raise NodeFailed(str(row[2]))
+            return DONE
+        if kind in ("ended", "stopped"):
+            return DONE
+        raise Ignore(f"{self.node_id}: {kind}")
+
+    # -- run ------------------------------------------------------------------------------------
+
+    def _call(self, spec: dict[str, Any], verdict: str) -> Any:
+        chosen = spec.get("variants", {}).get(verdict, {})
+        params = {**spec["params"], **chosen.get("params", {})}
+        wanted = list(dict.fromkeys(reference.node for reference in references(params)))
+        results = self.kernel.read_results(self.run_id, self.generation, wanted) if wanted else {}
+        for reference in references(params):
+            if reference.bare and results.get(reference.node, MISSING) is MISSING:
+                raise _NoInput(f"its parent {reference.node!r} has no result")
+        definition = registry.get(chosen.get("task") or spec["task"])
+        if definition is None:
+            raise HeadgateError(f"this worker has no task {chosen.get('task') or spec['task']!r}; start it with --tasks and its module")
+        return self._function(definition)(**substitute(params, results))
+
+    def _function(self, definition: TaskDefinition) -> Callable[..., Any]:
+        if definition.adopted is not None:
+            function: Callable[..., Any] = self.task.run if definition.name == self.task.name else self.task.app.tasks[definition.name].run
+            return function
+        if definition.is_async:
+            return lambda **params: asyncio.run(definition.function(**params))
+        return definition.function
+
+    # -- record ---------------------------------------------------------------------------------
+
+    def _record(self, attempt: int, outcome: str, result: str, error: BaseException | None, usage: Usage, delay_ms: int) -> str:
+        cats = write_cats(usage.by_category())
+        spent = Spent(self.run_id, self.generation, self.node_id, attempt, cats)
+        fault = str(error) if outcome == "skipped" else describe(error) if error is not None else ""
+        reply = patiently(
+            lambda: self.kernel.state.finish(
+                self.run_id, self.generation, self.node_id, attempt, self.inc, outcome, result, fault, cats, delay_ms
+            ),
+            for_s=PATIENCE_S,
+        )
+        if reply[0] == "fenced":
+            self._unlink()
+            self.kernel.settle(spent, "fenced")
+            raise Ignore(f"{self.node_id}: attempt {attempt} was superseded")
+        self.request.headgate_spent = spent
+        if reply[0] == "retry":
+            self._unlink()
+            raise Retry(f"attempt {attempt} failed", exc=error if isinstance(error, Exception) else None, when=int(reply[1]) / 1000)
+        if reply[1]:
+            self.kernel.finish_cascade(self.run_id, self.generation)
+        if outcome in ("succeeded", "skipped"):
+            self._pass_on(set(reply[2:]))
+            return DONE
+        self._unlink()
+        self._publish(set(reply[2:]))
+        assert error is not None
+        raise error
+
+    # -- what comes next ------------------------------------------------------------------------
+
+    def _pass_on(self, due: set[str]) -> None:
+        """Leave to Celery's chain and chord what they carry; publish the rest."""
+        from orchestrator import canvas
+
+        carried = canvas.carried(self.request)
+        self.request.headgate_due = due & carried
+        self._publish(due - carried)
+
+    def _publish(self, due: set[str]) -> None:
+        if due:
+            self.kernel.launcher.publish(self.run_id, self.generation, self.tenant, due)
+
+    def _unlink(self) -> None:
+        """Nothing follows from this message: Celery publishes no next step and counts no chord part."""
+        self.request.chain = None
+        self.request.chord = None
+        self.request.callbacks = None
+        self.request.errbacks = None
+
+
+class _NoInput(Exception):
+    """A bare reference to a parent without a result: the (optional) node is skipped with it."""
+
+
+def describe(error: BaseException) -> str:
+    """Return an error as JSON: type, message, and the end of its traceback."""
+    text = "".join(traceback.format_exception(error))
+    return json.dumps({"type": type(error).__name__, "message": str(error), "traceback": text[-TRACEBACK_CHARS:]})
+
+
+def _message_of(fault: str) -> str:
+    found = json.loads(fault) if fault else {}
+    return f"{found.get('type', 'Error')}: {found.get('message', '')}" if found else ""
+
+
+def _backoff_ms(failures: int, longest_s: float) -> int:
+    """Delay before the next attempt: min(longest, 2^n s), with jitter between half of it and the whole."""
+    return int(min(longest_s, 2.0**failures) * random.uniform(0.5, 1.0) * 1000)  # noqa: S311 - jitter, no secret
+
+
+def _cpu_clock() -> Callable[[], float]:
+    """CPU seconds of the process where it runs one task at a time, else of the thread."""
+    return time.thread_time if current_process().name == "MainProcess" else time.process_time

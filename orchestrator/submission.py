@@ -1,0 +1,129 @@
+"""A submission, prepared: what a graph costs, how it travels, and the rows that state is loaded with. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+from typing import Any
+
+from cost.plan import AS_IS, SKIP, NodeCost, PlanDown, VariantCost, floor, plan_down
+from orchestrator.canvas import signature_bytes
+from orchestrator.compiler import NodeInfo, Plan, compile_plan, encode_fragment
+from orchestrator.graph import Graph, Node
+from orchestrator.graph.references import references
+from orchestrator.settings import Settings
+from orchestrator.state import ROWS_MAX
+from tenancy.priorities import Priority
+
+_LONGEST_TENANT = "t" * 63
+"""Messages are bounded for the longest tenant id, so that a graph has the same plan for everybody."""
+
+Row = tuple[str, int, str, str, str, int]
+
+
+@dataclass(frozen=True)
+class Submission:
+    """A resolved graph with its plan and its costs; the same spec always gives the same submission."""
+
+    graph: Graph
+    plan: Plan
+    priority: Priority
+
+    @classmethod
+    def of(cls, graph: Graph, settings: Settings, priority: Priority = Priority.NORMAL) -> Submission:
+        """Prepare a resolved and valid graph."""
+        by_id = graph.by_id
+        plan = compile_plan(
+            graph.parents(),
+            nodes_max=settings.message_nodes,
+            bytes_max=settings.message_bytes,
+            weight=lambda node: signature_bytes(node, by_id[node].task, _LONGEST_TENANT),
+        )
+        return cls(graph, plan, priority)
+
+    @cached_property
+    def costs(self) -> tuple[NodeCost, ...]:
+        """What each node costs, is worth, and could be given up for."""
+        return tuple(
+            NodeCost(
+                id=node.id,
+                required=node.required,
+                value=node.value,
+                estimate_micros=_total(node.estimate),
+                max_cost=node.max_cost,
+                variants=tuple(VariantCost(v.name, v.kind, _total(v.estimate), v.value) for v in node.variants),
+                children=self.plan.children[node.id],
+                needs=tuple(dict.fromkeys(r.node for r in references(node.params) if r.bare)),
+            )
+            for node in self.graph.nodes
+        )
+
+    @cached_property
+    def estimate_micros(self) -> int:
+        """Expected cost of the whole graph as it is."""
+        return sum(cost.estimate_micros for cost in self.costs)
+
+    @cached_property
+    def floor_micros(self) -> int:
+        """Cost of the cheapest plan that still runs every required node."""
+        return floor(self.costs)
+
+    def planned_down(self, hold_micros: int) -> PlanDown | None:
+        """Return the choices that fit what is held, or None when the estimate fits."""
+        return None if hold_micros >= self.estimate_micros else plan_down(self.costs, hold_micros)
+
+    def want(self, budget_micros: int | None) -> dict[str, Any]:
+        """What `admit` is asked for; amounts as decimal strings."""
+        return {
+            "graph": self.graph.name,
+            "total": len(self.graph.nodes),
+            "estimate": str(self.estimate_micros),
+            "floor": str(self.floor_micros),
+            "budget": "" if budget_micros is None else str(budget_micros),
+            "priority": int(self.priority),
+        }
+
+    def roots(self) -> list[str]:
+        """Nodes that wait for none."""
+        return [node.id for node in self.graph.nodes if not self.plan.parents[node.id]]
+
+    def rows(self, choices: Mapping[str, str]) -> Iterator[list[Row]]:
+        """Yield the rows of all nodes, in pieces that one script call may carry; `choices` are those of a plan-down."""
+        nodes = iter(self.graph.nodes)
+        while piece := list(islice(nodes, ROWS_MAX)):
+            yield [self._row(node, choices.get(node.id, AS_IS)) for node in piece]
+
+    def _row(self, node: Node, choice: str) -> Row:
+        amounts = {"": str(_total(node.estimate)), **{v.name: str(_total(v.estimate)) for v in node.variants}}
+        ctl = {"amounts": amounts, "required": node.required, "attempts": node.attempts, "next": self.plan.children[node.id]}
+        spec: dict[str, Any] = {"task": node.task, "params": node.params}
+        if node.variants:
+            spec["variants"] = {v.name: _said(v.params, v.task) for v in node.variants}
+        verdict = "" if choice in (AS_IS, SKIP) else choice
+        return (node.id, len(self.plan.parents[node.id]), _json(ctl), _json(spec), verdict, self.plan.fragment_of[node.id])
+
+    def fragments(self) -> Iterator[dict[int, str]]:
+        """Yield the fragments as state keeps them, in pieces that one script call may carry."""
+        fragments = iter(self.plan.fragments)
+        while piece := list(islice(fragments, ROWS_MAX)):
+            yield {fragment.index: encode_fragment(fragment, self.info) for fragment in piece}
+
+    @cached_property
+    def info(self) -> dict[str, NodeInfo]:
+        """What a message must know of each node: task, priority, timeout in seconds."""
+        return {n.id: NodeInfo(n.task, int(n.priority or self.priority), n.timeout_s) for n in self.graph.nodes}
+
+
+def _total(estimate: Mapping[str, int]) -> int:
+    return sum(estimate.values())
+
+
+def _said(params: Mapping[str, Any], task: str | None) -> dict[str, Any]:
+    return {**({"params": dict(params)} if params else {}), **({"task": task} if task else {})}
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)

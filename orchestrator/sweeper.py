@@ -1,0 +1,137 @@
+"""The sweeper: repairs what a crash left half done, from state and record."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+
+from sqlalchemy import Engine, select
+
+from orchestrator.graph import Graph
+from orchestrator.graph.limits import EDGES_CEILING, NODES_CEILING, Limits
+from orchestrator.kernel import Kernel
+from orchestrator.state import ROWS_MAX
+from orchestrator.store import tables as t
+from orchestrator.submission import Submission
+from tenancy.errors import Refused
+from tenancy.priorities import Priority
+from tenancy.transport.queue import Queue
+
+STORED = Limits(nodes=NODES_CEILING, edges=EDGES_CEILING)
+"""A stored graph was checked against its submission's limits; only what no setting allows is refused here."""
+
+
+@dataclass
+class Repairs:
+    """What one sweep found and mended; all zero on a healthy system."""
+
+    reclaimed: int = 0
+    """messages of dead workers given back"""
+    started: int = 0
+    """submissions and half-loaded runs completed"""
+    published: int = 0
+    """nodes published again"""
+    settled: int = 0
+    """executions that no signal settled"""
+    revoked: int = 0
+    """cancelling runs driven on"""
+
+    def __str__(self) -> str:
+        return ", ".join(f"{field.name} {getattr(self, field.name)}" for field in fields(self))
+
+
+class Sweeper:
+    """One pass over all live runs. Safe to run at any time, several at once: every step is idempotent.
+
+    Raises Unavailable when Redis is away, Fenced between two epochs; the next sweep goes on.
+    """
+
+    def __init__(self, kernel: Kernel, engine: Engine) -> None:
+        self.kernel = kernel
+        self.engine = engine
+        self.age_ms = int(kernel.settings.stale_after_s * 1000)
+
+    def sweep(self) -> Repairs:
+        """Repair, and say what was repaired."""
+        found = Repairs()
+        self._reclaim(found)
+        self._complete_submissions(found)
+        for name in self.kernel.link.read("ZRANGE", "hg1:runs", 0, -1):
+            run_id, generation = name.rsplit(".", 1)
+            self._repair(run_id, int(generation), found)
+        return found
+
+    def _reclaim(self, found: Repairs) -> None:
+        queue = Queue(self.kernel.link)
+        more = 1
+        while more:
+            moved, more = queue.reclaim(int(self.kernel.settings.incarnation_ttl_s * 1000))
+            found.reclaimed += moved
+
+    def _complete_submissions(self, found: Repairs) -> None:
+        before = self._now_ms() - self.age_ms
+        waiting = select(t.run.c.run_id, t.run.c.generation).where(t.run.c.status == "submitted", t.run.c.submitted_at <= before)
+        with self.engine.connect() as connection:
+            rows = connection.execute(waiting).all()
+        for run_id, generation in rows:
+            found.started += self._start(run_id, generation)
+
+    def _start(self, run_id: str, generation: int) -> int:
+        query = select(t.run).where(t.run.c.run_id == run_id, t.run.c.generation == generation)
+        with self.engine.connect() as connection:
+            row = connection.execute(query).mappings().one_or_none()
+        if row is None or row["spec"] is None:
+            return 0
+        graph = Graph.parse(zlib.decompress(row["spec"]), STORED)
+        submission = Submission.of(graph, self.kernel.settings, Priority.parse(row["priority"]))
+        try:
+            self.kernel.launcher.start(run_id, generation, row["tenant"], submission, row["budget"])
+        except Refused:
+            pass  # the refusal is an event; the record has it
+        return 1
+
+    def _repair(self, run_id: str, generation: int, found: Repairs) -> None:
+        key = f"{run_id}.{generation}"
+        status, tenant, created = self.kernel.link.read("HMGET", f"hg1:run:{key}", "status", "tenant", "created")
+        if status == "loading":
+            if int(created) <= self._now_ms() - self.age_ms:
+                found.started += self._start(run_id, generation)
+            return
+        if self.kernel.link.read("LLEN", f"hg1:cascade:{key}"):
+            self.kernel.finish_cascade(run_id, generation)
+        if status == "cancelling":
+            reason = self.kernel.link.read("HGET", f"hg1:run:{key}", "reason")
+            self.kernel.launcher.revoke_rest(run_id, generation, reason or "the run was cancelled")
+            found.revoked += 1
+        else:
+            due = self.kernel.link.read("ZRANGE", f"hg1:due:{key}", 0, -1)
+            running = self.kernel.link.read("HKEYS", f"hg1:lease:{key}")
+            for nodes in _pieces([*due, *running]):
+                lost = self.kernel.state.stale(run_id, generation, self.age_ms, nodes)
+                found.published += self.kernel.launcher.publish(run_id, generation, tenant, lost)
+        self._settle(run_id, generation, found)
+
+    def _settle(self, run_id: str, generation: int, found: Repairs) -> None:
+        """Settle executions that ended, and that no signal settled."""
+        key = f"{run_id}.{generation}"
+        executions = self.kernel.link.read("SMEMBERS", f"hg1:open:{key}")
+        before = self._now_ms() - self.age_ms
+        for piece in _pieces(sorted(executions)):
+            rows = self.kernel.link.read("HMGET", f"hg1:res:{key}", *piece)
+            done = self.kernel.link.read("HMGET", f"hg1:attempt:{key}", *(f"{name.rsplit(':', 1)[0]}:done" for name in piece))
+            for name, row, last in zip(piece, rows, done, strict=True):
+                node, attempt = name.rsplit(":", 1)
+                _, _, _, _, cats, since = row.split("|")
+                if last is not None and int(last) >= int(attempt) and int(since) <= before:
+                    self.kernel.state.settle(run_id, generation, node, int(attempt), cats, "sweeper")
+                    found.settled += 1
+
+    def _now_ms(self) -> int:
+        seconds, micros = self.kernel.link.read("TIME")
+        return int(seconds) * 1000 + int(micros) // 1000
+
+
+def _pieces(items: Sequence[str]) -> Iterator[Sequence[str]]:
+    for first in range(0, len(items), ROWS_MAX):
+        yield items[first : first + ROWS_MAX]

@@ -1,0 +1,279 @@
+"""The fair transport: Kombu's Redis transport, with tenants' queues served by the fair queue.
+
+Queues named `t.{tenant}.{level}` are published to the fair queue; a consumer of `pool.{name}` receives from all tenants of that pool
+in fair order. Everything else (system queues, events, remote control, results) is stock Kombu.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from time import monotonic
+from typing import Any
+
+import redis
+from kombu.transport import TRANSPORT_ALIASES
+from kombu.transport import redis as stock
+from kombu.utils.encoding import bytes_to_str
+from kombu.utils.json import dumps, loads
+
+from tenancy.errors import Fenced, HeadgateError, Unavailable
+from tenancy.link import Link
+from tenancy.queues import POOL_PREFIX, parse_queue
+from tenancy.transport.incarnation import TTL_S, Incarnation
+from tenancy.transport.queue import SLEEP_MS, DeadIncarnation, Delivery, Queue
+
+FAIR_TAG = "fair:"
+"""Prefix of the delivery tags that the fair queue answers for."""
+
+EXPECTED_COST_MS = 1_000
+"""Slot-milliseconds that a message is expected to take, unless its header `expected_ms` says otherwise."""
+
+ORDINARY_EVERY_S = 0.2
+"""How often ordinary queues are asked while the fair queue keeps every slot busy."""
+
+WORKER_INFO: dict[str, Any] = {}
+"""What this process says of itself when it enrolls; the app fills it in."""
+
+
+class FairQoS(stock.QoS):
+    """Acknowledgement: fair messages by script, others as Kombu does it."""
+
+    def append(self, message: Any, delivery_tag: str) -> None:
+        if delivery_tag.startswith(FAIR_TAG):
+            super(stock.QoS, self).append(message, delivery_tag)  # pop has marked it already
+        else:
+            super().append(message, delivery_tag)
+
+    def ack(self, delivery_tag: str) -> None:
+        if delivery_tag.startswith(FAIR_TAG):
+            self.channel.fair_ack(delivery_tag)
+            super(stock.QoS, self).ack(delivery_tag)
+        else:
+            super().ack(delivery_tag)
+
+    def reject(self, delivery_tag: str, requeue: bool = False) -> None:
+        if not delivery_tag.startswith(FAIR_TAG):
+            super().reject(delivery_tag, requeue=requeue)
+        elif requeue:
+            self.channel.fair_requeue(delivery_tag)
+            super(stock.QoS, self).ack(delivery_tag)
+        else:
+            self.ack(delivery_tag)
+
+    def restore_by_tag(self, tag: str, client: Any = None, leftmost: bool = False) -> None:
+        # Fair messages are given back by the incarnation as a whole.
+        if not tag.startswith(FAIR_TAG):
+            super().restore_by_tag(tag, client, leftmost)
+
+
+class FairChannel(stock.Channel):
+    """A channel whose consumers of `pool.*` queues pop from the fair queue."""
+
+    QoS = FairQoS
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._link: Link | None = None
+        self._incarnation: Incarnation | None = None
+        self._ordinary_at = 0.0
+        self._taught: set[str] = set()
+        super().__init__(*args, **kwargs)
+
+    # -- the fair queue -------------------------------------------------------------------------
+
+    @property
+    def link(self) -> Link:
+        """Scripts over a connection of this channel's own."""
+        if self._link is None:
+            options = self._connparams()
+            for name in ("client_name", "health_check_interval", "retry_on_timeout", "max_connections"):
+                options.pop(name, None)
+            options["socket_timeout"] = options.get("socket_timeout") or 10.0
+            self._link = Link.of(str(options.get("path") or options.get("host")), options)
+        return self._link
+
+    def pools(self) -> list[str]:
+        """Names of the pools that this channel consumes from."""
+        return [queue[len(POOL_PREFIX) :] for queue in self.active_queues if queue.startswith(POOL_PREFIX)]
+
+    def _living(self) -> Incarnation:
+        if self._incarnation is None or not self._incarnation.alive:
+            if self._incarnation is not None:
+                self._incarnation.retire()
+            ttl_s = float(self.connection.client.transport_options.get("incarnation_ttl_s", TTL_S))
+            incarnation = Incarnation(Queue(self.link), {**WORKER_INFO, "pools": self.pools()}, ttl_s=ttl_s)
+            incarnation.start()
+            self._incarnation = incarnation
+        return self._incarnation
+
+    def _fair_pop(self) -> tuple[str, str, Delivery] | None:
+        for pool in self.pools():
+            try:
+                inc, delivery = self._pop_once(pool)
+            except Fenced:
+                return None  # the next epoch will be open soon; the doorbell's timeout paces the next try
+            except Unavailable as error:
+                raise redis.ConnectionError(str(error)) from error
+            if delivery is not None:
+                return pool, inc, delivery
+        return None
+
+    def _pop_once(self, pool: str) -> tuple[str, Delivery | None]:
+        incarnation = self._living()
+        try:
+            return incarnation.id, incarnation.queue.pop(incarnation.id, pool, SLEEP_MS)
+        except DeadIncarnation:
+            incarnation.alive = False
+            incarnation = self._living()
+            return incarnation.id, incarnation.queue.pop(incarnation.id, pool, SLEEP_MS)
+
+    def _deliver_fair(self, pool: str, inc: str, delivery: Delivery) -> None:
+        message = loads(delivery.payload)
+        message["properties"]["delivery_tag"] = f"{FAIR_TAG}{inc}:{delivery.tag}"
+        message["headers"]["headgate_delivery"] = [inc, delivery.tag, delivery.number]
+        if delivery.number > 1:
+            message["headers"]["redelivered"] = True
+            message["properties"]["delivery_info"]["redelivered"] = True
+        self.connection._deliver(message, POOL_PREFIX + pool)
+
+    def fair_ack(self, delivery_tag: str) -> None:
+        """Acknowledge; repeated when the reply is lost, since an acknowledgement counts once."""
+        self._settle(delivery_tag, lambda queue, inc, tag: queue.ack(inc, tag))
+
+    def fair_requeue(self, delivery_tag: str) -> None:
+        """Hand the message back, first in line."""
+        self._settle(delivery_tag, lambda queue, inc, tag: queue.requeue(inc, tag))
+
+    def _settle(self, delivery_tag: str, act: Any) -> None:
+        inc, tag = delivery_tag[len(FAIR_TAG) :].rsplit(":", 1)
+        for last in (False, True):
+            try:
+                act(Queue(self.link), inc, tag)
+                return
+            except Fenced:
+                return  # the message belongs to an epoch that is over
+            except Unavailable as error:
+                if last:
+                    raise redis.ConnectionError(str(error)) from error
+
+    # -- Kombu's hooks --------------------------------------------------------------------------
+
+    def _put(self, queue: str, message: dict[str, Any], **kwargs: Any) -> None:
+        place = parse_queue(queue)
+        if place is None:
+            super()._put(queue, message, **kwargs)
+            return
+        tenant, priority = place
+        headers: Mapping[str, Any] = message.get("headers") or {}
+        once = str(headers.get("id", "")) if headers.get("headgate") else ""
+        arguments = (
+            dumps(message),
+            tenant,
+            priority,
+            "default",
+            int(headers.get("expected_ms") or EXPECTED_COST_MS),
+            once,
+            0,
+            _delay_ms(headers.get("eta")),
+        )
+        batch = kwargs.get("_publish_batch")
+        try:
+            if batch is not None:
+                server = self.link.server_id()
+                if server not in self._taught:
+                    self.link.prepare("tenancy/transport/put")
+                    self._taught = {server}
+                batch.add("evalsha", self.link.prepared("tenancy/transport/put"), 0, server, *arguments)
+            else:
+                self.link.call("tenancy/transport/put", *arguments)
+        except Unavailable as error:
+            raise redis.ConnectionError(str(error)) from error
+
+    def _size(self, queue: str) -> int:
+        if queue.startswith(POOL_PREFIX):
+            with self.conn_or_acquire() as client:
+                return int(client.hlen("hg1:msg"))
+        return int(super()._size(queue))
+
+    def _brpop_start(self, timeout: float | None = None) -> None:
+        if not self.pools():
+            super()._brpop_start(timeout)
+            return
+        self._fill()
+        if not self.qos.can_consume():
+            return
+        ordinary = [q for q in self._queue_cycle.consume(len(self.active_queues)) if not q.startswith(POOL_PREFIX)]
+        keys = [f"hg1:bell:{pool}" for pool in self.pools()]
+        keys += [self._q_for_pri(queue, pri) for pri in self.priority_steps for queue in ordinary]
+        self._in_poll = self.client.connection
+        self._brpop_sent_at = monotonic()
+        self.client.connection.send_command("BRPOP", *keys, timeout or self.brpop_timeout or 1)
+
+    def _brpop_read(self, **options: Any) -> Any:
+        if not self.pools():
+            return super()._brpop_read(**options)
+        try:
+            try:
+                found = self.client.parse_response(self.client.connection, "BRPOP", **options)
+            except self.connection_errors:
+                self.client.connection.disconnect()
+                raise
+            destination = bytes_to_str(found[0]) if found else "hg1:bell:"
+            if destination.startswith("hg1:bell:"):
+                raise stock.Empty  # somebody rang, or nobody for a second: pop on the next tick
+            destination = destination.rsplit(self.sep, 1)[0]
+            self._queue_cycle.rotate(destination)
+            self.connection._deliver(loads(bytes_to_str(found[1])), destination)
+            return True
+        finally:
+            self._in_poll = None
+            self._flush_brpop_reauth()
+
+    def _fill(self) -> None:
+        """Deliver messages until every slot has one or none is left."""
+        while self.qos.can_consume():
+            if monotonic() - self._ordinary_at >= ORDINARY_EVERY_S:
+                self._ordinary_at = monotonic()
+                self._take_ordinary()
+                continue
+            found = self._fair_pop()
+            if found is None:
+                return
+            self._deliver_fair(*found)
+
+    def _take_ordinary(self) -> None:
+        for queue in self.active_queues:
+            if not queue.startswith(POOL_PREFIX) and self.qos.can_consume():
+                with contextlib.suppress(stock.Empty):
+                    self.connection._deliver(self._get(queue), queue)
+
+    def close(self) -> None:
+        """Close the channel; what its incarnation holds goes back to the queue."""
+        incarnation, self._incarnation = self._incarnation, None
+        super().close()
+        if incarnation is not None:
+            incarnation.retire()
+        if self._link is not None:
+            with contextlib.suppress(HeadgateError, redis.RedisError):
+                self._link.close()
+
+
+def _delay_ms(eta: str | None) -> int:
+    if not eta:
+        return 0
+    when = datetime.fromisoformat(eta)
+    when = when if when.tzinfo else when.replace(tzinfo=UTC)
+    return max(0, int((when - datetime.now(UTC)).total_seconds() * 1000))
+
+
+class FairTransport(stock.Transport):
+    """Kombu's Redis transport with fair channels."""
+
+    Channel = FairChannel
+
+
+def install() -> None:
+    """Put the fair transport in place of Kombu's Redis transports (sockets and Flower's Broker page keep their URL schemes)."""
+    for alias in ("redis", "rediss", "redis+socket"):
+        TRANSPORT_ALIASES[alias] = "tenancy.transport.channel:FairTransport"
