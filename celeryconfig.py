@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from kombu import Queue
+from kombu.entity import Queue
 
 from orchestrator.settings import Settings
 from tenancy.queues import DEFAULT_POOL, POOL_PREFIX, SYSTEM_QUEUE

@@ -36,8 +36,8 @@ def write_cats(micros: dict[str, int]) -> str:
 def connect(settle: Callable[[Spent], None]) -> None:
     """Settle each execution when Celery says that its task succeeded, failed or will be retried.
 
-    The gate leaves a `Spent` on the request as `headgate_spent`. A signal that never comes, or a settlement that fails, is made up for by the
-    sweeper: the settlement is keyed by the execution and counts once.
+    The gate leaves a `Spent` on the request as `headgate_spent`. A signal that never comes, or a settlement that fails, is made up
+    for by the sweeper: the settlement is keyed by the execution and counts once.
     """
 
     def on_end(sender: Any = None, **_: Any) -> None:

@@ -33,7 +33,7 @@ SHIPPED = "headgate_tasks"
 ENTRY_POINTS = "headgate.tasks"
 
 
-class HeadgateApp(Celery):  # type: ignore[misc]
+class HeadgateApp(Celery):
     """Celery with the kernel and the sweeper at hand."""
 
     @cached_property
@@ -73,15 +73,16 @@ def load_tasks(modules: tuple[str, ...]) -> None:
         importlib.import_module(f"{SHIPPED}.{family}")
     for entry in entry_points(group=ENTRY_POINTS):
         entry.load()
-    if modules and os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
+    here = str(Path.cwd())
+    if modules and here not in sys.path:
+        sys.path.insert(0, here)
     for module in modules:
         try:
             importlib.import_module(module)
         except ModuleNotFoundError as error:
             if error.name != module:
                 raise
-            raise HeadgateError(f"there is no module {module!r} in {os.getcwd()} or on the path; --tasks takes a module's name") from error
+            raise HeadgateError(f"there is no module {module!r} in {here} or on the path; --tasks takes a module's name") from error
 
 
 def make_app() -> HeadgateApp:

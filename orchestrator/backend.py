@@ -11,7 +11,7 @@ from celery.exceptions import TimeLimitExceeded
 from orchestrator import canvas
 
 
-class NodeBackend(RedisBackend):  # type: ignore[misc]
+class NodeBackend(RedisBackend):
     """One counter for chords and counted joins: the state's, which counts each node once.
 
     Tasks outside graphs fall through to stock behaviour.
@@ -40,7 +40,7 @@ class NodeBackend(RedisBackend):  # type: ignore[misc]
 
     def mark_as_failure(self, task_id: str, exc: BaseException, *args: Any, **kwargs: Any) -> Any:
         """As stock; a hard time limit, which the worker's main process enforces, ends the node's execution here."""
-        request = kwargs.get("request")
+        request: Any = kwargs.get("request")
         node, delivery = getattr(request, "headgate", None), getattr(request, "headgate_delivery", None)
         if node and delivery and isinstance(exc, TimeLimitExceeded):
             request.chain = request.chord = None

@@ -17,8 +17,8 @@ from orchestrator.handle import RunHandle
 from orchestrator.recorder.ask import append_request, await_answer
 from orchestrator.registry import registry
 from orchestrator.settings import Settings
-from orchestrator.store.engine import open_engine
 from orchestrator.store import read
+from orchestrator.store.engine import open_engine
 from orchestrator.submission import Submission
 from tenancy.errors import Conflict, QueueFull, Refused, Unavailable
 from tenancy.priorities import Priority

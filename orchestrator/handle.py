@@ -66,7 +66,7 @@ class RunHandle:
             try:
                 announcements.subscribe(keys.ENDED)
             except redis.RedisError:
-                announcements = None  # type: ignore[assignment]
+                announcements = None
             while self._row().status not in ("ended", "refused"):
                 left = POLL_S if until is None else until - time.monotonic()
                 if left <= 0:

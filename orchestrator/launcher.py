@@ -98,8 +98,8 @@ class Launcher:
 
     def revoke_rest(self, run_id: str, generation: int, reason: str) -> None:
         """Give every node of a cancelling run that has not begun its outcome."""
-        states = self.kernel.link.client.hgetall(f"hg1:state:{run_id}.{generation}")
-        left = [node for node, state in states.items() if state in ("pending", "due", "running")]  # type: ignore[union-attr]
+        states: dict[str, str] = self.kernel.link.read("HGETALL", f"hg1:state:{run_id}.{generation}")
+        left = [node for node, state in states.items() if state in ("pending", "due", "running")]
         for first in range(0, len(left), ROWS_MAX):
             self.kernel.state.revoke(run_id, generation, "cancelled", reason, left[first : first + ROWS_MAX])
 
@@ -120,8 +120,7 @@ def refusal(tenant: str, submission: Submission, reason: str, limit: str, curren
     numbers = {"limit": int(limit) if limit else None, "current": int(current) if current else None}
     if reason == "budget":
         return BudgetRefused(
-            f"tenant {tenant!r} has {numbers['current']} of {numbers['limit']} micros left today and {needs}; raise limit_per_day, or wait for "
-            "midnight UTC",
+            f"tenant {tenant!r} has committed {current} of {limit} micros today and {needs}; raise limit_per_day, or wait for midnight UTC",
             **numbers,
         )
     if reason == "run_budget":

@@ -50,7 +50,7 @@ class _AskedToRetry(Exception):
         self.countdown_s = countdown_s
 
 
-class NodeTask(Task):  # type: ignore[misc]
+class NodeTask(Task):
     """Base of every Celery task that can be a node.
 
     A message without our headers is an ordinary Celery task and runs as stock Celery runs it.
@@ -112,7 +112,7 @@ class _Execution:
                 error, outcome = wrong, "failed"
             except _AskedToRetry as asked:
                 error, outcome, delay_ms = asked.cause or asked, "failed", int(asked.countdown_s * 1000)
-            except Exception as failure:
+            except Exception as failure:  # noqa: BLE001 - whatever the user's function raises is the node's outcome
                 error, outcome, delay_ms = failure, "failed", _backoff_ms(fails + 1, self.kernel.settings.retry_delay_max_s)
             usage.close(max(0.0, _cpu_clock()() - started))
         return self._record(attempt, outcome, result, error, usage, delay_ms)
@@ -236,7 +236,7 @@ def _message_of(fault: str) -> str:
 
 def _backoff_ms(failures: int, longest_s: float) -> int:
     """Delay before the next attempt: min(longest, 2^n s), with jitter between half of it and the whole."""
-    return int(min(longest_s, 2.0**failures) * random.uniform(0.5, 1.0) * 1000)  # noqa: S311 - jitter, no secret
+    return int(min(longest_s, 2.0**failures) * random.uniform(0.5, 1.0) * 1000)
 
 
 def _cpu_clock() -> Callable[[], float]:

@@ -23,7 +23,7 @@ from orchestrator.recorder.stream import read_after, read_until
 from orchestrator.settings import Settings
 from orchestrator.store import tables as t
 from orchestrator.store.changes import Row
-from orchestrator.store.live import charged_since, live_runs
+from orchestrator.store.live import charged_since, live_ids, live_runs
 from orchestrator.store.position import START, Position
 from orchestrator.store.writer import keep, read_cursor
 from tenancy.errors import GraphInvalid, HeadgateError
@@ -75,8 +75,6 @@ def recover(link: Link, engine: Engine, settings: Settings, alive: Callable[[], 
     if not link.call("orchestrator/epoch", opened, rebuilt, token, str(cursor)):
         raise Superseded(f"epoch {opened} was opened by another recorder, or Redis restarted meanwhile")
     log.info("epoch %s is open on server %s, after %s, rebuilt %s", opened, server, cursor, rebuilt)
-    if rebuilt:
-        _go_on(link, engine)
     return opened
 
 
@@ -158,7 +156,7 @@ class _Guarded:
         """Run the commands that `commands` puts into the pipeline it is given, all or none."""
         self.alive()
         with self.client.pipeline(transaction=True) as pipe:
-            pipe.watch(names.EPOCH)  # type: ignore[no-untyped-call]
+            pipe.watch(names.EPOCH)
             if pipe.hget(names.EPOCH, "rebuild") != self.token:
                 raise Superseded("another recovery took over")
             pipe.multi()
@@ -185,13 +183,10 @@ def _chunks(mapping: dict[str, Any]) -> list[dict[str, Any]]:
     return [dict(items[first : first + CHUNK]) for first in range(0, len(items), CHUNK)]
 
 
-def _go_on(link: Link, engine: Engine) -> None:
-    """Finish what stood between two scripts: fates that follow from a parent's, runs with no node left.
-
-    Dying before this loses nothing: it is what the sweeper does for every live run.
-    """
+def go_on(link: Link, engine: Engine) -> None:
+    """Finish what the record cut in two: fates that follow from a parent's, runs with no node left. Changes nothing elsewhere."""
     with engine.connect() as connection:
-        live = [(run.run["run_id"], run.run["generation"]) for run in live_runs(connection)]
+        live = live_ids(connection)
     for run_id, generation in live:
         while link.call("orchestrator/state/cascade", run_id, generation, 200):
             pass

@@ -48,7 +48,7 @@ class ResultStore:
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".part-")
         with os.fdopen(handle, "w") as file:
             file.write(text)
-        os.replace(temporary, path)
+        Path(temporary).replace(path)
         return OBJECT_MARK + name
 
     def decode(self, text: str) -> Any:

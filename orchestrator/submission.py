@@ -117,7 +117,7 @@ class Submission:
         return {n.id: NodeInfo(n.task, int(n.priority or self.priority), n.timeout_s) for n in self.graph.nodes}
 
 
-def _total(estimate: Mapping[str, int]) -> int:
+def _total(estimate: Mapping[Any, int]) -> int:
     return sum(estimate.values())
 
 

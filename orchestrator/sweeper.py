@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
@@ -85,10 +86,8 @@ class Sweeper:
             return 0
         graph = Graph.parse(zlib.decompress(row["spec"]), STORED)
         submission = Submission.of(graph, self.kernel.settings, Priority.parse(row["priority"]))
-        try:
+        with contextlib.suppress(Refused):  # the refusal is an event; the record has it
             self.kernel.launcher.start(run_id, generation, row["tenant"], submission, row["budget"])
-        except Refused:
-            pass  # the refusal is an event; the record has it
         return 1
 
     def _repair(self, run_id: str, generation: int, found: Repairs) -> None:

@@ -12,7 +12,7 @@ from tenancy.errors import HeadgateError
 logger = logging.getLogger(__name__)
 
 
-@shared_task(name="headgate.sweep", bind=True, ignore_result=True, acks_late=False)
+@shared_task(name="headgate.sweep", bind=True, ignore_result=True, acks_late=False)  # type: ignore[untyped-decorator]
 def sweep(self: Any) -> None:
     """Repair what a crash left half done. Idempotent, so a tick too many is harmless."""
     app: Celery = self.app

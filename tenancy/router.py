@@ -12,16 +12,18 @@ DEFAULT_TENANT = "default"
 SYSTEM_TASKS = ("headgate.", "celery.")
 """Names that stay on ordinary queues."""
 
+ANONYMOUS = "anonymous"
+"""Type of exchange that makes Celery keep `exchange="", routing_key=...` as they are: for the type "direct" it replaces the
+routing key by the name of a declared queue, which would make every process declare a queue for each tenant."""
 
-def route(
-    name: str, args: object = (), kwargs: object = None, options: Mapping[str, Any] | None = None, task: object = None, **_: object
-) -> dict[str, Any] | None:
-    """Return where Celery publishes a task: the queue `t.{tenant}.{level}` of the `tenant` header, through the anonymous exchange.
 
-    No header is the tenant `default`; the level is that of the message's priority. A message that names its queue or exchange is left alone.
+def route(name: str, _args: object, _kwargs: object, options: Mapping[str, Any], **_: object) -> dict[str, Any] | None:
+    """Return where Celery publishes a task: the queue `t.{tenant}.{level}` of its `tenant` header, through the anonymous exchange.
+
+    No header is the tenant `default`; the level is that of the message's priority. A message that names its queue or exchange is
+    left alone, and so are system tasks. The signature is that of Celery's routers.
     """
-    given = options or {}
-    if name.startswith(SYSTEM_TASKS) or given.get("queue") or given.get("routing_key") or given.get("exchange"):
+    if name.startswith(SYSTEM_TASKS) or options.get("queue") or options.get("routing_key") or options.get("exchange"):
         return None
-    tenant = (given.get("headers") or {}).get("tenant") or DEFAULT_TENANT
-    return {"exchange": "", "routing_key": queue_name(str(tenant), Priority.parse(given.get("priority")))}
+    tenant = (options.get("headers") or {}).get("tenant") or DEFAULT_TENANT
+    return {"exchange": "", "exchange_type": ANONYMOUS, "routing_key": queue_name(str(tenant), Priority.parse(options.get("priority")))}

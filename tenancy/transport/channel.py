@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from queue import Empty
 from time import monotonic
 from typing import Any
 
@@ -207,7 +208,7 @@ class FairChannel(stock.Channel):
         keys = [f"hg1:bell:{pool}" for pool in self.pools()]
         keys += [self._q_for_pri(queue, pri) for pri in self.priority_steps for queue in ordinary]
         self._in_poll = self.client.connection
-        self._brpop_sent_at = monotonic()
+        self._brpop_sent_at = monotonic()  # type: ignore[assignment] # Kombu's own type is wrong
         self.client.connection.send_command("BRPOP", *keys, timeout or self.brpop_timeout or 1)
 
     def _brpop_read(self, **options: Any) -> Any:
@@ -221,13 +222,13 @@ class FairChannel(stock.Channel):
                 raise
             destination = bytes_to_str(found[0]) if found else "hg1:bell:"
             if destination.startswith("hg1:bell:"):
-                raise stock.Empty  # somebody rang, or nobody for a second: pop on the next tick
+                raise Empty  # somebody rang, or nobody for a second: pop on the next tick
             destination = destination.rsplit(self.sep, 1)[0]
             self._queue_cycle.rotate(destination)
             self.connection._deliver(loads(bytes_to_str(found[1])), destination)
             return True
         finally:
-            self._in_poll = None
+            self._in_poll = None  # type: ignore[assignment] # as in Kombu
             self._flush_brpop_reauth()
 
     def _fill(self) -> None:
@@ -245,7 +246,7 @@ class FairChannel(stock.Channel):
     def _take_ordinary(self) -> None:
         for queue in self.active_queues:
             if not queue.startswith(POOL_PREFIX) and self.qos.can_consume():
-                with contextlib.suppress(stock.Empty):
+                with contextlib.suppress(Empty):
                     self.connection._deliver(self._get(queue), queue)
 
     def close(self) -> None:
