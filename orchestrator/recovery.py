@@ -23,6 +23,7 @@ from orchestrator.recorder.stream import read_after, read_until
 from orchestrator.settings import Settings
 from orchestrator.store import tables as t
 from orchestrator.store.changes import Row
+from orchestrator.store.engine import reading
 from orchestrator.store.live import charged_since, live_ids, live_runs
 from orchestrator.store.position import START, Position
 from orchestrator.store.writer import keep, read_cursor
@@ -93,7 +94,7 @@ def _compared(client: redis.Redis, engine: Engine) -> tuple[Position, bool]:
 
 def _drain(client: redis.Redis, engine: Engine, alive: Callable[[], None]) -> Position:
     """Record what the stream holds beyond the cursor; return the new cursor."""
-    with engine.connect() as connection:
+    with reading(engine).connect() as connection:
         cursor = read_cursor(connection)
     while entries := read_after(client, cursor, None):
         alive()
@@ -121,7 +122,7 @@ def _rebuild(client: redis.Redis, engine: Engine, settings: Settings, epoch: int
     now = now_ms(client)
     runs: list[Recorded] = []
     lost: list[Row] = []
-    with engine.connect() as connection:
+    with reading(engine).connect() as connection:
         for recorded in live_runs(connection):
             try:
                 loaded = load_rows(recorded.run, settings)
@@ -185,7 +186,7 @@ def _chunks(mapping: dict[str, Any]) -> list[dict[str, Any]]:
 
 def go_on(link: Link, engine: Engine) -> None:
     """Finish what the record cut in two: fates that follow from a parent's, runs with no node left. Changes nothing elsewhere."""
-    with engine.connect() as connection:
+    with reading(engine).connect() as connection:
         live = live_ids(connection)
     for run_id, generation in live:
         while link.call("orchestrator/state/cascade", run_id, generation, 200):

@@ -9,6 +9,7 @@ from typing import Any
 import redis
 from sqlalchemy import Engine
 
+from orchestrator.store.engine import reading
 from orchestrator.store.position import Position
 
 from . import keys
@@ -44,7 +45,7 @@ def announce(client: redis.Redis, engine: Engine, applied: Applied) -> None:
 
 def publish_policies(client: redis.Redis, engine: Engine, tenants: Iterable[str] | None = None) -> None:
     """Write the fields of `tenants` (None: of all) that their policies fix: absolute values, counters are not touched."""
-    with engine.connect() as connection:
+    with reading(engine).connect() as connection:
         fields: dict[str, Any] = dict(policy_fields(connection))
     with client.pipeline(transaction=False) as pipe:
         for tenant in fields if tenants is None else tenants:
@@ -58,7 +59,7 @@ def answer_again(client: redis.Redis, engine: Engine, cursor: Position) -> None:
     events = [parse_event(text) for _, text in read_until(client, cursor) if '"request.' in text]
     requests = {str(event["request"]) for event in events if event.get("request") and int(event.get("at") or 0) >= since}
     applied = Applied(cursor)
-    with engine.connect() as connection:
+    with reading(engine).connect() as connection:
         for request in sorted(requests):
             answer = stored_answer(connection, request)
             if answer is not None and not client.exists(keys.reply(request)):

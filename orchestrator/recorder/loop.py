@@ -10,8 +10,9 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 from ulid import ULID
 
-from orchestrator.recovery import Superseded, is_bound, recover
+from orchestrator.recovery import Superseded, go_on, is_bound, recover
 from orchestrator.settings import Settings
+from orchestrator.store.engine import reading
 from orchestrator.store.position import START
 from orchestrator.store.writer import CursorMoved, read_cursor
 from tenancy.errors import Fenced, Unavailable
@@ -81,9 +82,10 @@ class Recorder:
         """Make SQL and Redis agree: recover where the server is a new one, publish policies, repeat the last answers."""
         server = self.link.server_id()
         recover(self.link, self.engine, self.settings, alive=self._keep_lease)
-        with self.engine.connect() as connection:
+        with reading(self.engine).connect() as connection:
             self.cursor = read_cursor(connection)
         publish_policies(self.link.client, self.engine)
+        go_on(self.link, self.engine)
         answer_again(self.link.client, self.engine, self.cursor)
         self._server = server
 

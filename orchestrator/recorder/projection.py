@@ -26,13 +26,18 @@ _NODE_SUMS = ("fails", "lost", "cost_micros", *(f"cost_{category}" for category 
 
 
 def parts(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
-    """Split a batch before each `epoch.opened`: what such an event says holds for all that was recorded before it."""
+    """Split a batch where an event is decided by what those before it left in SQL.
+
+    An `epoch.opened` says what became of everything recorded before it; a request finds keys that refused runs gave up.
+    """
     part: list[Entry] = []
+    refused = False
     for entry in entries:
-        if part and '"epoch.opened"' in entry.text:
+        if part and ('"epoch.opened"' in entry.text or (refused and '"request.submit"' in entry.text)):
             yield part
-            part = []
+            part, refused = [], False
         part.append(entry)
+        refused = refused or '"run.refused"' in entry.text
     if part:
         yield part
 

@@ -42,9 +42,15 @@ def open_engine(url: str, *, writer: bool = False) -> Engine:
 
     @hooks.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if writer else "BEGIN")
+        only_reads = not writer or connection.get_execution_options().get("only_reads", False)
+        connection.exec_driver_sql("BEGIN" if only_reads else "BEGIN IMMEDIATE")
 
     return engine
+
+
+def reading(engine: Engine) -> Engine:
+    """Return the same database for transactions that only read, and so hold up no writer."""
+    return engine.execution_options(only_reads=True)
 
 
 def create_tables(engine: Engine) -> None:

@@ -13,10 +13,15 @@ from orchestrator.rebuild import Recorded
 from . import tables as t
 
 
+def live_ids(connection: Connection) -> list[tuple[str, int]]:
+    """Return run and generation of every run that was admitted and is not over, oldest first."""
+    admitted = select(t.run.c.run_id, t.run.c.generation).where(t.run.c.status.in_(t.LIVE), t.run.c.hold.is_not(None))
+    return [(row.run_id, row.generation) for row in connection.execute(admitted.order_by(t.run.c.submitted_at, t.run.c.run_id))]
+
+
 def live_runs(connection: Connection) -> Iterator[Recorded]:
     """Yield every run that was admitted and is not over, oldest first; one at a time, because together they may be large."""
-    admitted = select(t.run.c.run_id, t.run.c.generation).where(t.run.c.status.in_(t.LIVE), t.run.c.hold.is_not(None))
-    for run_id, generation in connection.execute(admitted.order_by(t.run.c.submitted_at, t.run.c.run_id)).all():
+    for run_id, generation in live_ids(connection):
         row = connection.execute(select(t.run).where(t.run.c.run_id == run_id, t.run.c.generation == generation)).mappings().one()
         nodes = connection.execute(select(t.node).where(t.node.c.run_id == run_id, t.node.c.generation == generation)).mappings()
         of_run = and_(t.ledger.c.run_id == run_id, t.ledger.c.generation == generation)

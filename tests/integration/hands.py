@@ -1,0 +1,129 @@
+"""A worker's hands for tests of the record: they do by hand what the gate does, one script after the other."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+from ulid import ULID
+
+from orchestrator.embedded import RedisServer
+from orchestrator.graph import Graph
+from orchestrator.recorder import append_request
+from orchestrator.recorder.__main__ import first_start
+from orchestrator.recorder.loop import Recorder
+from orchestrator.settings import Settings
+from orchestrator.state import State
+from orchestrator.store.engine import open_engine
+from orchestrator.submission import Submission
+from tenancy.link import Link
+from tenancy.transport.queue import Queue
+
+POOL = "default"
+
+
+def layers(width: int, depth: int, estimate: int = 1000) -> Graph:
+    """A graph of `depth` layers of `width` nodes; each waits for the whole layer before. The last column is optional."""
+    nodes: list[dict[str, Any]] = []
+    for layer in range(depth):
+        after = [f"n{layer - 1}.{column}" for column in range(width)] if layer else []
+        for column in range(width):
+            required = column < width - 1 or width == 1
+            nodes.append(
+                {
+                    "id": f"n{layer}.{column}",
+                    "task": "synthetic.noop",
+                    "after": after,
+                    "required": required,
+                    "estimate": {"llm": estimate - 100, "compute": 100},
+                }
+            )
+    return Graph.parse({"name": "layers", "nodes": nodes})
+
+
+def make_recorder(server: RedisServer, settings: Settings) -> Recorder:
+    """A recorder in this process, prepared."""
+    engine = open_engine(settings.resolved_database_url(), writer=True)
+    first_start(engine, 0)
+    recorder = Recorder(Link(server.client_url), engine, settings)
+    recorder.prepare()
+    return recorder
+
+
+class Hands:
+    """Submits runs and works on them, in this process and without Celery."""
+
+    def __init__(self, server: RedisServer, settings: Settings, seed: int = 1) -> None:
+        self.link = Link(server.client_url)
+        self.settings = settings
+        self.state = State(self.link)
+        self.queue = Queue(self.link)
+        self.random = random.Random(seed)
+        self.inc = ""
+
+    def enroll(self) -> None:
+        self.inc = str(ULID()).lower()
+        self.queue.enroll(self.inc, 4000, {"name": "w", "host": "h", "pid": 1, "pools": [POOL], "tasks": ["synthetic.noop"]})
+
+    def request(self, graph: Graph, tenant: str = "default", **fields: Any) -> tuple[str, str]:
+        """Append a submission; returns run and request."""
+        run = str(ULID()).lower()
+        wanted = {"run": run, "gen": 1, "tenant": tenant, "digest": graph.digest, "graph": graph.name, "priority": 5, **fields}
+        return wanted["run"], append_request(self.link, "request.submit", wanted, payload=graph.canonical())
+
+    def start(self, run: str, graph: Graph, tenant: str = "default", budget: int | None = None) -> None:
+        submission = Submission.of(graph, self.settings)
+        reply = self.state.admit(run, 1, tenant, submission.want(budget))
+        assert reply[0] == "admitted", reply
+        down = submission.planned_down(int(reply[1]))
+        for rows in submission.rows(down.choices if down else {}):
+            self.state.load(run, 1, rows, {})
+        for fragments in submission.fragments():
+            self.state.load(run, 1, [], fragments)
+        self.publish(run, self.state.launch(run, 1, 1 if down else 0, submission.roots()), tenant)
+
+    def publish(self, run: str, nodes: list[str], tenant: str = "default") -> None:
+        for node in nodes:
+            self.queue.put("{}", tenant, 5, POOL, 1000, once=f"{run}.1.{node}")
+
+    def node_of(self, tag: str) -> tuple[str, str]:
+        run, _, node = str(self.link.client.hget("hg1:meta", tag)).split("|")[5].split(".", 2)
+        return run, node
+
+    def begin(self) -> tuple[str, str, int, str] | None:
+        """Take a message and claim its node: run, node, attempt, tag; None when there is nothing to do."""
+        while delivery := self.queue.pop(self.inc, POOL, 1):
+            run, node = self.node_of(delivery.tag)
+            reply = self.state.begin(run, 1, node, self.inc, delivery.tag, delivery.number, "w")
+            if reply[0] == "run":
+                return run, node, int(reply[1]), delivery.tag
+            self.queue.ack(self.inc, delivery.tag)
+        return None
+
+    def finish(self, run: str, node: str, attempt: int, tag: str, outcome: str = "succeeded", tenant: str = "default") -> None:
+        cats = f"compute={self.random.randint(1, 50)},llm={self.random.randint(1, 500)}"
+        error = "" if outcome == "succeeded" else '{"type": "Boom"}'
+        reply = self.state.finish(run, 1, node, attempt, self.inc, outcome, '"x"', error, cats, 0 if self.random.random() < 0.5 else -1)
+        if reply[0] != "fenced":
+            assert self.state.settle(run, 1, node, attempt, cats, "signal") in ("settled", "same", "waste")
+        if reply[0] == "done":
+            self.publish(run, reply[2:], tenant)
+            while self.state.cascade(run, 1):
+                pass
+        if reply[0] != "retry":
+            self.queue.ack(self.inc, tag)
+
+    def work(self, most: int = 10_000, fail: float = 0.0, stop: Callable[[], bool] = lambda: False) -> int:
+        """Run at most `most` nodes; return how many began."""
+        done = 0
+        while done < most and not stop() and (claimed := self.begin()):
+            self.finish(*claimed, outcome="failed" if self.random.random() < fail else "succeeded")
+            done += 1
+        return done
+
+    def sweep(self, run: str, tenant: str = "default") -> None:
+        """Publish what is due and has no message, as the sweeper does."""
+        due = [str(node) for node in self.link.read("ZRANGE", f"hg1:due:{run}.1", 0, -1)]
+        for first in range(0, len(due), 200):
+            self.publish(run, self.state.stale(run, 1, 0, due[first : first + 200]), tenant)
