@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import os
 import socket
 import sys
 from functools import cached_property
-from importlib.metadata import entry_points
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from celery import Celery
@@ -19,6 +15,7 @@ from celery.signals import celeryd_init
 
 from cost import middleware
 from orchestrator.kernel import Kernel
+from orchestrator.loading import ROOT, load_by_path, load_tasks
 from orchestrator.node_task import NodeTask
 from orchestrator.registry import TaskDefinition, registry
 from orchestrator.settings import Settings
@@ -27,10 +24,8 @@ from orchestrator.sweeper import Sweeper
 from tenancy.errors import HeadgateError
 from tenancy.transport import channel
 
-ROOT = Path(__file__).resolve().parent.parent
-SHIPPED = "headgate_tasks"
-"""Our `tasks` package under a name of its own: every Celery project has a `tasks` module already."""
-ENTRY_POINTS = "headgate.tasks"
+UNAVAILABLE = 69
+"""Exit code of a process that lacks a service or a setting (sysexits.h)."""
 
 
 class HeadgateApp(Celery):
@@ -45,44 +40,6 @@ class HeadgateApp(Celery):
     def headgate_sweeper(self) -> Sweeper:
         """The sweeper over this process's kernel and database."""
         return Sweeper(self.headgate_kernel, open_engine(Settings.load().resolved_database_url()))
-
-
-def load_by_path(name: str, path: Path) -> ModuleType:
-    """Import the file or package at `path` as `name`, whatever else of its own name stands first on the path."""
-    if name in sys.modules:
-        return sys.modules[name]
-    package = path.is_dir()
-    spec = importlib.util.spec_from_file_location(
-        name, path / "__init__.py" if package else path, submodule_search_locations=[str(path)] if package else None
-    )
-    if spec is None or spec.loader is None:
-        raise HeadgateError(f"{path} cannot be imported")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-def load_tasks(modules: tuple[str, ...]) -> None:
-    """Import the shipped tasks, those of installed packages (entry points `headgate.tasks`) and the modules named.
-
-    Raises HeadgateError when a module is not found; the working directory is searched as Celery does it.
-    """
-    load_by_path(SHIPPED, ROOT / "tasks")
-    for family in ("system", "synthetic", "documents"):
-        importlib.import_module(f"{SHIPPED}.{family}")
-    for entry in entry_points(group=ENTRY_POINTS):
-        entry.load()
-    here = str(Path.cwd())
-    if modules and here not in sys.path:
-        sys.path.insert(0, here)
-    for module in modules:
-        try:
-            importlib.import_module(module)
-        except ModuleNotFoundError as error:
-            if error.name != module:
-                raise
-            raise HeadgateError(f"there is no module {module!r} in {here} or on the path; --tasks takes a module's name") from error
 
 
 def make_app() -> HeadgateApp:
@@ -118,5 +75,18 @@ def _introduce(sender: Any = None, **_: Any) -> None:
     channel.WORKER_INFO.update(name=str(sender), host=socket.gethostname(), pid=os.getpid(), tasks=list(registry.names()))
 
 
-app = make_app()
-load_tasks(Settings.load().tasks)
+def _is_celery_command() -> bool:
+    """Whether this process is `celery ...` or `python -m celery ...`."""
+    program = Path(sys.argv[0]) if sys.argv else Path()
+    return (program.parent.name if program.name == "__main__.py" else program.stem) == "celery"
+
+
+try:
+    app = make_app()
+    load_tasks(Settings.load().tasks)
+except HeadgateError as missing:
+    if not _is_celery_command():
+        raise
+    # Celery prints the traceback of whatever fails here, and the one sentence that helps would be its last line.
+    print(f"headgate: {missing}", file=sys.stderr)  # noqa: T201 (a command says what it needs)
+    sys.exit(UNAVAILABLE)
