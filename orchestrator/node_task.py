@@ -60,6 +60,8 @@ class NodeTask(Task):
     acks_late = True
     reject_on_worker_lost = True
     ignore_result = True
+    # A node's message carries no arguments, and Celery would refuse to publish the next step of a chain for want of them.
+    typing = False
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         request = self.request
