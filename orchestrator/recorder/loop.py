@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 
 import redis
 from sqlalchemy import Engine
@@ -24,6 +25,9 @@ from .stream import read_after, trim
 
 LEASE_MS = 3_000
 BLOCK_MS = 1_000
+LOOK_AFTER_S = 0.5
+FEW = 100
+LINGER_S = 0.005
 RETRY_MIN_S, RETRY_MAX_S = 0.1, 2.0
 
 log = logging.getLogger("headgate.recorder")
@@ -46,23 +50,24 @@ class Recorder:
         self.owner = str(ULID()).lower()
         self.cursor = START
         self._server = ""
+        self._look_after = 0.0
 
     def run(self, stop: threading.Event) -> None:
         """Record until `stop` is set; the batch in hand is finished, then the lease is given up."""
         wait_s = RETRY_MIN_S
         while not stop.is_set():
             try:
-                if not self.hold_lease():
-                    self._server = ""
+                if time.monotonic() >= self._look_after and not self._look_after_itself():
                     stop.wait(LEASE_MS / 6_000)
                     continue
-                if self._server != self.link.server_id() or not is_bound(self.link):
-                    self.prepare()
-                self.step(BLOCK_MS)
+                new = self.step(BLOCK_MS)
                 wait_s = RETRY_MIN_S
+                if 0 < new < FEW:
+                    # A commit waits for the disk: under load a little patience puts many events into one.
+                    stop.wait(LINGER_S)
             except _PASSING as error:
                 log.warning("recording waits %.1f s: %s", wait_s, error)
-                self._server = ""
+                self._server, self._look_after = "", 0.0
                 stop.wait(wait_s)
                 wait_s = min(2 * wait_s, RETRY_MAX_S)
         self.leave()
@@ -99,8 +104,19 @@ class Recorder:
         applied = apply(self.engine, entries, payloads_of(client, entries)) if entries else Applied(self.cursor)
         self.cursor = applied.cursor
         announce(client, self.engine, applied)
-        trim(client, self.cursor, now_ms(client) - int(self.settings.event_retention_s * 1000))
         return applied.events
+
+    def _look_after_itself(self) -> bool:
+        """Renew the lease, see that the epoch is this server's, trim the stream; False while another recorder holds the lease."""
+        if not self.hold_lease():
+            self._server = ""
+            return False
+        if self._server != self.link.server_id() or not is_bound(self.link):
+            self.prepare()
+        client = self.link.client
+        trim(client, self.cursor, now_ms(client) - int(self.settings.event_retention_s * 1000))
+        self._look_after = time.monotonic() + LOOK_AFTER_S
+        return True
 
     def _keep_lease(self) -> None:
         if not self.hold_lease():

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import select, update
+from sqlalchemy.exc import OperationalError
 
 from orchestrator.embedded import RedisServer
 from orchestrator.recorder import append_request, await_answer
@@ -240,6 +241,21 @@ def test_a_reader_is_told_when_there_is_no_record_and_may_not_write(tmp_path: Pa
         connection.execute(update(t.tenant).values(status="closed"))
 
 
+def test_a_locked_database_delays_the_record_and_loses_nothing(
+    redis_server: RedisServer, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.store.engine.BUSY_TIMEOUT_MS", 50)
+    recorder = make_recorder(redis_server, settings)
+    hands = Hands(redis_server, settings)
+    run, request = hands.request(layers(1, 1))
+    blocker = open_engine(settings.resolved_database_url(), writer=True)
+    with blocker.begin(), pytest.raises(OperationalError, match="locked"):
+        recorder.step(None)
+    drain(recorder)
+    assert await_answer(hands.link, request, 1) == {"status": "accepted", "run": run}
+    assert rows(settings, t.incident) == []
+
+
 class Process:
     """`python -m orchestrator.recorder`, killed and started again."""
 
@@ -323,4 +339,23 @@ def test_a_second_recorder_stands_by_and_goes_on_when_the_first_leaves(redis_ser
         second.end(signal.SIGTERM)
         if first.process is not None and first.process.poll() is None:
             first.end(signal.SIGKILL)
+    assert rows(settings, t.incident) == []
+
+
+def test_a_recorder_outlives_its_redis_and_opens_the_next_epoch(redis_server: RedisServer, settings: Settings) -> None:
+    process = Process(settings)
+    link = Link(redis_server.client_url)
+    process.start()
+    try:
+        eventually(lambda: bool(link.client.exists("hg1:tenant:default")), "the first start")
+        redis_server.kill()
+        redis_server.start()
+        link = Link(redis_server.client_url)
+        eventually(lambda: link.client.hmget("hg1:epoch", ["epoch", "server"]) == ["2", link.server_id()], "the next epoch")
+        request = append_request(link, "request.tenant", {"tenant": "acme", "policy": {}})
+        assert await_answer(link, request, 10) == {"status": "accepted", "tenant": "acme"}
+        assert process.end(signal.SIGTERM) == 0
+    finally:
+        if process.process is not None and process.process.poll() is None:
+            process.end(signal.SIGKILL)
     assert rows(settings, t.incident) == []
