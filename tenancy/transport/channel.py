@@ -14,6 +14,7 @@ from time import monotonic
 from typing import Any
 
 import redis
+from kombu.asynchronous import get_event_loop
 from kombu.transport import TRANSPORT_ALIASES
 from kombu.transport import redis as stock
 from kombu.utils.encoding import bytes_to_str
@@ -242,12 +243,14 @@ class FairChannel(stock.Channel):
             if found is None:
                 return
             self._deliver_fair(*found)
+            _stay_awake()
 
     def _take_ordinary(self) -> None:
         for queue in self.active_queues:
             if not queue.startswith(POOL_PREFIX) and self.qos.can_consume():
                 with contextlib.suppress(Empty):
                     self.connection._deliver(self._get(queue), queue)
+                    _stay_awake()
 
     def close(self) -> None:
         """Close the channel; what its incarnation holds goes back to the queue."""
@@ -258,6 +261,17 @@ class FairChannel(stock.Channel):
         if self._link is not None:
             with contextlib.suppress(HeadgateError, redis.RedisError):
                 self._link.close()
+
+
+def _stay_awake() -> None:
+    """Let the event loop of this process, if it runs one, go round once more before it sleeps.
+
+    A message is delivered here before the loop sleeps, not while it reads: the pool's own callback, which sees to it that the task is
+    handed to a process, may already have been called in this round.
+    """
+    waker = getattr(get_event_loop(), "_waker", None)
+    if waker is not None:
+        waker.wake()
 
 
 def _delay_ms(eta: str | None) -> int:
