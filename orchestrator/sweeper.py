@@ -92,12 +92,12 @@ class Sweeper:
 
     def _repair(self, run_id: str, generation: int, found: Repairs) -> None:
         key = f"{run_id}.{generation}"
-        status, tenant, created = self.kernel.link.read("HMGET", f"hg1:run:{key}", "status", "tenant", "created")
+        status, tenant, created, left = self.kernel.link.read("HMGET", f"hg1:run:{key}", "status", "tenant", "created", "left")
         if status == "loading":
             if int(created) <= self._now_ms() - self.age_ms:
                 found.started += self._start(run_id, generation)
             return
-        if self.kernel.link.read("LLEN", f"hg1:cascade:{key}"):
+        if left == "0" or self.kernel.link.read("LLEN", f"hg1:cascade:{key}"):  # also ends a run whose last step died before it did
             self.kernel.finish_cascade(run_id, generation)
         if status == "cancelling":
             reason = self.kernel.link.read("HGET", f"hg1:run:{key}", "reason")

@@ -9,7 +9,7 @@ if not run or run.status == 'ended' or run.status == 'cancelling' then return {}
 if run.status == 'loading' then
   redis.call('HSET', 'hg1:run:' .. RG, 'status', 'running')
   if ARGV[4] == '1' then redis.call('HSET', 'hg1:run:' .. RG, 'degraded', 1) end
-  emit({t = 'run.started', tenant = run.tenant, run = RUN, gen = tonumber(GEN)})
+  emit({t = 'run.started', tenant = run.tenant, run = RUN, gen = tonumber(GEN), degraded = ARGV[4] == '1'})
   run.status = 'running'
 end
 local due = {}
