@@ -1,0 +1,375 @@
+"""The checker: what the record and Redis must agree on once every run has ended, whatever was killed. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+PASSING = ("succeeded", "skipped")
+OPTIONAL_PASSING = (*PASSING, "failed", "timed_out")
+
+RunKey = tuple[str, int]
+Execution = tuple[str, int, str, int]
+"""Run, generation, node, attempt."""
+
+
+@dataclass(frozen=True)
+class NodeShape:
+    """What the graph says of a node: its parents, whether it is required, and what each success of it must charge by category."""
+
+    parents: tuple[str, ...] = ()
+    required: bool = True
+    charge: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RunRow:
+    """A run as SQL has it."""
+
+    run_id: str
+    tenant: str
+    status: str
+    outcome: str | None
+    cost_micros: int
+    generation: int = 1
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An entry of the ledger."""
+
+    run_id: str
+    generation: int
+    node: str
+    attempt: int
+    tenant: str
+    kind: str
+    category: str
+    amount: int
+    day: int
+
+    @property
+    def execution(self) -> Execution:
+        return (self.run_id, self.generation, self.node, self.attempt)
+
+
+@dataclass(frozen=True)
+class Event:
+    """An event of the log at its position."""
+
+    epoch: int
+    seq: int
+    data: Mapping[str, Any]
+
+    @property
+    def kind(self) -> str:
+        return str(self.data["t"])
+
+    @property
+    def run(self) -> RunKey:
+        return (str(self.data["run"]), int(self.data["gen"]))
+
+    @property
+    def node(self) -> tuple[str, int, str]:
+        return (*self.run, str(self.data["node"]))
+
+    @property
+    def execution(self) -> Execution:
+        return (*self.node, int(self.data["attempt"]))
+
+    def __str__(self) -> str:
+        return f"{self.epoch}-{self.seq}"
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Everything that is looked at, read when all is quiet.
+
+    events: the whole log of SQL, in order. shapes: the graph of each submitted run. outcomes: of each node's row in SQL.
+    counters: `held` and `running` of each tenant in Redis. spent: the day counters in Redis by (tenant, day). leftovers: how much is left
+    in Redis under names where nothing may be left. incidents: what the recorder itself found wrong. submitted: keys of submissions that
+    returned, with the run each returned.
+    """
+
+    events: Sequence[Event]
+    shapes: Mapping[RunKey, Mapping[str, NodeShape]]
+    runs: Sequence[RunRow]
+    outcomes: Mapping[tuple[str, int, str], str | None]
+    ledger: Sequence[Entry]
+    counters: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    spent: Mapping[tuple[str, int], Mapping[str, int]] = field(default_factory=dict)
+    leftovers: Mapping[str, int] = field(default_factory=dict)
+    incidents: Sequence[str] = ()
+    submitted: Mapping[str, str] = field(default_factory=dict)
+    keys: Sequence[str] = ()
+    """The key of each run in SQL."""
+
+
+@dataclass(frozen=True)
+class Violation:
+    """A promise that was broken: which, by what, and how."""
+
+    rule: str
+    subject: str
+    detail: str
+
+    def __str__(self) -> str:
+        return f"{self.rule}: {self.subject}: {self.detail}"
+
+
+def check(evidence: Evidence) -> list[Violation]:
+    """Return every violation, in the order of the rules."""
+    return [violation for rule in RULES for violation in rule(evidence)]
+
+
+def log_is_whole(e: Evidence) -> Iterator[Violation]:
+    """Positions follow each other without a hole, and the recorder found nothing wrong."""
+    before: Event | None = None
+    for event in e.events:
+        if event.seq != 1 and (before is None or (event.epoch, event.seq) != (before.epoch, before.seq + 1)):
+            yield Violation("log", str(event), f"follows {before}")
+        if before is not None and event.epoch < before.epoch:
+            yield Violation("log", str(event), f"an epoch goes back, after {before}")
+        before = event
+    for incident in e.incidents:
+        yield Violation("log", "incident", incident)
+
+
+def submissions_are_kept(e: Evidence) -> Iterator[Violation]:
+    """Each submission that returned is one run, and each run has ended."""
+    times = Counter(e.keys)
+    known = {row.run_id for row in e.runs}
+    for key, run_id in e.submitted.items():
+        if times[key] != 1:
+            yield Violation("submission", key, f"{times[key]} runs have this key")
+        if run_id not in known:
+            yield Violation("submission", key, f"its run {run_id} is not on record")
+    for row in e.runs:
+        if row.status not in ("ended", "refused"):
+            yield Violation("submission", row.run_id, f"is {row.status} and not ended")
+
+
+def one_outcome_each(e: Evidence) -> Iterator[Violation]:
+    """Every node of every admitted run got exactly one outcome, and the rows say the same; no node succeeded twice."""
+    ended: dict[tuple[str, int, str], list[str]] = defaultdict(list)
+    for event in _of(e, "node.ended"):
+        ended[event.node].append(str(event.data["outcome"]))
+    refused = {(row.run_id, row.generation) for row in e.runs if row.status == "refused"}
+    for run, shape in e.shapes.items():
+        for node in shape if run not in refused else ():
+            outcomes = ended.pop((*run, node), [])
+            subject = f"{run[0]} {node}"
+            if outcomes.count("succeeded") > 1:
+                yield Violation("succeeded twice", subject, str(outcomes))
+            if len(outcomes) != 1:
+                yield Violation("one outcome", subject, f"has {outcomes or 'none'}")
+            elif e.outcomes.get((*run, node)) != outcomes[0]:
+                yield Violation("one outcome", subject, f"the log says {outcomes[0]}, its row {e.outcomes.get((*run, node))}")
+    for (run_id, _, node), outcomes in ended.items():
+        yield Violation("one outcome", f"{run_id} {node}", f"is not in the graph, or its run was refused, and has {outcomes}")
+
+
+def parents_first(e: Evidence) -> Iterator[Violation]:
+    """No execution begins before every parent has its outcome, one that lets it begin; nor after the run's end or cancellation."""
+    ended: dict[tuple[str, int, str], str] = {}
+    closed: dict[RunKey, str] = {}
+    for event in e.events:
+        if event.kind == "node.ended":
+            ended[event.node] = str(event.data["outcome"])
+        elif event.kind in ("run.cancelling", "run.ended"):
+            closed[event.run] = event.kind
+        elif event.kind == "node.began":
+            subject = f"{event.run[0]} {event.data['node']} at {event}"
+            if event.run in closed:
+                yield Violation("parents first", subject, f"begins after {closed[event.run]}")
+            if event.node in ended:
+                yield Violation("parents first", subject, f"begins though it is {ended[event.node]}")
+            shape = e.shapes.get(event.run, {})
+            for parent in shape[event.node[2]].parents if event.node[2] in shape else ():
+                outcome = ended.get((*event.run, parent))
+                if outcome not in (PASSING if shape[parent].required else OPTIONAL_PASSING):
+                    yield Violation("parents first", subject, f"its parent {parent} is {outcome or 'not ended'}")
+
+
+def one_execution_at_once(e: Evidence) -> Iterator[Violation]:
+    """Executions of one node follow each other: each is ended, to be retried, or declared lost before the next begins."""
+    running: dict[tuple[str, int, str], int] = {}
+    last: dict[tuple[str, int, str], int] = {}
+    for event in e.events:
+        if event.kind == "epoch.opened" and int(event.data.get("rebuilt") or 0):
+            running.clear()  # what ran is fenced, and void in the ledger
+        elif event.kind == "node.began":
+            attempt, subject = int(event.data["attempt"]), f"{event.run[0]} {event.data['node']} at {event}"
+            if event.node in running:
+                yield Violation("one at once", subject, f"attempt {attempt} begins while {running[event.node]} runs")
+            if attempt <= last.get(event.node, 0):
+                yield Violation("one at once", subject, f"attempt {attempt} comes after {last[event.node]}")
+            running[event.node] = last[event.node] = attempt
+        elif event.kind in ("node.retry", "node.lost"):
+            if running.pop(event.node, None) != int(event.data["attempt"]):
+                yield Violation("one at once", f"{event.run[0]} {event.data['node']} at {event}", f"{event.kind} of an attempt that does not run")
+        elif event.kind == "node.ended":
+            attempt_running = running.pop(event.node, None)
+            if attempt_running is not None and int(event.data.get("attempt") or 0) != attempt_running:
+                yield Violation("one at once", f"{event.run[0]} {event.data['node']} at {event}", f"ended while attempt {attempt_running} runs")
+            if attempt_running is None and event.data["outcome"] in ("succeeded", "timed_out"):
+                yield Violation("one at once", f"{event.run[0]} {event.data['node']} at {event}", "succeeded without an execution")
+    for (run_id, _, node), attempt in running.items():
+        yield Violation("one at once", f"{run_id} {node}", f"attempt {attempt} was never ended")
+
+
+def charged_once(e: Evidence) -> Iterator[Violation]:
+    """Each execution has one reservation and is either settled once or void; waste is booked on void ones only, once."""
+    began = Counter(event.execution for event in _of(e, "node.began"))
+    kinds: dict[Execution, set[str]] = defaultdict(set)
+    for entry in e.ledger:
+        kinds[entry.execution].add(entry.kind)
+    closing: dict[Execution, list[str]] = defaultdict(list)
+    for event in e.events:
+        if event.kind == "money.settled":
+            closing[event.execution].append(str(event.data["kind"]))
+        elif event.kind == "money.voided":
+            closing[event.execution].append("void")
+    for execution in sorted(began.keys() | kinds.keys() | closing.keys()):
+        subject, entries, events = " ".join(map(str, execution)), kinds[execution], closing[execution]
+        if began[execution] != 1:
+            yield Violation("charged once", subject, f"began {began[execution]} times")
+        if "reserve" not in entries:
+            yield Violation("charged once", subject, "has no reservation in the ledger")
+        if ("settle" in entries) == ("void" in entries):
+            yield Violation("charged once", subject, f"must be settled or void, and has {sorted(entries)}")
+        if "waste" in entries and "void" not in entries:
+            yield Violation("charged once", subject, "wasted and not void")
+        for kind in ("settle", "waste", "void"):
+            # A void of recovery is written by the recorder itself: no script made an event of it.
+            if events.count(kind) > 1 or (kind in entries and not events.count(kind) and kind != "void"):
+                yield Violation("charged once", subject, f"{kind} happened {events.count(kind)} times")
+            if kind in events and kind not in entries:
+                yield Violation("charged once", subject, f"{kind} is in the log and not in the ledger")
+    rebuilt = any(event.kind == "epoch.opened" and int(event.data.get("rebuilt") or 0) for event in e.events)
+    if not rebuilt:
+        for execution, entries in sorted(kinds.items()):
+            if "void" in entries and "void" not in closing[execution]:
+                yield Violation("charged once", " ".join(map(str, execution)), "void in the ledger, not in the log, and nothing was rebuilt")
+
+
+def charged_what_it_used(e: Evidence) -> Iterator[Violation]:
+    """A node that succeeded is charged what its task spends, in the attempt that succeeded."""
+    settled: dict[Execution, Counter[str]] = defaultdict(Counter)
+    for entry in e.ledger:
+        if entry.kind == "settle" and entry.category:
+            settled[entry.execution][entry.category] += entry.amount
+    for event in _of(e, "node.ended"):
+        shape = e.shapes.get(event.run, {}).get(event.node[2])
+        if event.data["outcome"] != "succeeded" or shape is None:
+            continue
+        for category, amount in shape.charge.items():
+            found = settled[event.execution][category]
+            if found != amount:
+                yield Violation("charged exactly", " ".join(map(str, event.execution)), f"{category}: {found} instead of {amount} micros")
+
+
+def ledger_is_the_counters(e: Evidence) -> Iterator[Violation]:
+    """What Redis counts by tenant and day is what the ledger says, to the micro; nothing is held, reserved or running any more."""
+    sums: dict[tuple[str, int], Counter[str]] = defaultdict(Counter)
+    for entry in e.ledger:
+        if entry.kind in ("settle", "waste"):
+            day = sums[entry.tenant, entry.day]
+            day["settled"] += entry.amount
+            day["waste"] += entry.amount if entry.kind == "waste" else 0
+            if entry.category:
+                day[f"c:{entry.category}"] += entry.amount
+    for key in sorted(sums.keys() | e.spent.keys()):
+        wanted, found = sums[key], e.spent.get(key, {})
+        for name in sorted(wanted.keys() | found.keys()):
+            if int(found.get(name, 0)) != wanted[name]:
+                yield Violation("counters", f"{key[0]} day {key[1]}", f"{name} is {found.get(name, 0)} in Redis and {wanted[name]} in the ledger")
+    for tenant, counters in sorted(e.counters.items()):
+        for name in ("held", "running"):
+            if int(counters.get(name) or 0):
+                yield Violation("counters", tenant, f"{name} is {counters[name]} with no run left")
+
+
+def outcome_follows(e: Evidence) -> Iterator[Violation]:
+    """A run's outcome follows from its nodes', and its counts are theirs."""
+    nodes: dict[RunKey, dict[str, str]] = defaultdict(dict)
+    cancelled: set[RunKey] = set()
+    lowered: set[RunKey] = set()
+    ends: dict[RunKey, list[Event]] = defaultdict(list)
+    for event in e.events:
+        if event.kind == "node.ended":
+            nodes[event.run][event.node[2]] = str(event.data["outcome"])
+        elif event.kind == "run.cancelling":
+            cancelled.add(event.run)
+        elif event.kind == "decision.applied" or (event.kind == "node.began" and event.data.get("verdict")):
+            lowered.add(event.run)
+        elif event.kind == "run.ended":
+            ends[event.run].append(event)
+    for row in e.runs:
+        run = (row.run_id, row.generation)
+        if row.status == "refused":
+            continue
+        shape, outcomes = e.shapes.get(run, {}), nodes[run]
+        bad = [node for node, outcome in outcomes.items() if outcome != "succeeded"]
+        required_bad = any(shape[node].required for node in bad if node in shape)
+        expected = "succeeded"
+        if run in cancelled:
+            expected = "cancelled"
+        elif required_bad:
+            expected = "failed"
+        elif bad or run in lowered:
+            expected = "degraded"
+        if row.outcome != expected:
+            yield Violation("run outcome", row.run_id, f"is {row.outcome}, its nodes make it {expected}")
+        if len(ends[run]) != 1:
+            yield Violation("run outcome", row.run_id, f"ended {len(ends[run])} times")
+            continue
+        counts = {str(name): int(count) for name, count in dict(ends[run][0].data.get("counts") or {}).items()}
+        if counts != dict(Counter(outcomes.values())):
+            yield Violation("run outcome", row.run_id, f"counts {counts}, its nodes {dict(Counter(outcomes.values()))}")
+
+
+def cost_is_the_settlements(e: Evidence) -> Iterator[Violation]:
+    """A run costs the sum of its settlements; its last event says what was settled until then."""
+    ledger: Counter[RunKey] = Counter()
+    for entry in e.ledger:
+        if entry.kind in ("settle", "waste"):
+            ledger[entry.run_id, entry.generation] += entry.amount
+    so_far: Counter[RunKey] = Counter()
+    for event in e.events:
+        if event.kind == "money.settled":
+            so_far[event.run] += int(event.data["amount"])
+        elif event.kind == "run.ended" and int(event.data["cost"]) != so_far[event.run]:
+            yield Violation("run cost", event.run[0], f"its end says {event.data['cost']} and {so_far[event.run]} was settled by then")
+    for row in e.runs:
+        run = (row.run_id, row.generation)
+        if not row.cost_micros == ledger[run] == so_far[run]:
+            yield Violation("run cost", row.run_id, f"is {row.cost_micros}, the ledger sums to {ledger[run]}, the log to {so_far[run]}")
+
+
+def nothing_left(e: Evidence) -> Iterator[Violation]:
+    """Redis holds no message, lease, hold or live run of what has ended."""
+    for name, count in sorted(e.leftovers.items()):
+        if count:
+            yield Violation("leftovers", name, f"{count} left")
+
+
+RULES = (
+    log_is_whole,
+    submissions_are_kept,
+    one_outcome_each,
+    parents_first,
+    one_execution_at_once,
+    charged_once,
+    charged_what_it_used,
+    ledger_is_the_counters,
+    outcome_follows,
+    cost_is_the_settlements,
+    nothing_left,
+)
+
+
+def _of(e: Evidence, *kinds: str) -> Iterable[Event]:
+    return (event for event in e.events if event.kind in kinds)

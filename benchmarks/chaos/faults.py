@@ -1,0 +1,154 @@
+"""Faults: what is done to which process at what time, decided by the seed and done to a running stack."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from orchestrator.embedded import Stack
+
+KINDS = ("worker", "child", "recorder", "beat", "redis", "power", "freeze", "cancel")
+"""SIGKILL of a worker's group, of one of its pool's processes, of recorder, beat and Redis; `power`: Redis loses part of its last second,
+as a machine without power does; `freeze`: SIGSTOP of a worker's group for a while; `cancel` of a run by its producer."""
+FREEZE_S = 6.0
+"""Longer than an incarnation lives without a heartbeat: who wakes up finds that its work was given to others."""
+_FIND_S = 10.0
+_BUSY_S = 2.0
+_UNSYNCED_S = 1.0
+"""appendfsync everysec: what Redis wrote within a second may be lost with the machine, though not with the process."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One fault of the schedule: `after_s` seconds after the one before it; `pick` decides between workers, children or runs."""
+
+    kind: str
+    after_s: float
+    pick: int
+
+
+@dataclass(frozen=True)
+class Done:
+    """A fault that happened: when (epoch milliseconds, before it was done), and to which process; pid 0 for a cancellation."""
+
+    kind: str
+    at: int
+    target: str
+    pid: int
+
+    def row(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def schedule(rng: random.Random, count: int) -> list[Fault]:
+    """Return `count` faults (1 or more): every kind once before any comes again, and one worker frozen at most."""
+    kinds = list(KINDS)
+    rng.shuffle(kinds)
+    more = [kind for kind in KINDS if kind != "freeze"]
+    while len(kinds) < count:
+        kinds.append(rng.choice(more))
+    return [Fault(kind, round(rng.uniform(0.3, 1.6), 3), rng.randrange(1_000)) for kind in kinds[:count]]
+
+
+class Saboteur:
+    """Does faults to a stack.
+
+    `cancel` cancels one of the runs and returns it, or None when there is none to cancel. `busy` says whether the worker of a
+    pid executes a node: a worker is hit while it works, if it gets work within 2 s.
+    """
+
+    def __init__(self, stack: Stack, cancel: Callable[[int], str | None], busy: Callable[[int], bool]) -> None:
+        self._stack = stack
+        self._cancel = cancel
+        self._busy = busy
+        self._thaws: list[threading.Timer] = []
+
+    def do(self, fault: Fault) -> Done | None:
+        """Do one fault; None when nothing could be found to do it to, because it had not come back from the one before."""
+        at = time.time_ns() // 1_000_000
+        if fault.kind == "cancel":
+            run = self._cancel(fault.pick)
+            return Done("cancel", at, run, 0) if run else None
+        if fault.kind in ("worker", "freeze", "child"):
+            return self._at_worker(fault)
+        pid = self._await("redis" if fault.kind == "power" else fault.kind)
+        if pid is None:
+            return None
+        log = _append_only_file(self._stack) if fault.kind == "power" else None
+        synced = log.stat().st_size if log is not None else 0
+        if log is not None:
+            time.sleep(_UNSYNCED_S)
+        at = time.time_ns() // 1_000_000
+        if log is not None and log.exists():
+            # Stopped first, so that it cannot write behind the cut.
+            os.kill(pid, signal.SIGSTOP)
+            written = log.stat().st_size
+            os.truncate(log, written - (written - synced) * (fault.pick % 101) // 100)
+        os.kill(pid, signal.SIGKILL)
+        return Done(fault.kind, at, "redis" if log is not None else fault.kind, pid)
+
+    def thaw(self) -> None:
+        """Wait until every frozen worker goes on."""
+        for timer in self._thaws:
+            timer.join()
+
+    def _at_worker(self, fault: Fault) -> Done | None:
+        name = f"w{1 + fault.pick % 2}"
+        pid = self._await(name)
+        if pid is None:
+            return None
+        until = time.monotonic() + _BUSY_S
+        while not self._busy(pid) and time.monotonic() < until:
+            time.sleep(0.005)
+        at = time.time_ns() // 1_000_000
+        if fault.kind == "worker":
+            os.killpg(pid, signal.SIGKILL)
+        elif fault.kind == "freeze":
+            os.killpg(pid, signal.SIGSTOP)
+            timer = threading.Timer(FREEZE_S, _go_on, (pid, psutil.Process(pid).create_time()))
+            timer.start()
+            self._thaws.append(timer)
+        else:
+            children = psutil.Process(pid).children()
+            if not children:
+                return None
+            child = children[fault.pick % len(children)]
+            child.kill()
+        return Done(fault.kind, at, name, pid)
+
+    def _await(self, name: str) -> int | None:
+        """Return the pid of a child of the stack, waiting for one that is being started again; of a worker, once it has a pool."""
+        until = time.monotonic() + _FIND_S
+        while time.monotonic() < until:
+            pid = self._stack.pids().get(name)
+            try:
+                if pid is not None and (not name.startswith("w") or len(psutil.Process(pid).children()) >= 1):
+                    return pid
+            except psutil.NoSuchProcess:
+                pass
+            time.sleep(0.02)
+        return None
+
+
+def _append_only_file(stack: Stack) -> Path:
+    """Return the file that Redis appends to at the moment."""
+    assert stack.redis is not None, "the stack has a Redis of its own"
+    return max(stack.redis.directory.glob("appendonlydir/*.incr.aof"), key=lambda file: file.stat().st_mtime)
+
+
+def _go_on(pid: int, created: float) -> None:
+    """Wake the group of `pid`, if it is still the process that was frozen."""
+    try:
+        if psutil.Process(pid).create_time() == created:
+            os.killpg(pid, signal.SIGCONT)
+    except (psutil.NoSuchProcess, ProcessLookupError):
+        pass  # somebody killed it in its sleep
