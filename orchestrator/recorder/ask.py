@@ -31,7 +31,7 @@ def append_request(link: Link, kind: Kind, fields: Mapping[str, Any], *, payload
     """
     request = str(fields.get("request") or str(ULID()).lower())
     if payload is not None:
-        link.client.set(keys.payload(request), payload, ex=PAYLOAD_KEPT_S)
+        link.read("SET", keys.payload(request), payload, "EX", PAYLOAD_KEPT_S)
     event = {**fields, "t": kind, "request": request}
     if kind == "request.tenant":
         event["policy"] = json.dumps(dict(fields.get("policy") or {}))
@@ -45,10 +45,11 @@ def await_answer(link: Link, request: str, timeout_s: float) -> dict[str, Any] |
     """Return the recorder's answer to `request`, or None if none came within `timeout_s` seconds.
 
     An answer can be taken once. Its `status` is accepted, duplicate, conflict, unknown_tenant, suspended, lost or invalid.
+    Raises Unavailable when Redis goes away meanwhile.
     """
     until = time.monotonic() + timeout_s
     while (left := until - time.monotonic()) > 0:
-        found: Any = link.client.blpop([keys.reply(request)], timeout=min(left, 5.0))
+        found: Any = link.read("BLPOP", keys.reply(request), str(min(left, 5.0)))
         if found is not None:
             answer: dict[str, Any] = json.loads(found[1])
             return answer
