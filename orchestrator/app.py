@@ -15,7 +15,7 @@ from celery.signals import celeryd_init
 
 from cost import middleware
 from orchestrator.kernel import Kernel
-from orchestrator.loading import ROOT, load_by_path, load_tasks
+from orchestrator.loading import ROOT, SHIPPED, load_by_path, load_tasks
 from orchestrator.node_task import NodeTask
 from orchestrator.registry import TaskDefinition, registry
 from orchestrator.settings import Settings
@@ -23,6 +23,8 @@ from orchestrator.store.engine import open_engine
 from orchestrator.sweeper import Sweeper
 from tenancy.errors import HeadgateError
 from tenancy.transport import channel
+
+__all__ = ["SHIPPED", "HeadgateApp", "app"]
 
 UNAVAILABLE = 69
 """Exit code of a process that lacks a service or a setting (sysexits.h)."""

@@ -67,20 +67,20 @@ def import_from_here(module: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name is not None and (module == error.name or module.startswith(f"{error.name}.")):
             raise HeadgateError(f"there is no module {module!r} in {here} or on the path") from error
-        raise HeadgateError(f"the module {module!r} cannot be imported: {_said(error)}") from error
+        raise HeadgateError(f"the module {module!r} cannot be imported: {sentence(error)}") from error
     except Exception as error:
-        raise HeadgateError(f"the module {module!r} cannot be imported: {_said(error)}") from error
+        raise HeadgateError(f"the module {module!r} cannot be imported: {sentence(error)}") from error
 
 
-def _said(error: Exception) -> str:
-    """Return what an error says, and the line that raised it."""
+def sentence(error: Exception) -> str:
+    """Return what an error says, and the last line of a user's that led to it."""
     if isinstance(error, SyntaxError):  # names file and line itself
         return f"{type(error).__name__}: {error}"
     trace = error.__traceback__
     where = ""
     while trace is not None:
         name = trace.tb_frame.f_code.co_filename
-        if not name.startswith("<frozen") and Path(name).resolve() != Path(__file__).resolve():
+        if not name.startswith("<frozen") and not Path(name).resolve().is_relative_to(ROOT / "orchestrator"):
             where = f" ({Path(name).name}, line {trace.tb_lineno})"
         trace = trace.tb_next
     return f"{type(error).__name__}: {error}{where}"

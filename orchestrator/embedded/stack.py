@@ -122,6 +122,7 @@ class Stack:
     def start(self) -> None:
         """Start everything and return when it is ready; on a failure nothing is left running."""
         self._lock.acquire()
+        self.settings.stack_file.unlink(missing_ok=True)  # a stack that was killed left it, and the lock now vouches for it
         self._tether = Tether(keep=(self._lock.fd,))
         self._started_at = time.time()
         try:

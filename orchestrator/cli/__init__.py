@@ -1,0 +1,30 @@
+"""The command line: `headgate VERB ...`. Heavy imports happen inside the verbs, so that --help answers at once."""
+
+from __future__ import annotations
+
+import click
+
+from orchestrator.cli import plan, record, run, stack, tenant
+from orchestrator.cli.group import Headgate
+
+__all__ = ["main"]
+
+
+@click.group(cls=Headgate, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="headgate", prog_name="headgate")
+def main() -> None:
+    """Task graphs on Celery for many tenants, each within a budget.
+
+    stdout is data, stderr is progress. Exit codes: 0 ok, 1 the run failed, 2 usage, 3 cancelled, 4 refused by a budget or
+    limit, 69 a service is down, 124 timeout, 130 detached with Ctrl-C.
+    """
+
+
+for command in (
+    *(stack.demo, stack.up, stack.sweep),
+    *(run.run, run.submit, run.watch, run.cancel),
+    *(record.runs, record.show),
+    *(plan.plan, plan.schema),
+    tenant.tenant,
+):
+    main.add_command(command)

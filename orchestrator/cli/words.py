@@ -1,0 +1,55 @@
+"""The kinds of words that arguments are: amounts, modules, runs."""
+
+from __future__ import annotations
+
+import re
+
+import click
+
+_MODULE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
+
+
+class Budget(click.ParamType[str]):
+    """An amount in units, kept as text: "0.06"."""
+
+    name = "units"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        from cost.money import parse_units
+
+        try:
+            parse_units(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+        return value
+
+
+class Modules(click.ParamType[tuple[str, ...]]):
+    """Names of modules, separated by commas."""
+
+    name = "modules"
+
+    def convert(self, value: str | tuple[str, ...], param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        if not isinstance(value, str):
+            return value
+        names = tuple(name.strip() for name in value.split(",") if name.strip())
+        for name in names:
+            if not _MODULE.fullmatch(name) or name.endswith(".py"):
+                hint = f"; name the module, {name.removesuffix('.py').replace('/', '.')}" if name.endswith(".py") else ""
+                self.fail(f"{name!r} is not the name of a module{hint}", param, ctx)
+        return names
+
+
+class Run(click.ParamType[str]):
+    """A run's id, the beginning of one, or `latest`."""
+
+    name = "run"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        text = value.lower()
+        if text != "latest" and not re.fullmatch(r"[0-9a-z]{1,26}", text):
+            self.fail(f"{value!r} is no id of a run: give its 26 letters and digits, the first of them, or latest", param, ctx)
+        return text
+
+
+BUDGET, TASKS, RUN = Budget(), Modules(), Run()
