@@ -1,0 +1,60 @@
+"""One embedded stack for all tests of the running product: two workers of two processes, a recorder, beat, no console."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+import singles
+from running import SLOTS, WORKERS, Running, producer
+
+from orchestrator.embedded import Stack
+from orchestrator.settings import Settings
+
+HERE = Path(__file__).resolve().parent
+TASKS = "node_tasks"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "slow: longer than CI should wait; run them with `./dev test -m slow`")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave slow tests out unless the marker is asked for."""
+    if "slow" not in config.getoption("markexpr"):
+        for item in items:
+            if item.get_closest_marker("slow"):
+                item.add_marker(pytest.mark.skip(reason="slow; run with `./dev test -m slow`"))
+
+
+@pytest.fixture(scope="session")
+def stack() -> Iterator[Running]:
+    """The stack that the tests of a session share; ready when it is given out."""
+    home = Path(tempfile.mkdtemp(prefix="hg"))
+    before = dict(os.environ)
+    for name in list(os.environ):
+        if name.startswith(("CELERY_", "HEADGATE_")):
+            del os.environ[name]
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE), *filter(None, [before.get("PYTHONPATH")])])
+    os.environ[singles.FLAG] = str(home / "singles")
+    try:
+        with Stack(Settings(home=home), WORKERS, SLOTS, [TASKS], console=False) as running:
+            importlib.import_module(TASKS)  # the producer knows the tasks too
+            client = producer(Settings(home=home, redis_url=running.redis_url, tasks=(TASKS,)))
+            with redis.Redis.from_url(running.client_url, decode_responses=True) as connection:
+                yield Running(running, client, connection)
+            client.engine.dispose()
+            client.kernel.link.close()
+            client.kernel.app.close()
+    finally:
+        singles.remove()
+        os.environ.clear()
+        os.environ.update(before)
+        Settings.forget()
+        shutil.rmtree(home, ignore_errors=True)

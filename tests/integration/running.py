@@ -1,0 +1,70 @@
+"""A running stack as tests hold it."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import psutil
+import redis
+
+from orchestrator.client import Client
+from orchestrator.embedded import Stack
+from orchestrator.handle import RunHandle
+from orchestrator.settings import Settings
+
+WORKERS, SLOTS = 2, 2
+
+
+@dataclass(frozen=True)
+class Running:
+    """A running stack, with a client and a plain connection to its Redis."""
+
+    stack: Stack
+    client: Client
+    redis: redis.Redis
+
+    @property
+    def app(self) -> Any:
+        """The Celery app of this process, as a producer has it."""
+        return self.client.kernel.app
+
+    def pool_pids(self) -> set[int]:
+        """The processes that run tasks at this moment."""
+        workers = [pid for name, pid in self.stack.pids().items() if name.startswith("w")]
+        return {child.pid for pid in workers for child in psutil.Process(pid).children()}
+
+    def keys_of(self, run_id: str) -> list[str]:
+        """The keys that name a run."""
+        return sorted(self.redis.scan_iter(f"hg1:*{run_id}*", count=1000))
+
+
+def producer(settings: Settings) -> Client:
+    """A client whose app is bound to `settings`: the app of a process is configured once, from its environment, at import."""
+    for name in ("orchestrator.app", "headgate_celeryconfig"):
+        sys.modules.pop(name, None)
+    os.environ.update(settings.environment())
+    Settings.forget()
+    client = Client(settings)
+    assert client.kernel.app is importlib.import_module("orchestrator.app").app
+    assert client.engine is not None
+    return client
+
+
+def until(condition: Callable[[], Any], timeout_s: float = 20.0) -> Any:
+    """Return what `condition` gives once it is true; fails after `timeout_s` seconds."""
+    deadline = time.monotonic() + timeout_s
+    while not (found := condition()):
+        assert time.monotonic() < deadline, "the condition did not come true"
+        time.sleep(0.01)
+    return found
+
+
+def by_id(run: RunHandle) -> dict[str, dict[str, Any]]:
+    """The nodes of a run, as `show --json` has them."""
+    return {node["id"]: node for node in run.nodes}
