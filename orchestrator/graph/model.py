@@ -32,6 +32,7 @@ from .limits import DEFAULT_LIMITS, Limits
 from .references import references
 
 if TYPE_CHECKING:
+    from orchestrator.local import LocalRun
     from orchestrator.registry import Registry, TaskDefinition
 
 
@@ -164,6 +165,12 @@ class Graph(_Frozen):
     def resolved(self, registry: Registry) -> Graph:
         """Return the graph with what nodes left to their tasks' definitions filled in, so that it means the same anywhere."""
         return self.model_copy(update={"nodes": tuple(node.resolved(registry.get(node.task)) for node in self.nodes)})
+
+    def run_local(self, *, budget: str | int | None = None, tenant: str = "default") -> LocalRun:
+        """Run the graph to its end in this process, without Redis or workers; for unit tests. See `orchestrator.local.run_local`."""
+        from orchestrator.local import run_local
+
+        return run_local(self, budget=budget, tenant=tenant)
 
     @cached_property
     def by_id(self) -> Mapping[str, Node]:
