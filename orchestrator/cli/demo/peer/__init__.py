@@ -1,0 +1,1 @@
+"""The peer: stock Celery, which knows nothing of us."""

@@ -1,0 +1,120 @@
+"""The show: a stack of its own, three tenants' projects, then the nights; nothing of it is left."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+from orchestrator.embedded import Stack
+from orchestrator.embedded.stack import child_environment
+from orchestrator.embedded.tether import Tether
+from orchestrator.settings import Settings
+
+from . import indexing
+from .board import Board, board_for
+from .nights import NIGHTS
+from .scene import Scene
+
+WORKERS, SLOTS = 3, 2
+
+INTERRUPTED = 130
+
+_ENDING = (signal.SIGTERM, signal.SIGHUP)
+
+
+def demo(settings: Settings, echo: Callable[[str], None]) -> int:
+    """Index real text for three tenants, then show the nights; return 0 if everything ended well, 1 if not, 130 when interrupted.
+
+    Runs on a stack of its own, in `settings.home` where that was set and else in a temporary directory that is removed again; a
+    Redis, database or tasks of the settings are left alone. On a terminal a live board is drawn there, elsewhere `echo` is given
+    plain lines. To be called in a process that has not loaded the app yet. Takes half a minute on two cores.
+    Raises Unavailable when the stack cannot be started.
+    """
+    began = time.monotonic()
+    board = board_for(echo)
+    try:
+        with _ended_by_signals(), _home(settings) as home:
+            own = settings.model_copy(update={"home": home, "redis_url": None, "database_url": None, "tasks": ()})
+            well = _perform(own, board)
+    except KeyboardInterrupt:
+        board.say("interrupted; everything is stopped")
+        return INTERRUPTED
+    board.say(f"\nall of this took {time.monotonic() - began:.0f} s; nothing of it still runs")
+    return 0 if well else 1
+
+
+def _perform(settings: Settings, board: Board) -> bool:
+    board.say(f"starting Redis, a recorder, beat and {WORKERS} workers of {SLOTS} processes")
+    began = time.monotonic()
+    with Stack(settings, WORKERS, SLOTS, console=False, report=board.step) as stack, _environment(settings):
+        board.say(f"ready after {time.monotonic() - began:.1f} s")
+        with Scene.open(stack, board, WORKERS, SLOTS) as scene:
+            well = indexing.show(scene)
+            for night in NIGHTS:
+                board.title(f"A bad night: {night.title}")
+                well = night.show(scene) and well
+    return well
+
+
+@contextmanager
+def _home(settings: Settings) -> Iterator[Path]:
+    """The home that was asked for, or a temporary one that goes even when this process is killed."""
+    if "home" in settings.model_fields_set:
+        yield settings.home.absolute()
+        return
+    home = Path(tempfile.mkdtemp(prefix="headgate-demo-"))
+    tether = Tether()
+    tether.adopt(home)
+    try:
+        yield home
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+        tether.close()
+
+
+@contextmanager
+def _environment(settings: Settings) -> Iterator[None]:
+    """Have this process load these settings and no others: the app reads them when it is imported."""
+    before = dict(os.environ)
+    _replace(child_environment(before, settings.environment()))
+    Settings.forget()
+    try:
+        yield
+    finally:
+        _replace(before)
+        Settings.forget()
+
+
+def _replace(environment: dict[str, str]) -> None:
+    for name in os.environ.keys() - environment.keys():
+        del os.environ[name]
+    os.environ.update(environment)
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP end the show in good order, as Ctrl-C does."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(_number: int, _frame: FrameType | None) -> NoReturn:
+        for number in _ENDING:
+            signal.signal(number, signal.SIG_IGN)  # once: the second must not break off the cleaning up
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, end) for number in _ENDING}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
