@@ -18,8 +18,9 @@ do
 end
 
 -- Whole numbers beyond 14 digits survive: tostring() and cjson would round them.
+-- Adding 0 makes the zero of -0 a plain one: Redis takes "-0" for no integer.
 local function int(n)
-  return string.format('%.0f', n)
+  return string.format('%.0f', n + 0)
 end
 
 local function emit(event)

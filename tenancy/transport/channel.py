@@ -255,12 +255,16 @@ class FairChannel(stock.Channel):
     def close(self) -> None:
         """Close the channel; what its incarnation holds goes back to the queue."""
         incarnation, self._incarnation = self._incarnation, None
-        super().close()
-        if incarnation is not None:
-            incarnation.retire()
-        if self._link is not None:
-            with contextlib.suppress(HeadgateError, redis.RedisError):
-                self._link.close()
+        try:
+            super().close()
+        finally:
+            # Kombu's own close fails where Redis went away during a BRPOP, and is called again. An incarnation that went on
+            # beating meanwhile would keep what it holds for ever.
+            if incarnation is not None:
+                incarnation.retire()
+            if self._link is not None:
+                with contextlib.suppress(HeadgateError, redis.RedisError):
+                    self._link.close()
 
 
 def _stay_awake() -> None:
