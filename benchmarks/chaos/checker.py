@@ -9,6 +9,7 @@ from typing import Any
 
 PASSING = ("succeeded", "skipped")
 OPTIONAL_PASSING = (*PASSING, "failed", "timed_out")
+POISON = "three workers died while they ran it"
 
 RunKey = tuple[str, int]
 Execution = tuple[str, int, str, int]
@@ -17,11 +18,13 @@ Execution = tuple[str, int, str, int]
 
 @dataclass(frozen=True)
 class NodeShape:
-    """What the graph says of a node: its parents, whether it is required, and what each success of it must charge by category."""
+    """What the graph says of a node: its parents, whether it is required, and what each success of it charges by category, in micros."""
 
     parents: tuple[str, ...] = ()
     required: bool = True
     charge: Mapping[str, int] = field(default_factory=dict)
+    may_fail: bool = False
+    """Its task is one that fails by itself."""
 
 
 @dataclass(frozen=True)
@@ -200,24 +203,36 @@ def one_execution_at_once(e: Evidence) -> Iterator[Violation]:
     for event in e.events:
         if event.kind == "epoch.opened" and int(event.data.get("rebuilt") or 0):
             running.clear()  # what ran is fenced, and void in the ledger
-        elif event.kind == "node.began":
-            attempt, subject = int(event.data["attempt"]), f"{event.run[0]} {event.data['node']} at {event}"
+        if event.kind not in ("node.began", "node.retry", "node.lost", "node.ended"):
+            continue
+        subject, attempt = f"{event.run[0]} {event.data['node']} at {event}", int(event.data.get("attempt") or 0)
+        if event.kind == "node.began":
             if event.node in running:
                 yield Violation("one at once", subject, f"attempt {attempt} begins while {running[event.node]} runs")
             if attempt <= last.get(event.node, 0):
                 yield Violation("one at once", subject, f"attempt {attempt} comes after {last[event.node]}")
             running[event.node] = last[event.node] = attempt
-        elif event.kind in ("node.retry", "node.lost"):
-            if running.pop(event.node, None) != int(event.data["attempt"]):
-                yield Violation("one at once", f"{event.run[0]} {event.data['node']} at {event}", f"{event.kind} of an attempt that does not run")
-        elif event.kind == "node.ended":
-            attempt_running = running.pop(event.node, None)
-            if attempt_running is not None and int(event.data.get("attempt") or 0) != attempt_running:
-                yield Violation("one at once", f"{event.run[0]} {event.data['node']} at {event}", f"ended while attempt {attempt_running} runs")
-            if attempt_running is None and event.data["outcome"] in ("succeeded", "timed_out"):
-                yield Violation("one at once", f"{event.run[0]} {event.data['node']} at {event}", "succeeded without an execution")
+            continue
+        ran = running.pop(event.node, None)
+        if event.kind != "node.ended" and ran != attempt:
+            yield Violation("one at once", subject, f"{event.kind} of attempt {attempt} while {ran} runs")
+        elif event.kind == "node.ended" and ran is not None and ran != attempt:
+            yield Violation("one at once", subject, f"attempt {attempt} ended while {ran} runs")
+        elif event.kind == "node.ended" and ran is None and event.data["outcome"] in ("succeeded", "timed_out"):
+            yield Violation("one at once", subject, f"{event.data['outcome']} without an execution")
     for (run_id, _, node), attempt in running.items():
         yield Violation("one at once", f"{run_id} {node}", f"attempt {attempt} was never ended")
+
+
+def fails_only_by_itself(e: Evidence) -> Iterator[Violation]:
+    """What is killed costs a node no attempt: only its own task makes it fail, or three workers that died while they ran it."""
+    for event in _of(e, "node.retry", "node.ended"):
+        shape = e.shapes.get(event.run, {}).get(event.node[2])
+        if shape is None or shape.may_fail or event.data["outcome"] not in ("failed", "timed_out"):
+            continue
+        if event.data.get("reason") != POISON:
+            error = event.data.get("reason") or event.data.get("error")
+            yield Violation("fails by itself", f"{event.run[0]} {event.data['node']} at {event}", str(error)[:300])
 
 
 def charged_once(e: Evidence) -> Iterator[Violation]:
@@ -252,7 +267,7 @@ def charged_once(e: Evidence) -> Iterator[Violation]:
     if not rebuilt:
         for execution, entries in sorted(kinds.items()):
             if "void" in entries and "void" not in closing[execution]:
-                yield Violation("charged once", " ".join(map(str, execution)), "void in the ledger, not in the log, and nothing was rebuilt")
+                yield Violation("charged once", " ".join(map(str, execution)), "void by recovery, and nothing was rebuilt")
 
 
 def charged_what_it_used(e: Evidence) -> Iterator[Violation]:
@@ -285,7 +300,8 @@ def ledger_is_the_counters(e: Evidence) -> Iterator[Violation]:
         wanted, found = sums[key], e.spent.get(key, {})
         for name in sorted(wanted.keys() | found.keys()):
             if int(found.get(name, 0)) != wanted[name]:
-                yield Violation("counters", f"{key[0]} day {key[1]}", f"{name} is {found.get(name, 0)} in Redis and {wanted[name]} in the ledger")
+                detail = f"{name} is {found.get(name, 0)} in Redis and {wanted[name]} in the ledger"
+                yield Violation("counters", f"{key[0]} day {key[1]}", detail)
     for tenant, counters in sorted(e.counters.items()):
         for name in ("held", "running"):
             if int(counters.get(name) or 0):
@@ -362,6 +378,7 @@ RULES = (
     one_outcome_each,
     parents_first,
     one_execution_at_once,
+    fails_only_by_itself,
     charged_once,
     charged_what_it_used,
     ledger_is_the_counters,

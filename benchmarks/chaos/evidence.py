@@ -32,7 +32,7 @@ def executes(client: redis.Redis, pid: int) -> bool:
     """Say whether the worker with process `pid` has an execution under way; no, while Redis is away."""
     try:
         runs: Any = client.zrange("hg1:runs", 0, -1)
-        leases: Any = [lease for run in runs for lease in client.hvals(f"hg1:lease:{run}")]  # type: ignore[union-attr]
+        leases: Any = [lease for run in runs for lease in client.hvals(f"hg1:lease:{run}")]
         return any(lease.split("|")[1].split(".")[-2:-1] == [str(pid)] for lease in leases)
     except redis.RedisError:
         return False
@@ -110,7 +110,7 @@ def _whole(client: redis.Redis, key: str) -> Any:
     if kind == "list":
         return client.lrange(key, 0, -1)
     if kind == "set":
-        return sorted(client.smembers(key))  # type: ignore[arg-type]
+        return sorted(client.smembers(key))
     if kind == "zset":
         return client.zrange(key, 0, -1, withscores=True)
     return client.get(key) if kind == "string" else None

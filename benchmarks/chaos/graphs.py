@@ -38,7 +38,8 @@ def shape_of(document: Mapping[str, Any]) -> dict[str, NodeShape]:
         spends = node["task"] == "synthetic.spend"
         charge = {node["params"]["category"]: node["params"]["micros"]} if spends else {}
         before = (*node.get("after", ()), *(each["$ref"] for each in node["params"].get("inputs", ())))
-        found[str(node["id"])] = NodeShape(tuple(sorted(set(before))), bool(node.get("required", True)), charge)
+        fails = node["task"] == "synthetic.fail"
+        found[str(node["id"])] = NodeShape(tuple(sorted(set(before))), bool(node.get("required", True)), charge, fails)
     return found
 
 
@@ -82,7 +83,8 @@ def _real(rng: random.Random) -> Parents:
 
 def _part_of_real(rng: random.Random) -> Parents:
     whole = _read(rng.choice(PART_OF_REAL))
-    ends = [node for node in whole if not any(node in before for before in whole.values())]
+    inner = {parent for before in whole.values() for parent in before}
+    ends = [node for node in whole if node not in inner]
     sink = rng.choice(ends)
     kept = {sink}
     frontier = [sink]

@@ -12,9 +12,9 @@ from benchmarks.chaos.faults import Done
 def recoveries(events: Sequence[Event], done: Sequence[Done], takeovers: Mapping[int, int]) -> dict[str, list[int]]:
     """Return milliseconds by kind of fault.
 
-    worker, child, freeze: until the node whose execution was lost began again. redis, power: until the next epoch was open. recorder: until another
-    one held the lease, from `takeovers` (time of the fault -> milliseconds). An execution that was lost to something else
-    (its worker let go of it when Redis went away) counts for the last fault before it.
+    worker, child, freeze: until the node whose execution was lost began again. redis, power: until the next epoch was open.
+    recorder: until another one held the lease, from `takeovers` (time of the fault -> milliseconds). An execution that was
+    lost to something else (its worker let go of it when Redis went away) counts for the last fault before it.
     """
     found: dict[str, list[int]] = defaultdict(list)
     found["recorder"] += takeovers.values()
@@ -41,4 +41,4 @@ def _cause(inc: str, at: int, done: Sequence[Done]) -> Done | None:
     """Return the last fault before `at`: of the incarnation's own process if there is one, else of any; ids are host.pid.random."""
     before = [fault for fault in done if fault.at <= at and fault.kind in ("worker", "child", "freeze", "redis", "power")]
     own = [fault for fault in before if inc.split(".")[-2:-1] == [str(fault.pid)]]
-    return (own or before or [None])[-1]
+    return own[-1] if own else before[-1] if before else None

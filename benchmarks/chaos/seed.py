@@ -28,7 +28,7 @@ from orchestrator.client import Client
 from orchestrator.embedded import Stack
 from orchestrator.graph import Graph
 from orchestrator.settings import Settings
-from tenancy.errors import Conflict, HeadgateError, Refused, Unavailable
+from tenancy.errors import HeadgateError, Refused, Unavailable
 
 ENDS_WITHIN_S = 60.0
 """After the last fault every run must have ended within this."""
@@ -98,8 +98,8 @@ class Seed:
             evidence = look.gather(client.engine, direct, self.shapes, self.submitted)
             violations = [*self.broken, *check(evidence)]
             if violations:
-                left = look.unfinished(client.engine)
-                (self.settings.home / "dump.json").write_text(json.dumps(look.dump(direct, left or list(self.submitted.values())), indent=1))
+                told = look.dump(direct, look.unfinished(client.engine) or list(self.submitted.values()))
+                (self.settings.home / "dump.json").write_text(json.dumps(told, indent=1))
                 (self.settings.home / "faults.json").write_text(json.dumps([fault.row() for fault in self.done], indent=1))
         return {
             **self._figures(evidence),
@@ -125,7 +125,7 @@ class Seed:
                     self._break("submission", key, f"was not taken within {SUBMITS_WITHIN_S:g} s: {error!r}")
                     return
                 time.sleep(0.1)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 (the rule is that there is no such exception)
                 # What a producer has to catch is one tree; anything else is a fault of ours, whatever was killed.
                 self._break("error tree", key, f"{type(error).__module__}.{type(error).__name__}: {error}")
                 if time.monotonic() > until:
@@ -167,7 +167,7 @@ class Seed:
             except HeadgateError as error:
                 self._break("cancel", run, repr(error))
                 return None
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 (the rule is that there is no such exception)
                 self._break("error tree", run, f"cancel: {type(error).__module__}.{type(error).__name__}: {error}")
                 time.sleep(0.1)
                 continue
