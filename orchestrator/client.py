@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import time
 from collections.abc import Collection
@@ -72,7 +73,7 @@ class Client:
         :param budget: the most that the run may cost: units as text ("0.06") or whole micros.
 
         Raises GraphInvalid, BudgetRefused, RunsLimit, QueueFull (nobody serves one of its tasks), Refused, Conflict (the key was used for
-        another graph) and Unavailable; then nothing has been published.
+        another graph) and Unavailable; then nothing has been published. After Unavailable, submit again with the same key.
         """
         budget_micros = parse_units(budget) if isinstance(budget, str) else None if budget is None else check_micros(budget)
         served = self._served()
@@ -81,7 +82,9 @@ class Client:
         self._await_service(resolved, served)
         submission = Submission.of(resolved, self.settings, Priority.parse(priority or Priority.NORMAL))
         run_id = self._store(submission, tenant, key, budget_micros)
-        self.kernel.launcher.start(run_id, GENERATION, tenant, submission, budget_micros)
+        # On record by now, so it will run: where Redis went away meanwhile, the sweeper completes the submission.
+        with contextlib.suppress(Unavailable):
+            self.kernel.launcher.start(run_id, GENERATION, tenant, submission, budget_micros)
         return RunHandle(self, run_id, GENERATION)
 
     def run(self, run_id: str) -> RunHandle:

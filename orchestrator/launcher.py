@@ -6,6 +6,9 @@ from collections import defaultdict
 from collections.abc import Collection
 from typing import Any
 
+from kombu.exceptions import KombuError
+from redis.exceptions import RedisError
+
 from cost.plan import SKIP
 from orchestrator import canvas
 from orchestrator.compiler import decode_fragment
@@ -13,7 +16,7 @@ from orchestrator.kernel import Kernel
 from orchestrator.node_task import describe
 from orchestrator.state import ROWS_MAX
 from orchestrator.submission import Submission
-from tenancy.errors import BudgetRefused, Refused, RunsLimit, Unknown
+from tenancy.errors import BudgetRefused, Refused, RunsLimit, Unavailable, Unknown
 from tenancy.log import append
 
 
@@ -70,7 +73,10 @@ class Launcher:
         )
 
     def publish(self, run_id: str, generation: int, tenant: str, nodes: Collection[str]) -> int:
-        """Publish nodes that are due, each with what its fragment carries; a node whose message still exists is passed over."""
+        """Publish nodes that are due, each with what its fragment carries; a node whose message still exists is passed over.
+
+        Raises Unavailable when Redis went away; the sweeper publishes what is missing.
+        """
         if not nodes:
             return 0
         wanted = list(nodes)
@@ -87,7 +93,10 @@ class Launcher:
             for (_, members), text in zip(heads.items(), texts, strict=True)
             for signature in canvas.signatures(decode_fragment(text), members, run_id, generation, tenant, self.kernel.app)
         ]
-        return canvas.publish(self.kernel.app, signatures)
+        try:
+            return canvas.publish(self.kernel.app, signatures)
+        except (KombuError, RedisError) as error:
+            raise Unavailable(f"Redis did not take all messages of run {run_id} ({error}); the sweeper publishes what is due") from error
 
     def cancel(self, run_id: str, generation: int, reason: str, by: str) -> bool:
         """Cancel a run: once this returns nothing of it begins. False when it has ended or is unknown."""
