@@ -7,6 +7,7 @@ cursor alone: it is moved by compare-and-set in the same transaction, so a batch
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cache
 from typing import Any
 
 from sqlalchemy import Table, and_, bindparam, exists, func, insert, literal, select, update
@@ -43,7 +44,7 @@ def write(connection: Connection, changes: Changes) -> None:
     _many(connection, insert(t.event), changes.events)
     keep(connection, t.run, changes.new_runs)
     _many(connection, _RUN_UPDATE, [{f"to_{name}": value for name, value in row.items()} for row in changes.runs.values()])
-    _many(connection, _node_upsert(connection), list(changes.nodes.values()))
+    _many(connection, _node_upsert(connection.dialect.name), list(changes.nodes.values()))
     keep(connection, t.ledger, changes.ledger)
     keep(connection, t.audit, changes.audit)
     keep(connection, t.incident, changes.incidents)
@@ -52,7 +53,7 @@ def write(connection: Connection, changes: Changes) -> None:
 def keep(connection: Connection, table: Table, rows: list[Row]) -> None:
     """Insert `rows`, all with the same columns; a row whose key is taken changes nothing."""
     if rows:
-        connection.execute(_upsert(connection, table).on_conflict_do_nothing(), rows)
+        connection.execute(_keeping(connection.dialect.name, table), rows)
 
 
 def forget_executions(connection: Connection, at: int) -> None:
@@ -83,13 +84,20 @@ def _many(connection: Connection, statement: Any, rows: list[Row]) -> None:
         connection.execute(statement, rows)
 
 
-def _upsert(connection: Connection, table: Table) -> Any:
+def _upsert(dialect: str, table: Table) -> Any:
     # Both dialects have the same ON CONFLICT, and SQLAlchemy has no neutral spelling of it.
-    return (sqlite if connection.dialect.name == "sqlite" else postgresql).insert(table)
+    return (sqlite if dialect == "sqlite" else postgresql).insert(table)
 
 
-def _node_upsert(connection: Connection) -> Any:
-    statement = _upsert(connection, t.node)
+# Under way most batches are small: putting a statement together anew took longer than running it.
+@cache
+def _keeping(dialect: str, table: Table) -> Any:
+    return _upsert(dialect, table).on_conflict_do_nothing()
+
+
+@cache
+def _node_upsert(dialect: str) -> Any:
+    statement = _upsert(dialect, t.node)
     new, old = statement.excluded, t.node.c
     values: dict[str, Any] = {}
     for name in old.keys():  # noqa: SIM118 (a ColumnCollection iterates over columns, not names)
