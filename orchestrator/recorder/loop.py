@@ -27,7 +27,7 @@ LEASE_MS = 3_000
 BLOCK_MS = 1_000
 LOOK_AFTER_S = 0.5
 FEW = 100
-LINGER_S = 0.005
+LINGER_S = 0.025
 RETRY_MIN_S, RETRY_MAX_S = 0.1, 2.0
 
 log = logging.getLogger("headgate.recorder")
@@ -63,7 +63,7 @@ class Recorder:
                 new = self.step(BLOCK_MS)
                 wait_s = RETRY_MIN_S
                 if 0 < new < FEW:
-                    # A commit waits for the disk: under load a little patience puts many events into one.
+                    # A commit costs as much CPU as 60 events, and waits for the disk: under load a little patience puts many into one.
                     stop.wait(LINGER_S)
             except _PASSING as error:
                 log.warning("recording waits %.1f s: %s", wait_s, error)
