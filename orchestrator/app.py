@@ -63,9 +63,9 @@ def _register(made: HeadgateApp, definition: TaskDefinition) -> None:
         return
     original = definition.adopted
     original = original._get_current_object() if hasattr(original, "_get_current_object") else original
-    kind = type(
-        original.__name__, (NodeTask, type(original)), {"name": definition.name, "abstract": False, "__module__": original.__module__}
-    )
+    # Its own app stands in the class that Celery made for it.
+    given = {"app": made, "name": definition.name, "abstract": False, "__module__": original.__module__}
+    kind = type(original.__name__, (NodeTask, type(original)), given)
     adopted = kind()
     add_autoretry_behaviour(adopted)
     made.tasks.pop(definition.name, None)

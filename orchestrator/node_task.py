@@ -9,11 +9,13 @@ import random
 import time
 import traceback
 from collections.abc import Callable
-from typing import Any, NoReturn
+from datetime import datetime
+from functools import partial
+from typing import Any
 
 from billiard.process import current_process
 from celery import Task
-from celery.exceptions import Ignore, Retry, SoftTimeLimitExceeded
+from celery.exceptions import Ignore, MaxRetriesExceededError, Retry, SoftTimeLimitExceeded
 
 from cost.meter import Execution, Usage, metering
 from cost.middleware import Spent, write_cats
@@ -41,8 +43,8 @@ class NodeFailed(HeadgateError):
     """The node has failed before; its message came once more."""
 
 
-class _AskedToRetry(Exception):
-    """An adopted task called `self.retry`."""
+class _AskedToRetry(Retry):
+    """An adopted task called `self.retry`; a Retry, which Celery's `autoretry_for` lets pass."""
 
     def __init__(self, cause: BaseException | None, countdown_s: float) -> None:
         super().__init__(str(cause) if cause else "the task asked to be retried")
@@ -59,7 +61,6 @@ class NodeTask(Task):
     abstract = True
     acks_late = True
     reject_on_worker_lost = True
-    ignore_result = True
     # A node's message carries no arguments, and Celery would refuse to publish the next step of a chain for want of them.
     typing = False
 
@@ -71,14 +72,43 @@ class NodeTask(Task):
             return super().__call__(*args, **kwargs)
         return _Execution(self, request, node, delivery).run()
 
-    def retry(self, *args: Any, exc: BaseException | None = None, countdown: float | None = None, **options: Any) -> NoReturn:
-        """As Celery's, but a node is retried by the gate: the same message, later, one priority lower."""
-        if getattr(self.request, "headgate", None) and getattr(self.request, "headgate_delivery", None):
-            limit = options.get("max_retries", self.max_retries)
-            if limit is not None and self.request.retries >= limit and exc is not None:
-                raise exc
-            raise _AskedToRetry(exc, self.default_retry_delay if countdown is None else countdown)
-        raise super().retry(*args, exc=exc, countdown=countdown, **options)
+    def headgate_call(self, **params: Any) -> Any:
+        """Call the task past the gate, by the `__call__` of its own base class."""
+        return super().__call__(**params)
+
+    def apply_async(self, args: Any = None, kwargs: Any = None, *more: Any, **options: Any) -> Any:
+        """As Celery's; what a node returns to Celery is stored nowhere, because results travel by reference."""
+        if "headgate" in (options.get("headers") or ()):
+            options.setdefault("ignore_result", True)
+        return super().apply_async(args, kwargs, *more, **options)
+
+    def retry(
+        self,
+        args: Any = None,
+        kwargs: Any = None,
+        exc: BaseException | None = None,
+        throw: bool = True,
+        eta: datetime | None = None,
+        countdown: float | None = None,
+        max_retries: int | None = None,
+        **options: Any,
+    ) -> Any:
+        """As Celery's, but a node is retried by the gate: the same message, later, one priority lower.
+
+        The node fails for good when its task has used up its own `max_retries`, as with Celery.
+        """
+        if not (getattr(self.request, "headgate", None) and getattr(self.request, "headgate_delivery", None)):
+            return super().retry(args, kwargs, exc, throw, eta, countdown, max_retries, **options)
+        limit = self.max_retries if max_retries is None else max_retries
+        if limit is not None and self.request.retries >= limit:
+            self.request.headgate_gave_up = True
+            raise exc or MaxRetriesExceededError(f"{self.name} was retried {self.request.retries} times, its most")
+        if eta is not None:
+            countdown = (eta - datetime.now(eta.tzinfo)).total_seconds()
+        asked = _AskedToRetry(exc, self.default_retry_delay if countdown is None else max(0.0, countdown))
+        if throw:
+            raise asked
+        return asked
 
 
 class _Execution:
@@ -113,9 +143,12 @@ class _Execution:
             except NotStorable as wrong:
                 error, outcome = wrong, "failed"
             except _AskedToRetry as asked:
-                error, outcome, delay_ms = asked.cause or asked, "failed", int(asked.countdown_s * 1000)
+                error, delay_ms = asked.cause or asked, int(asked.countdown_s * 1000)
+                outcome = "timed_out" if isinstance(asked.cause, SoftTimeLimitExceeded) else "failed"
             except Exception as failure:  # noqa: BLE001 - whatever the user's function raises is the node's outcome
-                error, outcome, delay_ms = failure, "failed", _backoff_ms(fails + 1, self.kernel.settings.retry_delay_max_s)
+                error, outcome = failure, "failed"
+                if not getattr(self.request, "headgate_gave_up", False):
+                    delay_ms = _backoff_ms(fails + 1, self.kernel.settings.retry_delay_max_s)
             usage.close(max(0.0, _cpu_clock()() - started))
         return self._record(attempt, outcome, result, error, usage, delay_ms)
 
@@ -163,11 +196,21 @@ class _Execution:
 
     def _function(self, definition: TaskDefinition) -> Callable[..., Any]:
         if definition.adopted is not None:
-            function: Callable[..., Any] = self.task.run if definition.name == self.task.name else self.task.app.tasks[definition.name].run
-            return function
+            return partial(self._call_adopted, definition.name)
         if definition.is_async:
             return lambda **params: asyncio.run(definition.function(**params))
         return definition.function
+
+    def _call_adopted(self, name: str, /, **params: Any) -> Any:
+        """Call an adopted task as Celery would: through its own base class, and with this request."""
+        if name == self.task.name:
+            return self.task.headgate_call(**params)
+        task = self.task.app.tasks[name]
+        task.request_stack.push(self.request)
+        try:
+            return task.headgate_call(**params)
+        finally:
+            task.request_stack.pop()
 
     # -- record ---------------------------------------------------------------------------------
 

@@ -45,6 +45,7 @@ def stack() -> Iterator[Running]:
     os.environ[singles.FLAG] = str(home / "singles")
     try:
         with Stack(Settings(home=home), WORKERS, SLOTS, [TASKS], console=False) as running:
+            singles.install()
             importlib.import_module(TASKS)  # the producer knows the tasks too
             client = producer(Settings(home=home, redis_url=running.redis_url, tasks=(TASKS,)))
             with redis.Redis.from_url(running.client_url, decode_responses=True) as connection:

@@ -2,6 +2,125 @@
 
 from __future__ import annotations
 
-import singles
+import asyncio
+import os
+import time
+from pathlib import Path
+from typing import Any
 
-singles.install()
+import celery
+import singles
+from celery import Celery, shared_task
+from celery.exceptions import SoftTimeLimitExceeded
+
+from orchestrator import meter, task
+
+if singles.FLAG in os.environ:
+    singles.install()
+
+PATIENCE_S = 20.0
+
+
+# -- tasks of a Celery project that was there before ------------------------------------------------------------------------
+
+theirs = Celery("theirs")
+
+
+class Prefixed(celery.Task):
+    prefix = "their own base class"
+    context = "called past it"
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        self.context = "called through it"
+        return super().__call__(*args, **kwargs)
+
+    def named(self, text: str) -> str:
+        return f"{self.prefix}: {text}"
+
+
+@theirs.task(bind=True, base=Prefixed, name="theirs.based")
+def based(self: Any, text: str) -> list[Any]:
+    return [self.named(text), self.name, self.request.retries, self.request.id, self.context]
+
+
+@theirs.task(bind=True, name="theirs.retrying", max_retries=5)
+def retrying(self: Any, times: int) -> int:
+    if self.request.retries < times:
+        raise self.retry(exc=ConnectionError(f"not yet, {self.request.retries}"), countdown=0.05)
+    return int(self.request.retries)
+
+
+@theirs.task(bind=True, name="theirs.retrying_for_all", autoretry_for=(Exception,), max_retries=5)
+def retrying_for_all(self: Any, times: int) -> int:
+    if self.request.retries < times:
+        raise self.retry(countdown=0.05)
+    return int(self.request.retries)
+
+
+@theirs.task(bind=True, name="theirs.autoretrying", autoretry_for=(ConnectionError,), retry_kwargs={"max_retries": 1, "countdown": 0.05})
+def autoretrying(self: Any, times: int) -> int:
+    if self.request.retries < times:
+        raise ConnectionError(f"not yet, {self.request.retries}")
+    return int(self.request.retries)
+
+
+@shared_task(name="theirs.shared")
+def shared(x: int, y: int) -> int:
+    return x + y
+
+
+adopted = {each.name: task.adopt(each) for each in (based, retrying, retrying_for_all, autoretrying, shared)}
+
+
+# -- tasks of their own ------------------------------------------------------------------------------------------------------
+
+
+@task
+async def slowly(text: str) -> str:
+    await asyncio.sleep(0.01)
+    return text.upper()
+
+
+@task
+def odd() -> Any:
+    return {1, 2}
+
+
+@task
+def together(parts: list[Any], rest: Any = None) -> list[Any]:
+    return [parts, rest]
+
+
+@task
+def length(text: str) -> int:
+    return len(text)
+
+
+@task
+def stubborn(path: str, seconds: float) -> None:
+    """Goes on for `seconds` whatever it is told."""
+    until = time.monotonic() + seconds
+    Path(path).touch()
+    while time.monotonic() < until:
+        try:
+            time.sleep(0.05)
+        except SoftTimeLimitExceeded:
+            continue
+
+
+@task
+def wait_for(path: str, log: str) -> int:
+    """Write attempt and process into `log`, then wait until `path` exists; returns the attempt."""
+    with Path(log).open("a") as lines:
+        lines.write(f"{meter.attempt} {os.getpid()}\n")
+    until = time.monotonic() + PATIENCE_S
+    while not Path(path).exists():
+        if time.monotonic() > until:
+            raise TimeoutError(path)
+        time.sleep(0.01)
+    return meter.attempt
+
+
+@task
+def total(numbers: list[int]) -> int:
+    return sum(numbers)
