@@ -6,6 +6,7 @@ import textwrap
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from cost.money import format_units
@@ -35,24 +36,33 @@ def show(scene: Scene) -> bool:
     """Run the three projects and print what they answer and cost; return whether all succeeded."""
     board = scene.board
     board.title("Three tenants index what the installed packages say about themselves")
-    projects = [_submitted(scene, tenant, corpus) for tenant, corpus in zip(TENANTS, scene.documents.CORPORA, strict=False)]
-    took_s = _watch(scene, projects)
+    corpora = dict(zip(TENANTS, scene.documents.CORPORA, strict=True))
+    folders = {tenant: _written(scene, tenant, corpus) for tenant, corpus in corpora.items()}
+    began = time.monotonic()
+    projects = [_submitted(scene, tenant, folders[tenant], corpus.questions) for tenant, corpus in corpora.items()]
+    _watch(scene, projects)
+    took_s = time.monotonic() - began
     ended = [project for project in projects if project.run.status == "ended"]
     board.say(f"{len(ended)} of {len(projects)} runs ended; together they took {took_s:.1f} s")
     succeeded = [_tell(scene, project) for project in projects]
     return all(succeeded)
 
 
-def _submitted(scene: Scene, tenant: str, corpus: Any) -> Project:
+def _written(scene: Scene, tenant: str, corpus: Any) -> Path:
+    """Write a tenant's documents, and return where they are."""
     folder = scene.stack.home / "corpora" / tenant
     files = scene.documents.installed_corpus(corpus.packages, folder)
-    run = scene.client.submit(scene.documents.rag_project(str(folder), list(corpus.questions)), tenant=tenant)
-    scene.board.say(f"{tenant}: {files} files of {', '.join(corpus.packages)}, run {run.run_id}")
+    scene.board.say(f"{tenant}: READMEs and docstrings of {', '.join(corpus.packages)}, {files} files")
+    return folder
+
+
+def _submitted(scene: Scene, tenant: str, folder: Path, questions: Sequence[str]) -> Project:
+    run = scene.client.submit(scene.documents.rag_project(str(folder), list(questions)), tenant=tenant)
     return Project(tenant, run, read.get_tenant(scene.client.engine, tenant).currency)
 
 
-def _watch(scene: Scene, projects: Sequence[Project]) -> float:
-    """Show how the runs go until all are over; return the seconds that took."""
+def _watch(scene: Scene, projects: Sequence[Project]) -> None:
+    """Show how the runs go until all are over."""
     began = time.monotonic()
     told: set[tuple[str, str]] = set()
     with scene.board.live() as draw:
@@ -68,7 +78,7 @@ def _watch(scene: Scene, projects: Sequence[Project]) -> float:
                         told.add((tenant, node.id))
                         scene.board.step(f"{tenant}  {node.id:9} {_ended(node)}")
             if over or time.monotonic() > began + WAIT_S:
-                return time.monotonic() - began
+                return
             time.sleep(LOOK_S)
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from . import night_join
+from .night_join import MEMBERS
+from .night_join import show as show_join
 from .scene import Scene
 
 
@@ -18,5 +19,5 @@ class Night:
     show: Callable[[Scene], bool]
 
 
-NIGHTS = (Night("join", f"a worker dies while it holds members of a {night_join.MEMBERS}-way join", night_join.show),)
+NIGHTS = (Night("join", f"a worker dies while it holds members of a {MEMBERS}-way join", show_join),)
 """In the order in which they are shown."""

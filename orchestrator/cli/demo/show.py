@@ -55,7 +55,7 @@ def demo(settings: Settings, echo: Callable[[str], None]) -> int:
 def _perform(settings: Settings, board: Board) -> bool:
     board.say(f"starting Redis, a recorder, beat and {WORKERS} workers of {SLOTS} processes")
     began = time.monotonic()
-    with Stack(settings, WORKERS, SLOTS, console=False, report=board.step) as stack, _environment(settings):
+    with _environment(settings), Stack(settings, WORKERS, SLOTS, console=False, report=board.step) as stack:
         board.say(f"ready after {time.monotonic() - began:.1f} s")
         with Scene.open(stack, board, WORKERS, SLOTS) as scene:
             well = indexing.show(scene)
@@ -83,15 +83,20 @@ def _home(settings: Settings) -> Iterator[Path]:
 
 @contextmanager
 def _environment(settings: Settings) -> Iterator[None]:
-    """Have this process load these settings and no others: the app reads them when it is imported."""
+    """Have this process load these settings and no others: the app reads them when it is imported.
+
+    Its children have their temporary files in the home: a killed Celery worker leaves the directory of its shared memory behind.
+    """
     before = dict(os.environ)
-    _replace(child_environment(before, settings.environment()))
-    Settings.forget()
-    try:
-        yield
-    finally:
-        _replace(before)
+    settings.home.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="tmp-", dir=settings.home, ignore_cleanup_errors=True) as temporary:
+        _replace(child_environment(before, {**settings.environment(), "TMPDIR": temporary}))
         Settings.forget()
+        try:
+            yield
+        finally:
+            _replace(before)
+            Settings.forget()
 
 
 def _replace(environment: dict[str, str]) -> None:

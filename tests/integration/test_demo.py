@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from running import until
+
+TENANTS = ("acme", "birch", "cedar")
+PROGRAM = """
+import sys
+from orchestrator.cli.demo import demo
+from orchestrator.settings import Settings
+sys.exit(demo(Settings.load(), lambda line: print(line, flush=True)))
+"""
+
+
+class Demo:
+    """The demo in a process of its own, whose temporary files all lie in `temporary`; a mark tells its children and theirs."""
+
+    def __init__(self, temporary: Path, **environment: str) -> None:
+        self.temporary = temporary
+        self.mark = uuid.uuid4().hex
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", PROGRAM],
+            env={**os.environ, "TMPDIR": str(temporary), "DEMO_MARK": self.mark, **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def lines_up_to(self, text: str) -> list[str]:
+        assert self.process.stdout is not None
+        lines = []
+        for line in self.process.stdout:
+            lines.append(line)
+            if text in line:
+                return lines
+        pytest.fail(f"the demo ended before it said {text!r}:\n{''.join(lines)}")
+
+    def left(self) -> list[str]:
+        """What is left of it: files, and processes that have inherited its environment."""
+        found = [str(path) for path in self.temporary.iterdir()]
+        for process in psutil.process_iter():
+            try:
+                if process.status() != psutil.STATUS_ZOMBIE and process.environ().get("DEMO_MARK") == self.mark:
+                    found.append(" ".join(process.cmdline()))
+            except psutil.Error:
+                continue
+        return found
+
+
+@pytest.fixture
+def temporary() -> Iterator[Path]:
+    # Short: a unix socket lies in it.
+    path = Path(tempfile.mkdtemp(prefix="hgd"))
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture
+def demo(temporary: Path) -> Iterator[Demo]:
+    playing = Demo(temporary)
+    yield playing
+    playing.process.kill()
+    playing.process.communicate()
+    until(lambda: not playing.left())
+
+
+def test_the_demo_shows_the_main_job_and_the_join_night_and_leaves_nothing(demo: Demo) -> None:
+    began = time.monotonic()
+    said, _ = demo.process.communicate(timeout=110)
+    took_s = time.monotonic() - began
+    assert demo.process.returncode == 0, said
+    assert demo.left() == []
+    assert took_s < 75, said
+
+    for tenant in TENANTS:
+        told = said[said.index(f"\n{tenant}: 40 documents") :].split("\n\n")[0]
+        assert re.search(r"recall@5 [01]\.\d\d, MRR [01]\.\d\d over \d+ questions", told)
+        assert told.count("  Q: ") == told.count("  A: ") == told.count("     from ") == 3
+        assert re.search(r"cost 0\.\d{6} EUR: llm|cost 0\.\d{6} EUR: retrieval", told)
+    killed = re.findall(r"^(headgate|stock Celery): worker (\d) killed \(pid \d+\), which held member-\d\d", said, re.MULTILINE)
+    assert sorted(name for name, _ in killed) == ["headgate", "stock Celery"]
+    assert "stock Celery: still waiting after 10 s" in said
+    assert "its default redelivers after an hour" in said.replace("\n", " ")
+    assert re.search(r"^won: the join ran \d+\.\d s after the kill", said, re.MULTILINE)
+    executions = re.search(r"headgate: 20 of 20 members done, in (\d+) executions", said)
+    assert executions is not None
+    assert 21 <= int(executions[1]) <= 22  # a worker of two processes held at most two
+
+
+def test_a_demo_that_is_told_to_stop_leaves_nothing(demo: Demo) -> None:
+    demo.lines_up_to("ready after")
+    demo.process.terminate()
+    said, _ = demo.process.communicate(timeout=30)
+    assert "interrupted" in said
+    assert demo.process.returncode == 130
+    assert demo.left() == []
+
+
+def test_a_demo_that_is_killed_in_the_middle_of_the_night_leaves_nothing(demo: Demo) -> None:
+    demo.lines_up_to("stock Celery: worker")
+    demo.process.kill()
+    until(lambda: not demo.left())
+
+
+def test_a_home_that_was_asked_for_is_kept(temporary: Path) -> None:
+    home = temporary / "kept"
+    playing = Demo(temporary, HEADGATE_HOME=str(home), HEADGATE_REDIS_URL="redis://127.0.0.1:1/0")
+    try:
+        playing.lines_up_to("ready after")
+    finally:
+        playing.process.terminate()
+        playing.process.communicate(timeout=30)
+    assert playing.left() == [str(home)]
+    assert (home / "logs" / "w1.log").is_file()
