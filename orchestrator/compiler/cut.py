@@ -13,15 +13,16 @@ from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
 from orchestrator.compiler.fragments import Item, Par, Seq
-from orchestrator.compiler.measure import DEPTH_MAX, NOTHING, Measure, Measures, Size
+from orchestrator.compiler.measure import DEPTH_MAX, NOTHING, Measure, Measures, Size, total
 from orchestrator.compiler.series_parallel import Draft, Split
 
 
 @dataclass(slots=True)
 class _Join:
-    """A Par whose branches were cut: only what is left of each still ends in it."""
+    """A Par some of whose branches were cut: what is left of those only ends in it."""
 
     branches: list[Row]
+    late: list[Row]
 
 
 Kept: TypeAlias = "int | Split | _Join"
@@ -101,30 +102,43 @@ class _Walk:
             self.load = self.cutter.sizes[join]
         if self.fits(measure):
             self.right.appendleft(split)
-            self.load = self.load.plus(measure.total)
+            self.load = self.load.plus(measure.load)
+            if not split.branches:
+                self.close()
+        elif self.right:
+            self.cut_chord(split)
         else:
-            self.open(split)
+            self.cut_fan(split)
 
     def fits(self, measure: Measure) -> bool:
         return self.depth + measure.height <= DEPTH_MAX and measure.need.plus(self.load).within(self.cutter.bound)
 
     def is_cheap(self, measure: Measure) -> bool:
         """Every node of a Par carries what follows it: allow as many copies as a fragment that fits into one message can have."""
-        return measure.total.nodes * self.load.nodes <= self.cutter.bound.nodes**2 // 4
+        return measure.load.nodes * self.load.nodes <= self.cutter.bound.nodes**2 // 4
 
-    def open(self, split: Split) -> None:
-        """Cut the branches, and keep of each what still fits behind its own head."""
-        depth, load, into = self.depth, self.load, self.into
-        if self.right and self.has_room():
-            depth, into = depth + 1, []
-            self.right.appendleft(_Join(into))
-        elif self.right:
-            depth, load, into = 0, NOTHING, None
-        self.cutter.work.extend(_Work(branch, load, depth, into) for branch in split.branches)
-        if self.right:
+    def cut_chord(self, split: Split) -> None:
+        """Keep the branches that fit; of the others keep the end, which starts later than they do."""
+        if not self.has_room():
+            self.cutter.work.extend(_Work(branch, NOTHING, 0, None) for branch in split.all)
             self.close()
-        else:
-            self.load, self.depth, self.into = NOTHING, 0, None
+            return
+        measures, load = self.cutter.measures, self.load
+        self.depth += 1
+        on_time = [branch for branch in split.branches if self.fits(measures[branch])]
+        stay = {id(branch) for branch in on_time}
+        join = _Join([list(branch) for branch in on_time], [])
+        self.cutter.work.extend(_Work(branch, load, self.depth, join.late) for branch in split.all if id(branch) not in stay)
+        self.depth -= 1
+        self.right.appendleft(join)
+        self.load = self.load.plus(total(measures[branch].load for branch in on_time))
+        if not on_time:
+            self.close()
+
+    def cut_fan(self, fan: Split) -> None:
+        """Let the branches start by themselves; they end where this row would have ended."""
+        self.cutter.work.extend(_Work(branch, self.load, self.depth, self.into) for branch in fan.all)
+        self.load, self.depth, self.into = NOTHING, 0, None
 
     def has_room(self) -> bool:
         bound = self.cutter.bound
@@ -144,12 +158,15 @@ class _Walk:
         self.load, self.depth, self.into = NOTHING, 0, None
 
 
-def _frozen(row: Sequence[Kept], name: Callable[[int], str]) -> Seq:
-    """Return the row as a fragment's Seq; no deeper than DEPTH_MAX."""
+def _frozen(row: Sequence[Kept], name: Callable[[int], str], *, led: bool = False) -> Seq:
+    """Return the row as a fragment's Seq, no deeper than DEPTH_MAX; unless something has `led` to it, its first Par has no late ones."""
     items: list[Item] = []
-    for item in row:
+    for position, item in enumerate(row):
         if isinstance(item, int):
             items.append(name(item))
-        else:
-            items.append(Par(tuple(_frozen(branch, name) for branch in item.branches)))
+            continue
+        leads = not position and not led
+        branches = tuple(_frozen(branch, name, led=not leads) for branch in item.branches)
+        late = tuple(_frozen(branch, name) for branch in item.late)
+        items.append(Par(branches + late) if leads else Par(branches, late))
     return tuple(items)

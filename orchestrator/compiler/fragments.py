@@ -4,11 +4,12 @@
 
     Seq  = (Item, ...)         one after the other
     Item = node id | Par
-    Par  = (Seq, Seq, ...)     side by side
+    Par  = Seqs side by side   some of them late
 
 A Par that is followed by a node joins there: that is a chord, and the node is its body. A Par that ends the Seq of a branch
 joins where the branch does. A Par that ends a fragment joins nowhere inside it: that is a group. A fragment may begin with a
-Par; its heads then start whenever their own parents have ended, which need not be the same for all of them.
+Par; its heads then start whenever their own parents have ended, which need not be the same for all of them. A late branch is
+one whose beginning was cut off: it joins with the others, but does not start with them.
 """
 
 from __future__ import annotations
@@ -24,9 +25,14 @@ Kind: TypeAlias = Literal["single", "chain", "chord"]
 
 @dataclass(frozen=True, slots=True)
 class Par:
-    """Two or more branches, side by side."""
+    """Branches side by side: `branches` start with what precedes the Par, `late` ones when their own parents have ended."""
 
     branches: tuple[Seq, ...]
+    late: tuple[Seq, ...] = ()
+
+    @property
+    def all(self) -> tuple[Seq, ...]:
+        return self.branches + self.late
 
 
 Item: TypeAlias = str | Par
@@ -39,27 +45,53 @@ def nodes(seq: Seq) -> Iterator[str]:
         if isinstance(item, str):
             yield item
         else:
-            for branch in item.branches:
+            for branch in item.all:
                 yield from nodes(branch)
 
 
-def heads(seq: Seq) -> Iterator[str]:
-    """Yield the nodes of `seq` that no other node of it precedes."""
-    yield from _outer(seq, 0)
-
-
-def ends(seq: Seq) -> Iterator[str]:
-    """Yield the nodes of `seq` that no other node of it follows."""
-    yield from _outer(seq, -1)
-
-
-def _outer(seq: Seq, side: Literal[0, -1]) -> Iterator[str]:
-    item = seq[side]
+def carried(item: Item) -> Iterator[str]:
+    """Yield the nodes of `item` that the message of a node before it carries: all but late branches."""
     if isinstance(item, str):
         yield item
     else:
         for branch in item.branches:
-            yield from _outer(branch, side)
+            for inner in branch:
+                yield from carried(inner)
+
+
+def heads(seq: Seq) -> Iterator[str]:
+    """Yield the nodes of `seq` that no other node of it precedes."""
+    yield from first(seq[0])
+    for item in seq:
+        if isinstance(item, Par):
+            yield from _late(item)
+
+
+def _late(par: Par) -> Iterator[str]:
+    for branch in par.branches:
+        for item in branch:
+            if isinstance(item, Par):
+                yield from _late(item)
+    for branch in par.late:
+        yield from heads(branch)
+
+
+def first(item: Item) -> Iterator[str]:
+    """Yield the nodes that start with `item`."""
+    if isinstance(item, str):
+        yield item
+    else:
+        for branch in item.branches:
+            yield from first(branch[0])
+
+
+def last(item: Item) -> Iterator[str]:
+    """Yield the nodes that `item` ends with."""
+    if isinstance(item, str):
+        yield item
+    else:
+        for branch in item.all:
+            yield from last(branch[-1])
 
 
 def edges(seq: Seq) -> Iterator[tuple[str, str]]:
@@ -69,11 +101,11 @@ def edges(seq: Seq) -> Iterator[tuple[str, str]]:
     """
     for item in seq:
         if isinstance(item, Par):
-            for branch in item.branches:
+            for branch in item.all:
                 yield from edges(branch)
     for left, right in pairwise(seq):
-        for parent in ends((left,)):
-            for child in heads((right,)):
+        for parent in last(left):
+            for child in first(right):
                 yield parent, child
 
 
@@ -92,7 +124,7 @@ def _pars(seq: Seq, *, closed: bool) -> int:
     for position, item in enumerate(seq):
         if isinstance(item, Par):
             count += (position + 1 < len(seq)) is closed
-            count += sum(_pars(branch, closed=closed) for branch in item.branches)
+            count += sum(_pars(branch, closed=closed) for branch in item.all)
     return count
 
 
@@ -136,13 +168,16 @@ class FragmentSpec:
 
 
 def encode_fragment(fragment: Fragment, info: Mapping[str, tuple[str, int, int]]) -> str:
-    """Return `fragment` as compact JSON, ``{"seq": [...], "nodes": {id: [task, priority, timeout_s]}}``; a Par is a list of lists."""
+    """Return `fragment` as compact JSON, ``{"seq": [...], "nodes": {id: [task, priority, timeout_s]}}``.
+
+    A Par is a list of lists; a late branch begins with null.
+    """
     document = {"seq": _listed(fragment.seq), "nodes": {node: list(info[node]) for node in fragment.nodes}}
     return json.dumps(document, separators=(",", ":"), ensure_ascii=False)
 
 
 def _listed(seq: Seq) -> list[object]:
-    return [item if isinstance(item, str) else [_listed(branch) for branch in item.branches] for item in seq]
+    return [item if isinstance(item, str) else [*map(_listed, item.branches), *([None, *_listed(b)] for b in item.late)] for item in seq]
 
 
 def decode_fragment(text: str | bytes) -> FragmentSpec:
@@ -171,7 +206,8 @@ def _tupled(items: list[object]) -> Seq:
         if isinstance(item, str):
             seq.append(item)
         elif isinstance(item, list) and all(isinstance(branch, list) and branch for branch in item):
-            seq.append(Par(tuple(_tupled(branch) for branch in item)))
+            late = tuple(_tupled(branch[1:]) for branch in item if branch[0] is None)
+            seq.append(Par(tuple(_tupled(branch) for branch in item if branch[0] is not None), late))
         else:
             raise ValueError(f"not a fragment: {item!r} is neither a node nor a list of branches")
     return tuple(seq)

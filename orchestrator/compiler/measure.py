@@ -6,7 +6,7 @@ Taking apart from the inside keeps what is left as large as it may be: a comb of
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from orchestrator.compiler.series_parallel import Draft, Split
@@ -34,135 +34,163 @@ class Size(NamedTuple):
 NOTHING = Size(0, 0)
 
 
-class Measure(NamedTuple):
-    """All of a row or Split; the largest message of its heads, without what follows it; the Pars inside each other."""
+def total(sizes: Iterable[Size]) -> Size:
+    """Return the sum of `sizes`."""
+    nodes = size = 0
+    for one in sizes:
+        nodes += one.nodes
+        size += one.bytes
+    return Size(nodes, size)
 
-    total: Size
+
+def largest(sizes: Iterable[Size]) -> Size:
+    """Return the largest number of nodes and the largest number of bytes among `sizes`."""
+    nodes = size = 0
+    for one in sizes:
+        nodes = max(nodes, one.nodes)
+        size = max(size, one.bytes)
+    return Size(nodes, size)
+
+
+class Measure(NamedTuple):
+    """What a node before a row or Split carries of it; the largest message inside, without what follows; Pars inside each other."""
+
+    load: Size
     need: Size
     height: int
 
 
 class _Place(NamedTuple):
-    """A row and the list of rows that its parts go to when it is taken apart; `after` is the least that follows its end."""
+    """A row, the Split with a join in which it ends (None: it ends in no join), and the least that follows its end."""
 
     row: list[Draft]
-    beside: list[list[Draft]]
+    closed: Split | None
     after: Size
 
 
 class Measures:
-    """The measure of every Split of `rows`; `rows` grows by what was taken apart."""
+    """The measures of every Split and row; `rows` grows by what was taken apart."""
 
     def __init__(self, rows: list[list[Draft]], sizes: Sequence[Size], bound: Size) -> None:
         self.sizes = sizes
         self.bound = bound
         self.rows = rows
-        self.of_row: dict[int, Measure] = {}
-        self.of_split: dict[int, Measure] = {}
-        self.moved: set[int] = set()  # branches that lost their end and became rows of their own
-        places = [_Place(row, rows, NOTHING) for row in rows]
+        self._of: dict[int, Measure] = {}
+        self._moved: set[int] = set()  # rows that are no longer where they were when their Split was made
+        places = [_Place(row, None, NOTHING) for row in rows]
         for place in places:  # grows while it is walked: any depth, no recursion
             for position, item in enumerate(place.row):
                 if isinstance(item, Split):
                     places.extend(self._inside(place, position, item))
         for place in reversed(places):
-            self._measure(place)
+            self._settle(place)
 
-    def __getitem__(self, split: Split) -> Measure:
-        return self.of_split[id(split)]
+    def __getitem__(self, part: Split | list[Draft]) -> Measure:
+        return self._of[id(part)]
 
     def _inside(self, place: _Place, position: int, split: Split) -> list[_Place]:
         if position + 1 == len(place.row):  # its branches end where the row does
-            return [_Place(branch, place.beside, place.after) for branch in split.branches]
+            return [place._replace(row=branch) for branch in split.branches]
         join = place.row[position + 1]
         assert isinstance(join, int)
-        return [_Place(branch, split.branches, self.sizes[join]) for branch in split.branches]
+        return [_Place(branch, split, self.sizes[join]) for branch in split.branches]
 
-    def _measure(self, place: _Place) -> None:
+    def _settle(self, place: _Place) -> None:
+        """Measure a row of which all that is inside has been settled, and take it apart if it cannot stay as it is."""
         for item in place.row:
             if isinstance(item, Split):
                 self._measure_split(item)
-        if place.beside is not self.rows:
-            self._cut_deep(place.row)
-        last = place.row[-1]
-        if isinstance(last, Split):
-            self._prune_fan(place, last)
+        if place.closed is not None:
+            self._cut_beginning(place.row, place.closed)
+        final = place.row[-1]
+        if isinstance(final, Split):
+            self._settle_fan(place, final)
         self._measure_row(place.row)
 
     def _measure_split(self, split: Split) -> None:
-        if self.moved:
-            split.branches[:] = [branch for branch in split.branches if id(branch) not in self.moved]
-        branches = [self.of_row[id(branch)] for branch in split.branches]
-        self.of_split[id(split)] = Measure(
-            Size(sum(branch.total.nodes for branch in branches), sum(branch.total.bytes for branch in branches)),
-            Size(max((branch.need.nodes for branch in branches), default=0), max((branch.need.bytes for branch in branches), default=0)),
-            max((branch.height for branch in branches), default=0) + 1,
+        split.branches[:] = [branch for branch in split.branches if id(branch) not in self._moved]
+        on_time = [self[branch] for branch in split.branches]
+        every = [self[branch] for branch in split.all]
+        self._of[id(split)] = Measure(
+            total(branch.load for branch in on_time),
+            largest(branch.need for branch in every),
+            max((branch.height for branch in every), default=0) + 1,
         )
 
     def _measure_row(self, row: list[Draft]) -> None:
-        total_nodes = total_bytes = height = 0
-        for item in row:
+        """The message of a node carries the rest of the row, that of a head inside a Split what is behind the Split."""
+        load = need = NOTHING
+        height = 0
+        for item in reversed(row):
             if isinstance(item, Split):
-                measure = self[item]
-                height = max(height, measure.height)
-                size = measure.total
+                inner = self[item]
+                need = largest((need, load.plus(inner.need)))
+                load = load.plus(inner.load)
+                height = max(height, inner.height)
             else:
-                size = self.sizes[item]
-            total_nodes += size.nodes
-            total_bytes += size.bytes
-        total = need = Size(total_nodes, total_bytes)
-        head = row[0]
-        if isinstance(head, Split):
-            need = total.minus(self[head].total).plus(self[head].need)
-        self.of_row[id(row)] = Measure(total, need, height)
+                load = load.plus(self.sizes[item])
+                need = largest((need, load))
+        self._of[id(row)] = Measure(load, need, height)
 
-    def _cut_deep(self, row: list[Draft]) -> None:
-        """Where a Par inside a chord is as deep as can be, let its join be counted and the chord hold what follows."""
+    def _cut_beginning(self, row: list[Draft], closed: Split) -> None:
+        """Let a branch of a chord begin later where it is as deep as can be, or where nothing starts with what is before."""
         for position in range(len(row) - 2, -1, -1):
             item = row[position]
-            if isinstance(item, Split) and self[item].height >= DEPTH_MAX:
-                self._take_apart([*row[: position + 1]])
-                del row[: position + 1]
-                return
+            if not isinstance(item, Split):
+                continue
+            if not item.branches:
+                self._make_late(row, position, closed)
+            elif self[item].height >= DEPTH_MAX:
+                self._make_late(row, position + 1, closed)
+            else:
+                continue
+            return
 
-    def _take_apart(self, row: list[Draft]) -> None:
-        last = row[-1]
-        if isinstance(last, Split):
-            self._prune_fan(_Place(row, self.rows, NOTHING), last)
-        if row:
-            self._measure_row(row)
-            self.rows.append(row)
+    def _make_late(self, row: list[Draft], position: int, closed: Split) -> None:
+        beginning = row[:position]
+        del row[:position]
+        self._moved.add(id(row))
+        closed.late.append(row)
+        if beginning:
+            final = beginning[-1]
+            if isinstance(final, Split):  # it joins nowhere now
+                self.rows.extend(final.late)
+                final.late.clear()
+                self._settle_fan(_Place(beginning, None, NOTHING), final)
+        if beginning:
+            self._measure_row(beginning)
+            self.rows.append(beginning)
 
-    def _prune_fan(self, place: _Place, fan: Split) -> None:
+    def _settle_fan(self, place: _Place, fan: Split) -> None:
         """Let a node carry its fan whole, or those branches that are small enough, or none of them."""
         if len(place.row) == 1:
-            self._replace(place, [])
+            self._spread(place, fan, [])
             return
         before = place.row[-2]
         assert isinstance(before, int)
         room = self.bound.minus(place.after).minus(self.sizes[before])
-        if len(fan.branches) > 1 and self[fan].total.within(room) and self[fan].height <= DEPTH_MAX:
+        if len(fan.branches) > 1 and self[fan].load.within(room) and self[fan].height <= DEPTH_MAX:
             return
         small = [branch for branch in fan.branches if self._is_small(branch, room)]
-        nodes = sum(self.of_row[id(branch)].total.nodes for branch in small)
-        size = sum(self.of_row[id(branch)].total.bytes for branch in small)
-        self._replace(place, small if Size(nodes, size).within(room) else [])
+        self._spread(place, fan, small if total(self[branch].load for branch in small).within(room) else [])
 
     def _is_small(self, branch: list[Draft], room: Size) -> bool:
-        measure = self.of_row[id(branch)]
-        return measure.total.within(room) and measure.height < DEPTH_MAX
+        return self[branch].load.within(room) and self[branch].height < DEPTH_MAX
 
-    def _replace(self, place: _Place, kept: list[list[Draft]]) -> None:
-        fan = place.row.pop()
-        assert isinstance(fan, Split)
+    def _spread(self, place: _Place, fan: Split, kept: list[list[Draft]]) -> None:
+        """Leave of a fan what is `kept`; the other branches start by themselves, and end where they did."""
+        place.row.pop()
         stay = {id(branch) for branch in kept}
-        place.beside.extend(branch for branch in fan.branches if id(branch) not in stay)
+        apart = self.rows if place.closed is None else place.closed.late
+        apart.extend(branch for branch in fan.all if id(branch) not in stay)
         if len(kept) == 1:
             place.row.extend(kept[0])
         elif kept:
             split = Split(kept)
             self._measure_split(split)
             place.row.append(split)
-        elif place.row and place.beside is not self.rows:
-            self.moved.add(id(place.row))  # what follows the row waits for its fan, no longer for the row
+        elif place.row and place.closed is not None:
+            # What follows the row waits for its fan, no longer for the row.
+            place.closed.late[:] = [branch for branch in place.closed.late if branch is not place.row]
+            self._moved.add(id(place.row))
             self.rows.append(place.row)

@@ -103,9 +103,9 @@ def messages(seq: Seq, weight: Callable[[str], int], after: Size = NOTHING) -> I
             after = after.plus(Size(1, weight(item)))
             yield Message(item, *after)
         else:
-            for branch in item.branches:
+            for branch in item.all:
                 yield from messages(branch, weight, after)
-            inside = list(fragment_walks.nodes((item,)))
+            inside = list(fragment_walks.carried(item))
             after = after.plus(Size(len(inside), sum(map(weight, inside))))
 
 

@@ -23,12 +23,17 @@ NO_PARENT = -1
 
 
 class Split:
-    """A Par under construction; its branches may still grow."""
+    """A Par under construction; its branches may still grow, and lose their beginning and be late."""
 
-    __slots__ = ("branches",)
+    __slots__ = ("branches", "late")
 
     def __init__(self, branches: list[list[Draft]]) -> None:
         self.branches = branches
+        self.late: list[list[Draft]] = []
+
+    @property
+    def all(self) -> list[list[Draft]]:
+        return self.branches + self.late
 
 
 Draft: TypeAlias = int | Split

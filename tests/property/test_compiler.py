@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from unittest import mock
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from orchestrator.compiler import Par, Plan, Seq, compile_plan
+from orchestrator.compiler import Par, Plan, Seq, compile_plan, cut, decode_fragment, encode_fragment, measure
 from orchestrator.compiler.measure import DEPTH_MAX
 
 pytestmark = pytest.mark.property
@@ -130,51 +131,55 @@ def copies(seq: Seq, after: tuple[str, ...] = ()) -> dict[str, tuple[str, ...]]:
     """Return what each message carries, by the definition: its node, all on its right, and what follows the branch it is in."""
     carried: dict[str, tuple[str, ...]] = {}
     for position, item in enumerate(seq):
-        rest = tuple(node for later in seq[position + 1 :] for node in everything(later)) + after
+        rest = tuple(node for later in seq[position + 1 :] for node in on_time(later)) + after
         if isinstance(item, Par):
-            for branch in item.branches:
+            for branch in item.branches + item.late:
                 carried.update(copies(branch, rest))
         else:
             carried[item] = (item, *rest)
     return carried
 
 
-def everything(item: str | Par) -> list[str]:
+def on_time(item: str | Par) -> list[str]:
     if isinstance(item, str):
         return [item]
-    return [node for branch in item.branches for inner in branch for node in everything(inner)]
+    return [node for branch in item.branches for inner in branch for node in on_time(inner)]
 
 
 def depth_of(seq: Seq) -> int:
-    return max((1 + depth_of(branch) for item in seq if isinstance(item, Par) for branch in item.branches), default=0)
+    return max((1 + depth_of(branch) for item in seq if isinstance(item, Par) for branch in item.branches + item.late), default=0)
 
 
 def well_formed(seq: Seq) -> bool:
-    """A Par has two branches at least, is followed by a node or by nothing, and is never a row by itself."""
+    """A Par has two branches at least, one of them on time, is followed by a node or by nothing, and is never a row by itself."""
     for position, item in enumerate(seq):
         if isinstance(item, Par):
-            if len(item.branches) < 2 or not all(well_formed(branch) for branch in item.branches):
+            branches = item.branches + item.late
+            if not item.branches or len(branches) < 2 or not all(map(well_formed, branches)):
                 return False
             if position + 1 < len(seq) and not isinstance(seq[position + 1], str):
                 return False
     return bool(seq) and not (len(seq) == 1 and isinstance(seq[0], Par))
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(GRAPHS, WEIGHTS, BOUNDS)
+@settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(GRAPHS, WEIGHTS, BOUNDS, st.sampled_from([1, 2, 3, DEPTH_MAX]))
 def test_every_plan_covers_the_graph_in_its_exact_order_within_the_bounds(
-    graph: Graph, weight: Callable[[str], int], bounds: tuple[int, int]
+    graph: Graph, weight: Callable[[str], int], bounds: tuple[int, int], depth_max: int
 ) -> None:
     nodes_max, bytes_max = bounds
-    plan = compile_plan(graph, nodes_max=nodes_max, bytes_max=bytes_max, weight=weight)
+    with mock.patch.object(measure, "DEPTH_MAX", depth_max), mock.patch.object(cut, "DEPTH_MAX", depth_max):
+        plan = compile_plan(graph, nodes_max=nodes_max, bytes_max=bytes_max, weight=weight)
 
     assert sorted(node for fragment in plan.fragments for node in fragment.nodes) == sorted(graph)
     assert plan.order_is_exact(graph)
     assert list(plan.parents) == list(graph)
     carried: dict[str, tuple[str, ...]] = {}
+    info = dict.fromkeys(graph, ("a.task", 5, 300))
     for fragment in plan.fragments:
+        assert decode_fragment(encode_fragment(fragment, info)).seq == fragment.seq
         assert well_formed(fragment.seq)
-        assert depth_of(fragment.seq) <= DEPTH_MAX
+        assert depth_of(fragment.seq) <= depth_max
         assert all(plan.fragment_of[node] == fragment.index for node in fragment.nodes)
         carried.update(copies(fragment.seq))
     for node, load in carried.items():
@@ -184,6 +189,31 @@ def test_every_plan_covers_the_graph_in_its_exact_order_within_the_bounds(
     assert {message.node: (message.nodes, message.bytes) for message in plan.messages()} == {
         node: (len(load), sum(map(weight, load))) for node, load in carried.items()
     }
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.integers(1, 3), st.integers(1, 200), BOUNDS, st.integers(0, 2**32), st.booleans())
+def test_nests_of_any_depth_are_cut_in_their_exact_order(
+    width: int, depth: int, bounds: tuple[int, int], seed: int, shared_end: bool
+) -> None:
+    graph: Graph = {}
+    for level in range(depth):
+        graph[f"f{level}"] = [f"f{level - 1}"] if level else []
+        for place in range(width):
+            graph[f"x{level}.{place}"] = [f"f{level}"]
+    if shared_end:  # a comb whose teeth all end in one join
+        graph["end"] = [f"x{level}.{place}" for level in range(depth) for place in range(width)]
+    else:
+        for level in reversed(range(depth)):
+            inner = f"j{level + 1}" if level < depth - 1 else f"f{level}"
+            graph[f"j{level}"] = [*(f"x{level}.{place}" for place in range(width)), inner]
+    graph = shuffled(graph, seed)
+    plan = compile_plan(graph, nodes_max=bounds[0], bytes_max=bounds[1], weight=lambda node: 100)
+    assert plan.order_is_exact(graph)
+    assert all(well_formed(fragment.seq) and depth_of(fragment.seq) <= DEPTH_MAX for fragment in plan.fragments)
+    assert all(message.nodes <= bounds[0] for message in plan.messages())
+    if bounds == (10**9, 10**9):
+        assert plan.statistics.carried_share > 0.95
 
 
 @settings(max_examples=300, deadline=None)
