@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from cost.middleware import Spent
 from cost.prices import DEFAULT_PRICES, PriceTable
+from orchestrator.patience import patiently
 from orchestrator.results import ResultStore
 from orchestrator.settings import Settings
 from orchestrator.state import State
@@ -37,10 +38,13 @@ class Kernel:
 
         return Launcher(self)
 
-    def read_results(self, run_id: str, generation: int, nodes: Iterable[str]) -> dict[str, Any]:
-        """Return the results of those of `nodes` that have one. Raises Unavailable."""
+    def read_results(self, run_id: str, generation: int, nodes: Iterable[str], *, for_s: float) -> dict[str, Any]:
+        """Return the results of those of `nodes` that have one, waiting up to `for_s` seconds for a Redis that is away.
+
+        Raises Unavailable.
+        """
         wanted = list(nodes)
-        texts = self.link.read("HMGET", f"hg1:result:{run_id}.{generation}", *wanted)
+        texts = patiently(lambda: self.link.read("HMGET", f"hg1:result:{run_id}.{generation}", *wanted), for_s=for_s)
         return self.results.decode_all(dict(zip(wanted, texts, strict=True)))
 
     def settle(self, spent: Spent, by: str = "signal") -> None:

@@ -185,7 +185,7 @@ class _Execution:
         chosen = spec.get("variants", {}).get(verdict, {})
         params = {**spec["params"], **chosen.get("params", {})}
         wanted = list(dict.fromkeys(reference.node for reference in references(params)))
-        results = self.kernel.read_results(self.run_id, self.generation, wanted) if wanted else {}
+        results = self.kernel.read_results(self.run_id, self.generation, wanted, for_s=PATIENCE_S) if wanted else {}
         for reference in references(params):
             if reference.bare and results.get(reference.node, MISSING) is MISSING:
                 raise _NoInput(f"its parent {reference.node!r} has no result")
@@ -226,7 +226,8 @@ class _Execution:
         )
         if reply[0] == "fenced":
             self._unlink()
-            self.kernel.settle(spent, "fenced")
+            # Nobody else knows what this attempt used: the sweeper settles open executions only.
+            patiently(lambda: self.kernel.settle(spent, "fenced"), for_s=PATIENCE_S)
             raise Ignore(f"{self.node_id}: attempt {attempt} was superseded")
         self.request.headgate_spent = spent
         if reply[0] == "retry":
