@@ -56,7 +56,8 @@ class Following:
                 began = time.monotonic()
                 run = read.get_run(engine, run_id, generation)
                 if draw is not None:
-                    draw.update(board.table(run, board.lines(read.get_nodes(engine, run_id, generation), time.time()), time.time()))
+                    tasks = board.lines(read.get_nodes(engine, run_id, generation), time.time())
+                    draw.update(board.table(run, tasks, time.time()), refresh=True)
                 if run.status in ("ended", "refused"):
                     return run
                 if not runs(self.handle.client.settings):

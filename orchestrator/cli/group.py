@@ -9,10 +9,13 @@ import click
 
 from orchestrator.cli.exits import Exit, of_error
 from orchestrator.cli.output import say
-from tenancy.errors import HeadgateError
+from tenancy.errors import GraphInvalid, HeadgateError
 
 _SERVICES = ("kombu", "redis", "sqlalchemy")
 """Libraries whose errors, where they come this far, mean that what they talk to is away."""
+
+
+PROBLEMS_SHOWN = 20
 
 
 class Headgate(click.Group):
@@ -22,7 +25,7 @@ class Headgate(click.Group):
         try:
             return super().invoke(ctx)
         except HeadgateError as error:
-            say(f"headgate: {error}")
+            say(f"headgate: {_shown(error)}")
             raise click.exceptions.Exit(of_error(error)) from error
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
@@ -40,3 +43,10 @@ class Headgate(click.Group):
             hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
             raise click.UsageError(f"there is no command {name!r}{hint}", ctx)
         return super().resolve_command(ctx, args)
+
+
+def _shown(error: HeadgateError) -> str:
+    if not isinstance(error, GraphInvalid) or len(error.problems) <= PROBLEMS_SHOWN:
+        return str(error)
+    first = str(error).splitlines()[: PROBLEMS_SHOWN + 1]
+    return "\n".join([*first, f"  ... and {len(error.problems) - PROBLEMS_SHOWN} more"])

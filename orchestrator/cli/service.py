@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -59,7 +60,7 @@ def service(settings: Settings, modules: Sequence[str], say: Callable[[str], Non
         return
     from orchestrator.embedded import Stack
 
-    stack = Stack(settings, tasks=modules, console=False, report=say)
+    stack = Stack(settings, workers=1, concurrency=max(2, os.cpu_count() or 2), tasks=modules, console=False, report=say)
 
     def hurry(_number: int, _frame: FrameType | None) -> None:
         stack.hurry.set()

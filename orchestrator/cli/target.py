@@ -85,11 +85,13 @@ def _read(target: str, settings: Settings) -> Graph:
     if target == "-":
         return Graph.parse(sys.stdin.buffer.read(limits.bytes_max + 1), limits)
     path = Path(target)
+    if path.suffix == ".py":
+        raise click.UsageError(f"{target} is Python; for a dag of that module write {'.'.join(path.with_suffix('').parts)}:NAME")
     try:
         with path.open("rb") as file:
             return Graph.parse(file.read(limits.bytes_max + 1), limits)
     except FileNotFoundError:
-        hint = f"; for a dag of that module write {path.stem}:NAME" if path.suffix == ".py" or target.isidentifier() else ""
+        hint = f"; for a dag of that module write {target}:NAME" if target.isidentifier() else ""
         raise click.UsageError(f"{target!r} is neither a graph's JSON file nor module:dag{hint}") from None
     except OSError as error:
         raise click.UsageError(f"{target} cannot be read: {error.strerror}") from None
