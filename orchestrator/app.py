@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import sys
-from functools import cached_property
+from collections.abc import Callable
+from functools import cached_property, wraps
 from pathlib import Path
 from typing import Any
 
@@ -57,19 +59,34 @@ def make_app() -> HeadgateApp:
 
 def _register(made: HeadgateApp, definition: TaskDefinition) -> None:
     """Make a definition a Celery task: gated when its message is a node's, stock otherwise."""
+    given: dict[str, Any] = {"app": made, "name": definition.name, "abstract": False}
     if definition.adopted is None:
+        function = definition.function
+        # Not by `Celery.task`, which writes a function of the same name and so takes no lambda.
+        given |= {"run": staticmethod(_ordinary(definition)), "__module__": function.__module__, "__doc__": function.__doc__}
         made.tasks.pop(definition.name, None)
-        made.task(definition.function, name=definition.name, base=NodeTask, lazy=False)
+        made.register_task(type(definition.name, (NodeTask,), given)())
         return
     original = definition.adopted
     original = original._get_current_object() if hasattr(original, "_get_current_object") else original
     # Its own app stands in the class that Celery made for it.
-    given = {"app": made, "name": definition.name, "abstract": False, "__module__": original.__module__}
-    kind = type(original.__name__, (NodeTask, type(original)), given)
-    adopted = kind()
+    given["__module__"] = original.__module__
+    adopted = type(original.__name__, (NodeTask, type(original)), given)()
     add_autoretry_behaviour(adopted)
     made.tasks.pop(definition.name, None)
     made.register_task(adopted)
+
+
+def _ordinary(definition: TaskDefinition) -> Callable[..., Any]:
+    """What an ordinary message of the task runs."""
+    if not definition.is_async:
+        return definition.function
+
+    @wraps(definition.function)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        return asyncio.run(definition.function(*args, **kwargs))
+
+    return run
 
 
 def _introduce(sender: Any = None, **_: Any) -> None:

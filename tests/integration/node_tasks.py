@@ -124,3 +124,6 @@ def wait_for(path: str, log: str) -> int:
 @task
 def total(numbers: list[int]) -> int:
     return sum(numbers)
+
+
+nameless = task(name="node_tasks.nameless")(lambda: "lambda")

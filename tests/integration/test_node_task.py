@@ -270,7 +270,15 @@ def send(stack: Running, name: str, *args: Any, **options: Any) -> Any:
     return stack.app.send_task(name, args, headers={"tenant": "default"}, **options)
 
 
-@pytest.mark.parametrize(("name", "args", "result"), [("theirs.shared", (2, 3), 5), ("node_tasks.length", ("four",), 4)])
+@pytest.mark.parametrize(
+    ("name", "args", "result"),
+    [
+        ("theirs.shared", (2, 3), 5),
+        ("node_tasks.length", ("four",), 4),
+        ("node_tasks.slowly", ("a",), "A"),
+        ("node_tasks.nameless", (), "lambda"),
+    ],
+)
 def test_ordinary_messages_of_the_same_tasks_run_and_give_results_as_celery_does(
     name: str, args: tuple[Any, ...], result: Any, stack: Running
 ) -> None:

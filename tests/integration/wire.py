@@ -16,7 +16,7 @@ from typing import Any
 
 from orchestrator import canvas
 from orchestrator.compiler import Plan
-from orchestrator.compiler.fragments import Fragment, Par, Seq, edges, ends
+from orchestrator.compiler.fragments import Fragment, Item, Par, Seq, edges
 
 _QUOTED = re.compile(rb'"(?:[^"\\]|\\.)*"')
 
@@ -103,9 +103,10 @@ def _faults(fragment: Fragment, messages: dict[str, Sent]) -> list[str]:
         if parent in messages and not any(child in canvas.heads_of(step) for step in messages[parent].chain):
             found.append(f"{fragment.kind} {fragment.index}: {child} is no step of the chain in the message of {parent}")
     for par, join in _joins(fragment.seq):
-        for end in ends((par,)):
-            if end in messages and (messages[end].chord is None or join not in canvas.heads_of(messages[end].chord)):
-                found.append(f"{fragment.kind} {fragment.index}: {join} is not the chord's body in the message of {end}")
+        for end in _ends(par):
+            body = messages[end].chord if end in messages else None
+            if end in messages and (body is None or join not in canvas.heads_of(body)):
+                found += [f"{fragment.kind} {fragment.index}: {join} is not the chord's body in the message of {end}"]
     return found
 
 
@@ -116,7 +117,7 @@ def _steps(seq: Seq) -> Iterator[tuple[str, str]]:
             yield left, right
     for item in seq:
         if isinstance(item, Par):
-            for branch in item.branches:
+            for branch in item.all:
                 yield from _steps(branch)
 
 
@@ -127,5 +128,14 @@ def _joins(seq: Seq) -> Iterator[tuple[Par, str]]:
             yield item, following
     for item in seq:
         if isinstance(item, Par):
-            for branch in item.branches:
+            for branch in item.all:
                 yield from _joins(branch)
+
+
+def _ends(item: Item) -> Iterator[str]:
+    """The nodes that an item ends with."""
+    if isinstance(item, str):
+        yield item
+    else:
+        for branch in item.all:
+            yield from _ends(branch[-1])
