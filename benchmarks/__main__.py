@@ -30,7 +30,7 @@ def script_names() -> dict[str, str]:
 
 def run(workloads: list[Workload], rounds: int) -> dict[str, Any]:
     """Measure every workload on both systems, one round of each in turn; return the results as JSON has them."""
-    results: dict[str, Any] = {"machine": harness.machine(), "rounds": rounds, "workloads": {}}
+    results: dict[str, Any] = {"commit": commit(), "machine": harness.machine(), "rounds": rounds, "workloads": {}}
     with tempfile.TemporaryDirectory(prefix="hg-bench-") as place, contextlib.ExitStack() as stack:
         ours = stack.enter_context(harness.OurSystem(Path(place) / "ours"))
         stock = stack.enter_context(harness.StockSystem(Path(place) / "stock"))
@@ -112,7 +112,6 @@ def main() -> None:
         profiling.profile(workloads[0])
         return
     results = run(workloads, chosen.rounds)
-    results["commit"] = commit()
     if chosen.json:
         chosen.json.write_text(json.dumps(results, indent=1) + "\n")
 
