@@ -34,6 +34,7 @@ DONE = "headgate"
 PATIENCE_S = 120.0
 """How long an execution waits for Redis, or for the next epoch, before it gives up."""
 
+MESSAGE_CHARS = 2_000
 TRACEBACK_CHARS = 8_000
 
 NO_RETRY = -1
@@ -270,9 +271,20 @@ class _NoInput(Exception):
 
 
 def describe(error: BaseException) -> str:
-    """Return an error as JSON: type, message, and the end of its traceback."""
+    """Return an error as JSON: type, message, and the end of its traceback; whatever its text is, or when it has none."""
+    try:
+        message = str(error)
+    except Exception:  # noqa: BLE001 - a user's class, and the node has failed already
+        message = "(an error that cannot say what it is)"
     text = "".join(traceback.format_exception(error))
-    return json.dumps({"type": type(error).__name__, "message": str(error), "traceback": text[-TRACEBACK_CHARS:]})
+    return json.dumps(
+        {"type": type(error).__name__, "message": _clean(message)[:MESSAGE_CHARS], "traceback": _clean(text)[-TRACEBACK_CHARS:]}
+    )
+
+
+def _clean(text: str) -> str:
+    """Return `text` with what no encoding can carry replaced."""
+    return text.encode(errors="replace").decode()
 
 
 def _message_of(fault: str) -> str:

@@ -127,3 +127,14 @@ def total(numbers: list[int]) -> int:
 
 
 nameless = task(name="node_tasks.nameless")(lambda: "lambda")
+
+
+class Speechless(Exception):
+    def __str__(self) -> str:
+        raise ValueError
+
+
+@task
+def shout(characters: int) -> None:
+    """Raise an error whose text is that long, or that has none."""
+    raise RuntimeError("\ud800\x00" + "!" * characters) if characters else Speechless

@@ -44,16 +44,30 @@ class Running:
         return sorted(self.redis.scan_iter(f"hg1:*{run_id}*", count=1000))
 
 
+BOUND = ("orchestrator.app", "headgate_celeryconfig")
+
+
 def producer(settings: Settings) -> Client:
-    """A client whose app is bound to `settings`: the app of a process is configured once, from its environment, at import."""
-    for name in ("orchestrator.app", "headgate_celeryconfig"):
-        sys.modules.pop(name, None)
+    """A client whose app is bound to `settings`: an app is configured from the environment of its process when it is imported.
+
+    Environment and modules are left as they were, for tests that have an app of their own.
+    """
+    before, modules = dict(os.environ), {name: sys.modules.pop(name) for name in BOUND if name in sys.modules}
     os.environ.update(settings.environment())
     Settings.forget()
-    client = Client(settings)
-    assert client.kernel.app is importlib.import_module("orchestrator.app").app
-    assert client.engine is not None
-    return client
+    try:
+        client = Client(settings)
+        assert client.kernel.app is importlib.import_module("orchestrator.app").app
+        assert client.kernel.launcher
+        assert client.engine
+        return client
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+        for name in BOUND:
+            sys.modules.pop(name, None)
+        sys.modules.update(modules)
+        Settings.forget()
 
 
 def until(condition: Callable[[], Any], timeout_s: float = 20.0) -> Any:

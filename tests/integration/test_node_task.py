@@ -164,6 +164,14 @@ def test_a_result_that_is_no_json_fails_its_node_at_once(stack: Running) -> None
     assert "not JSON" in node["error"]["message"]
 
 
+@pytest.mark.parametrize(("characters", "type_"), [(10_000_000, "RuntimeError"), (0, "Speechless")])
+def test_whatever_an_error_says_its_node_fails_with_a_text_of_bounded_length(characters: int, type_: str, stack: Running) -> None:
+    run = finish(stack, nodes({"id": "n", "task": "node_tasks.shout", "params": {"characters": characters}, "attempts": 1}))
+    node = by_id(run)["n"]
+    assert (node["outcome"], node["attempt"], node["error"]["type"]) == ("failed", 1, type_)
+    assert len(str(node["error"])) < 20_000
+
+
 def test_a_large_result_travels_by_reference(stack: Running) -> None:
     run = finish(
         stack,
