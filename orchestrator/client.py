@@ -47,9 +47,11 @@ class Client:
     @cached_property
     def kernel(self) -> Kernel:
         """The kernel that this client submits to."""
-        from orchestrator.app import app
+        from orchestrator.assembly import producer_app
+        from orchestrator.loading import load_tasks
 
-        return app.headgate_kernel
+        load_tasks(self.settings.tasks)  # their definitions say what a node costs that does not say so itself
+        return producer_app(self.settings).headgate_kernel
 
     @cached_property
     def engine(self) -> Engine:

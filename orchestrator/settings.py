@@ -7,7 +7,9 @@ import fcntl
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
@@ -100,7 +102,16 @@ class Settings(BaseSettings):
 
         Raises HeadgateError with one sentence for each unknown name and each value that does not validate.
         """
-        return _load()
+        return _in_force.get() or _load()
+
+    @contextmanager
+    def in_force(self) -> Iterator[None]:
+        """Let `load` return these settings inside the block: for a second stack in one process."""
+        token = _in_force.set(self)
+        try:
+            yield
+        finally:
+            _in_force.reset(token)
 
     @staticmethod
     def forget() -> None:
@@ -185,6 +196,9 @@ def _invalid(error: ValidationError, environment: Mapping[str, str]) -> str:
         why = problem["msg"].removeprefix("Value error, ")
         sentences.append(f"{name}={environment.get(name, '')} does not fit: {why[:1].lower()}{why[1:]}")
     return "; ".join(sentences)
+
+
+_in_force: ContextVar[Settings | None] = ContextVar("headgate_settings", default=None)
 
 
 @cache

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import os
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -44,30 +41,12 @@ class Running:
         return sorted(self.redis.scan_iter(f"hg1:*{run_id}*", count=1000))
 
 
-BOUND = ("orchestrator.app", "headgate_celeryconfig")
-
-
 def producer(settings: Settings) -> Client:
-    """A client whose app is bound to `settings`: an app is configured from the environment of its process when it is imported.
-
-    Environment and modules are left as they were, for tests that have an app of their own.
-    """
-    before, modules = dict(os.environ), {name: sys.modules.pop(name) for name in BOUND if name in sys.modules}
-    os.environ.update(settings.environment())
-    Settings.forget()
-    try:
-        client = Client(settings)
-        assert client.kernel.app is importlib.import_module("orchestrator.app").app
-        assert client.kernel.launcher
-        assert client.engine
-        return client
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
-        for name in BOUND:
-            sys.modules.pop(name, None)
-        sys.modules.update(modules)
-        Settings.forget()
+    """A client of the stack that `settings` lead to."""
+    client = Client(settings)
+    assert client.kernel.launcher
+    assert client.engine
+    return client
 
 
 def until(condition: Callable[[], Any], timeout_s: float = 20.0) -> Any:

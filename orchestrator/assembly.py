@@ -1,0 +1,108 @@
+"""How a Celery app of Headgate is put together: for workers with every task, for producers with none."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import socket
+from collections.abc import Callable
+from functools import cached_property, wraps
+from typing import Any
+
+from celery import Celery
+from celery.app.autoretry import add_autoretry_behaviour
+from celery.signals import celeryd_init
+
+from cost import middleware
+from orchestrator.kernel import Kernel
+from orchestrator.loading import ROOT, load_by_path
+from orchestrator.node_task import NodeTask
+from orchestrator.registry import TaskDefinition, registry
+from orchestrator.settings import Settings
+from orchestrator.store.engine import open_engine
+from orchestrator.sweeper import Sweeper
+from tenancy.transport import channel
+
+CONFIG = "headgate_celeryconfig"
+"""Our celeryconfig.py under a name of its own: every Celery project has one already."""
+
+_numbers = itertools.count(1)
+
+
+class HeadgateApp(Celery):
+    """Celery with the kernel and the sweeper at hand, over the same settings."""
+
+    headgate_settings: Settings
+
+    @cached_property
+    def headgate_kernel(self) -> Kernel:
+        """The kernel of this app."""
+        return Kernel(self, self.headgate_settings)
+
+    @cached_property
+    def headgate_sweeper(self) -> Sweeper:
+        """The sweeper over this app's kernel and database."""
+        return Sweeper(self.headgate_kernel, open_engine(self.headgate_settings.resolved_database_url()))
+
+
+def producer_app(settings: Settings) -> HeadgateApp:
+    """Return an app that publishes nodes to the stack of `settings`; it knows no task and does not become the current app.
+
+    Raises Unavailable when no stack runs there.
+    """
+    channel.install()
+    made = HeadgateApp("headgate-producer", set_as_current=False)
+    made.headgate_settings = settings
+    with settings.in_force():
+        made.config_from_object(load_by_path(f"{CONFIG}_{next(_numbers)}", ROOT / "celeryconfig.py"))
+    return made
+
+
+def make_app() -> HeadgateApp:
+    """Return the app of workers, configured from celeryconfig.py, with every known task registered as a node."""
+    channel.install()
+    made = HeadgateApp("headgate", set_as_current=True)
+    made.headgate_settings = Settings.load()
+    made.config_from_object(load_by_path(CONFIG, ROOT / "celeryconfig.py"))
+    registry.subscribe(lambda definition: _register(made, definition))
+    middleware.connect(lambda spent: made.headgate_kernel.settle(spent))
+    celeryd_init.connect(_introduce, weak=False)
+    return made
+
+
+def _register(made: HeadgateApp, definition: TaskDefinition) -> None:
+    """Make a definition a Celery task: gated when its message is a node's, stock otherwise."""
+    given: dict[str, Any] = {"app": made, "name": definition.name, "abstract": False}
+    if definition.adopted is None:
+        function = definition.function
+        # Not by `Celery.task`, which writes a function of the same name and so takes no lambda.
+        given |= {"run": staticmethod(_ordinary(definition)), "__module__": function.__module__, "__doc__": function.__doc__}
+        made.tasks.pop(definition.name, None)
+        made.register_task(type(definition.name, (NodeTask,), given)())
+        return
+    original = definition.adopted
+    original = original._get_current_object() if hasattr(original, "_get_current_object") else original
+    # Its own app stands in the class that Celery made for it.
+    given["__module__"] = original.__module__
+    adopted = type(original.__name__, (NodeTask, type(original)), given)()
+    add_autoretry_behaviour(adopted)
+    made.tasks.pop(definition.name, None)
+    made.register_task(adopted)
+
+
+def _ordinary(definition: TaskDefinition) -> Callable[..., Any]:
+    """What an ordinary message of the task runs."""
+    if not definition.is_async:
+        return definition.function
+
+    @wraps(definition.function)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        return asyncio.run(definition.function(*args, **kwargs))
+
+    return run
+
+
+def _introduce(sender: Any = None, **_: Any) -> None:
+    """What this worker says of itself when it enrolls."""
+    channel.WORKER_INFO.update(name=str(sender), host=socket.gethostname(), pid=os.getpid(), tasks=list(registry.names()))
