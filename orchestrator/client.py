@@ -94,7 +94,7 @@ class Client:
         return RunHandle(self, run_id, read.get_run(self.engine, run_id).generation)
 
     def create_tenant(self, tenant: str, *, name: str | None = None, **policy: Any) -> None:
-        """Create a tenant; `policy` are fields of its policy, such as limit_per_day (micros).
+        """Create a tenant; `policy` are fields of its policy, such as limit_per_day_micros.
 
         Raises Conflict when it exists, Refused when a field does not fit.
         """
