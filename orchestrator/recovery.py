@@ -30,6 +30,7 @@ from orchestrator.store.writer import keep, read_cursor
 from tenancy.errors import GraphInvalid, HeadgateError
 from tenancy.link import Link
 
+from .append_only import write_anew
 from .launched import load_rows
 from .messages import keep_ordinary
 from .rebuild import MILLISECONDS_PER_DAY, Keys, Recorded, run_keys, tenant_keys
@@ -62,6 +63,10 @@ def recover(link: Link, engine: Engine, settings: Settings, alive: Callable[[], 
     """
     client = link.client
     server = link.server_id()
+    bound, epoch, _, _ = _epoch(client)
+    if epoch and bound != server:
+        write_anew(client, alive)
+    # Read only now: another recovery may have gone all the way meanwhile.
     cursor, agrees = _compared(client, engine)
     bound, epoch, seq, under_way = _epoch(client)
     if agrees and not under_way and Position(epoch, seq) >= cursor:
