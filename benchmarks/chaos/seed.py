@@ -33,6 +33,7 @@ from tenancy.errors import HeadgateError, Refused, Unavailable
 ENDS_WITHIN_S = 60.0
 """After the last fault every run must have ended within this."""
 QUIET_WITHIN_S = 20.0
+STILL_S = 1.0
 SUBMITS_WITHIN_S = 60.0
 
 
@@ -95,7 +96,7 @@ class Seed:
             saboteur.thaw()
             ended_s = self._until(lambda: not look.unfinished(client.engine), ENDS_WITHIN_S)
             quiet_s = self._until(lambda: self._quiet(client, direct), QUIET_WITHIN_S)
-            evidence = look.gather(client.engine, direct, self.shapes, self.submitted)
+            evidence = self._gather(client, direct)
             violations = [*self.broken, *check(evidence)]
             if violations:
                 told = look.dump(direct, look.unfinished(client.engine) or list(self.submitted.values()))
@@ -176,6 +177,17 @@ class Seed:
         return None
 
     # -- what is seen ---------------------------------------------------------------------------
+
+    def _gather(self, client: Client, direct: redis.Redis) -> Evidence:
+        """Read everything between two looks at a log that did not grow: a worker that has just woken up may still book its waste."""
+        until = time.monotonic() + QUIET_WITHIN_S
+        while True:
+            before = look.last_event(direct)
+            time.sleep(STILL_S)
+            evidence = look.gather(client.engine, direct, self.shapes, self.submitted)
+            still = before == look.last_event(direct) == look.cursor(client.engine)
+            if still or time.monotonic() > until:
+                return evidence
 
     def _quiet(self, client: Client, direct: redis.Redis) -> bool:
         try:
