@@ -129,7 +129,8 @@ def refusal(tenant: str, submission: Submission, reason: str, limit: str, curren
     numbers = {"limit": int(limit) if limit else None, "current": int(current) if current else None}
     if reason == "budget":
         return BudgetRefused(
-            f"tenant {tenant!r} has committed {current} of {limit} micros today and {needs}; raise limit_per_day_micros, or wait for midnight UTC",
+            f"tenant {tenant!r} has committed {current} of {limit} micros today and {needs}; "
+            "raise limit_per_day_micros, or wait for midnight UTC",
             **numbers,
         )
     if reason == "run_budget":
