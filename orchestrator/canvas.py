@@ -45,7 +45,7 @@ def signature_bytes(node_id: str, task: str, tenant: str) -> int:
 class Fork(celery.chord):
     """A chord whose nodes have their ids already, so that waiting inside another message it is not frozen.
 
-    Celery's freezing would give the header a random id and every node in it 200 bytes that are never read.
+    Celery's freezing would give the header a random id, and every node in it options that nobody reads.
     """
 
     def __init__(self, *args: Any, **options: Any) -> None:
