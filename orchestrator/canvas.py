@@ -20,13 +20,10 @@ from celery.result import AsyncResult, GroupResult
 from orchestrator.compiler.fragments import FragmentSpec, Par, Seq, nodes
 from tenancy.priorities import Priority
 from tenancy.queues import parse_queue, queue_name
+from tenancy.router import ANONYMOUS
 
 HARD_LIMIT_GRACE_S = 10
 """Seconds between the soft and the hard time limit."""
-
-NOT_DIRECT = "anonymous"
-"""Type of exchange that makes Celery keep `exchange="", routing_key=...` as they are: for the type "direct" it replaces the
-routing key by the name of a declared queue, which would make every process declare a queue for each tenant."""
 
 SIGNATURE_BYTES = 520
 """Bytes of one node's signature in a message, without its names and with its share of the chain, chord or group around it: 340 in
@@ -174,7 +171,7 @@ class _Writer:
                 "headers": {"tenant": self.tenant, "headgate": [self.run_id, self.generation, node]},
                 "priority": priority,
                 "exchange": "",
-                "exchange_type": NOT_DIRECT,
+                "exchange_type": ANONYMOUS,
                 "routing_key": queue_name(self.tenant, Priority(priority)),
                 "soft_time_limit": timeout_s,
                 "time_limit": timeout_s + HARD_LIMIT_GRACE_S,
@@ -236,7 +233,7 @@ def _send(app: Celery, producer: Any, signature: Mapping[str, Any], parent_id: s
         signature["task"],
         message,
         exchange="",
-        exchange_type=NOT_DIRECT,
+        exchange_type=ANONYMOUS,
         routing_key=options["routing_key"],
         # Not `options["priority"]`: Celery loses it on the body of a chord that stands in a chain (celery#7517).
         priority=queue[1],

@@ -13,6 +13,7 @@ from celery.canvas import Signature, maybe_signature
 from orchestrator import canvas
 from orchestrator.compiler import FragmentSpec, NodeInfo, Par, Seq
 from orchestrator.compiler.fragments import nodes
+from tenancy.router import ANONYMOUS
 
 pytestmark = pytest.mark.unit
 
@@ -44,7 +45,7 @@ def test_a_node_is_named_by_its_id_and_its_headers_and_nothing_else() -> None:
         "headers": {"tenant": "acme", "headgate": [RUN, 2, "a"]},
         "priority": 3,
         "exchange": "",
-        "exchange_type": canvas.NOT_DIRECT,
+        "exchange_type": ANONYMOUS,
         "routing_key": "t.acme.high",
         "soft_time_limit": 300,
         "time_limit": 310,
