@@ -42,7 +42,8 @@ class NodeBackend(RedisBackend):
         """As stock; a hard time limit, which the worker's main process enforces, ends the node's execution here."""
         request: Any = kwargs.get("request")
         node, delivery = getattr(request, "headgate", None), getattr(request, "headgate_delivery", None)
-        if node and delivery and isinstance(exc, TimeLimitExceeded):
-            request.chain = request.chord = None
-            self.app.headgate_kernel.launcher.time_out(node, delivery, exc)
+        if node and delivery:
+            request.chain = request.chord = None  # what follows from a failed node is in state, not in its message
+            if isinstance(exc, TimeLimitExceeded):
+                self.app.headgate_kernel.launcher.time_out(node, delivery, exc)
         return super().mark_as_failure(task_id, exc, *args, **kwargs)
