@@ -159,10 +159,13 @@ class Model(MemoryLedger):
         return ["admitted", answer[1]]
 
     def load(self, run: str, gen: int, nodes: Sequence[NodeRow], fragments: Mapping[str, str]) -> int:
-        """Take in nodes and fragments of an admitted run; what is known already stays as it is."""
+        """Take in nodes and fragments of an admitted run; what is known already stays as it is.
+
+        A run that was cancelled while it was loaded is loaded to its end: each of its nodes gets an outcome.
+        """
         self._fence()
         state = self.runs.get((run, gen))
-        if state is None or state.status != "loading":
+        if state is None or state.status not in ("loading", "cancelling"):
             return 0
         for node, wait, ctl, spec, verdict, fragment in nodes:
             if node not in state.nodes:
@@ -179,7 +182,7 @@ class Model(MemoryLedger):
         if state.status == "loading":
             state.status = "running"
             state.degraded = state.degraded or bool(degraded)
-            self._run_event(state, "run.started")
+            self._run_event(state, "run.started", degraded=bool(degraded))
         ready = [id_ for id_ in roots if id_ in state.nodes and state.nodes[id_].state == "pending" and state.nodes[id_].wait == 0]
         self._make_due(state, ready)
         state.progress = self.now_ms
@@ -311,7 +314,10 @@ class Model(MemoryLedger):
     # Decisions about nodes that have not begun
 
     def skip(self, run: str, gen: int, reason: str, nodes: Sequence[str]) -> Reply:
-        """Give up optional nodes that have not begun; joins let them pass. Returns [number skipped, due nodes..]."""
+        """Give up optional nodes that have not begun; joins let them pass. Returns [number skipped, due nodes..].
+
+        Comes after the last `load`: a child that is loaded later would wait for what was skipped before.
+        """
         self._fence()
         state = self.runs.get((run, gen))
         if state is None or state.status in ("ended", "cancelling"):

@@ -1,0 +1,348 @@
+"""The kernel in Redis as the model's twin: the same calls, and all of its keys in the model's shape."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from orchestrator.model import Model, NodeRow
+from tenancy.link import Link
+
+FAR_MS = 500_000_000
+"""Half of the only delay that the machine uses: whatever is further away than this is delayed, the rest is not."""
+
+View = dict[str, Any]
+
+
+class Kernel:
+    """Every script by the name and the arguments that the model has."""
+
+    def __init__(self, link: Link) -> None:
+        self.link = link
+
+    def enroll(self, inc: str, ttl_ms: int, info: str) -> Any:
+        return self.link.call("tenancy/transport/enroll", inc, ttl_ms, info)
+
+    def beat(self, inc: str) -> Any:
+        return self.link.call("tenancy/transport/beat", inc)
+
+    def put(self, payload: str, tenant: str, priority: int, pool: str, cost_ms: int, once: str, replace: int, delay_ms: int) -> Any:
+        return self.link.call("tenancy/transport/put", payload, tenant, priority, pool, cost_ms, once, replace, delay_ms)
+
+    def pop(self, inc: str, pool: str, sleep_ms: int) -> Any:
+        reply = self.link.call("tenancy/transport/pop", inc, pool, sleep_ms)
+        return [reply[0], reply[1], int(reply[2])] if len(reply) == 3 else reply
+
+    def ack(self, inc: str, tag: str) -> Any:
+        return self.link.call("tenancy/transport/ack", inc, tag)
+
+    def requeue(self, inc: str, tag: str, delay_ms: int) -> Any:
+        return self.link.call("tenancy/transport/requeue", inc, tag, delay_ms)
+
+    def reclaim(self, ttl_ms: int, limit: int) -> Any:
+        return self.link.call("tenancy/transport/reclaim", ttl_ms, limit)
+
+    def retire(self, inc: str) -> Any:
+        return self.link.call("tenancy/transport/retire", inc)
+
+    def admit(self, run: str, gen: int, tenant: str, want: str) -> Any:
+        return self.link.call("orchestrator/state/admit", run, gen, tenant, want)
+
+    def load(self, run: str, gen: int, nodes: Sequence[NodeRow], fragments: Mapping[str, str]) -> Any:
+        rows = [field for row in nodes for field in row]
+        pairs = [field for pair in fragments.items() for field in pair]
+        return self.link.call("orchestrator/state/load", run, gen, len(nodes), *rows, *pairs)
+
+    def launch(self, run: str, gen: int, degraded: int, roots: Sequence[str]) -> Any:
+        return self.link.call("orchestrator/state/launch", run, gen, degraded, *roots)
+
+    def cancel(self, run: str, gen: int, reason: str, by: str) -> Any:
+        return self.link.call("orchestrator/state/cancel", run, gen, reason, by)
+
+    def begin(self, run: str, gen: int, node: str, inc: str, tag: str, delivery: int, worker: str) -> Any:
+        return self.link.call("orchestrator/state/begin", run, gen, node, inc, tag, delivery, worker)
+
+    def finish(
+        self, run: str, gen: int, node: str, attempt: int, inc: str, outcome: str, result: str, error: str, cats: str, delay_ms: int
+    ) -> Any:
+        return self.link.call("orchestrator/state/finish", run, gen, node, attempt, inc, outcome, result, error, cats, delay_ms)
+
+    def skip(self, run: str, gen: int, reason: str, nodes: Sequence[str]) -> Any:
+        return self.link.call("orchestrator/state/skip", run, gen, reason, *nodes)
+
+    def revoke(self, run: str, gen: int, outcome: str, reason: str, nodes: Sequence[str]) -> Any:
+        return self.link.call("orchestrator/state/revoke", run, gen, outcome, reason, *nodes)
+
+    def cascade(self, run: str, gen: int, limit: int) -> Any:
+        return self.link.call("orchestrator/state/cascade", run, gen, limit)
+
+    def stale(self, run: str, gen: int, age_ms: int, nodes: Sequence[str]) -> Any:
+        return self.link.call("orchestrator/state/stale", run, gen, age_ms, *nodes)
+
+    def settle(self, run: str, gen: int, node: str, attempt: int, cats: str, by: str) -> Any:
+        return self.link.call("orchestrator/state/settle", run, gen, node, attempt, cats, by)
+
+    def void(self, run: str, gen: int, node: str, attempt: int, by: str) -> Any:
+        return self.link.call("orchestrator/state/void", run, gen, node, attempt, by)
+
+    # What is no script: policy, epochs, the clock
+
+    def account(self, tenant: str, limit_day: int, max_runs: int, status: str = "active") -> None:
+        row = {"limit_day": limit_day, "max_runs": max_runs, "status": status, "version": 1}
+        self.link.client.hset(f"hg1:tenant:{tenant}", mapping=row)
+
+    def open_epoch(self, server: str) -> None:
+        epoch = int(self.link.client.hget("hg1:epoch", "epoch") or 0) + 1
+        self.link.client.hset("hg1:epoch", mapping={"epoch": epoch, "server": server, "seq": 0})
+        self.link.server = server
+        self.link.call("tenancy/log", json.dumps({"t": "epoch.opened", "epoch": epoch, "server": server, "rebuilt": 0}))
+
+    def silence(self, inc: str) -> None:
+        """Make the last heartbeat of a live incarnation very old."""
+        self.link.client.zadd("hg1:incarnations", {inc: 0}, xx=True)
+
+    def let_time_pass(self) -> None:
+        """Make everything that is delayed due."""
+        client = self.link.client
+        for tag in client.zrange("hg1:delayed", 0, -1):
+            client.zadd("hg1:delayed", {tag: 0})
+        for key in client.keys("hg1:notbefore:*"):
+            client.hset(key, mapping=dict.fromkeys(client.hkeys(key), 0))
+        for key in client.keys("hg1:due:*"):
+            client.zadd(key, dict.fromkeys(client.zrange(key, 0, -1), 0))
+
+    def snapshot(self) -> dict[bytes, bytes]:
+        raw = self._raw()
+        keys = raw.keys("*")
+        pipe = raw.pipeline(transaction=False)
+        for key in keys:
+            pipe.dump(key)
+        return dict(zip(keys, pipe.execute(), strict=True))
+
+    def restore(self, snapshot: Mapping[bytes, bytes]) -> None:
+        pipe = self._raw().pipeline(transaction=False)
+        pipe.flushdb()
+        for key, value in snapshot.items():
+            pipe.restore(key, 0, value)
+        pipe.execute()
+
+    def _raw(self) -> Any:
+        import redis
+
+        return redis.Redis.from_url(self.link.url)
+
+    def events_after(self, last: str) -> list[tuple[str, dict[str, Any]]]:
+        return [(id_, json.loads(entry["e"])) for id_, entry in self.link.client.xrange("hg1:events", min=f"({last}")]
+
+    def view(self, now_ms: int) -> View:
+        return _View(_read_all(self.link.client), now_ms).shape()
+
+
+def _read_all(client: Any) -> dict[str, Any]:
+    """Every key but the log, by its name without the prefix."""
+    keys = sorted(key for key in client.keys("hg1:*") if key != "hg1:events")
+    pipe = client.pipeline(transaction=False)
+    for key in keys:
+        pipe.type(key)
+    kinds = pipe.execute()
+    for key, kind in zip(keys, kinds, strict=True):
+        match kind:
+            case "hash":
+                pipe.hgetall(key)
+            case "list":
+                pipe.lrange(key, 0, -1)
+            case "zset":
+                pipe.zrange(key, 0, -1, withscores=True)
+            case "set":
+                pipe.smembers(key)
+            case "string":
+                pipe.get(key)
+    return {key.removeprefix("hg1:"): value for key, value in zip(keys, pipe.execute(), strict=True)}
+
+
+class _View:
+    """All keys in the shape of `model_view`; a key that it does not know fails."""
+
+    def __init__(self, keys: dict[str, Any], now_ms: int) -> None:
+        self.keys = keys
+        self.now_ms = now_ms
+
+    def shape(self) -> View:
+        epoch = self.keys.pop("epoch")
+        view: View = {
+            "epoch": {name: epoch.get(name, "0") for name in ("epoch", "server", "seq", "tags")},
+            "live": sorted(name for name, _ in self.keys.pop("incarnations", [])),
+            "dying": self.keys.pop("dying", []),
+            "serves": {name: int(n) for name, n in self.keys.pop("serves", {}).items()},
+            "workers": {name: json.loads(row["info"]) for name, row in self.family("worker")},
+            "once": self.keys.pop("once", {}),
+            "delayed": {tag: when > self.now_ms + FAR_MS for tag, when in self.keys.pop("delayed", [])},
+            "unacked": {inc: {tag: int(n) for tag, n in row.items()} for inc, row in self.family("unacked")},
+        }
+        payloads, rows = self.keys.pop("msg", {}), self.keys.pop("meta", {})
+        view["messages"] = {tag: [payload, *rows.pop(tag).split("|")] for tag, payload in payloads.items()}
+        assert not rows, f"meta without a message: {rows}"
+        view["queues"] = dict(self.family("queue"))
+        waiting = {tuple(name.split(":")[:2]) for name in view["queues"]}
+        ready = dict(self.family("ready"))
+        view["ready"] = {
+            f"{pool}:{tenant}": int(start) for pool, row in ready.items() for tenant, start in row if (pool, tenant) in waiting
+        }
+        view["clock"] = {pool: int(value) for pool, value in self.family("clock")}
+        view["vft"] = {pool: {name: int(value) for name, value in row.items()} for pool, row in self.family("vft")}
+        view["sleepers"] = {pool: sorted(inc for inc, _ in row) for pool, row in self.family("sleepers")}
+        view["bell"] = {pool: len(row) for pool, row in self.family("bell")}
+        view["accounts"] = {name: self.account(row) for name, row in self.family("tenant")}
+        view["spent"] = {name: {k: int(v) for k, v in row.items() if int(v)} for name, row in self.family("spent")}
+        view["purses"] = dict(self.family("purse"))
+        view["reservations"] = {
+            f"{rg}:{execution}": value.rsplit("|", 1)[0] for rg, row in self.family("res") for execution, value in row.items()
+        }
+        view["open"] = {rg: sorted(row) for rg, row in self.family("open")}
+        view["live runs"] = sorted(name for name, _ in self.keys.pop("runs", []))
+        view["runs"] = {rg: self.run(row) for rg, row in self.family("run")}
+        view["nodes"] = {f"{rg}.{node}": self.node(rg, node) for rg in view["runs"] for node in self.keys.get(f"state:{rg}", {})}
+        view["fragments"] = {
+            rg: {k: v for k, v in self.keys.get(f"fragment:{rg}", {}).items() if not k.startswith("of:")} for rg in view["runs"]
+        }
+        view["cascade"] = dict(self.family("cascade"))
+        known = ("state", "wait", "ctl", "spec", "verdict", "attempt", "lease", "notbefore", "due", "result", "fault", "fragment")
+        unknown = [name for name in self.keys if name.split(":")[0] not in known]
+        assert not unknown, f"keys that docs/protocol.md does not have: {unknown}"
+        return {name: part for name, part in view.items() if part}
+
+    def family(self, prefix: str) -> list[tuple[str, Any]]:
+        names = [name for name in self.keys if name.startswith(f"{prefix}:")]
+        return [(name.removeprefix(f"{prefix}:"), self.keys.pop(name)) for name in names]
+
+    @staticmethod
+    def account(row: dict[str, str]) -> dict[str, str]:
+        return {"held": "0", "running": "0", **row}
+
+    @staticmethod
+    def run(row: dict[str, str]) -> dict[str, str]:
+        return {name: value for name, value in row.items() if name != "created"}
+
+    def node(self, rg: str, node: str) -> dict[str, Any]:
+        def of(kind: str, name: str = node) -> str | None:
+            value: str | None = self.keys.get(f"{kind}:{rg}", {}).get(name)
+            return value
+
+        lease, fault = of("lease"), of("fault")
+        since = dict(self.keys.get(f"due:{rg}", [])).get(node)
+        return {
+            "state": of("state"),
+            "wait": int(of("wait") or 0),
+            "ctl": json.loads(of("ctl") or ""),
+            "spec": of("spec"),
+            "verdict": of("verdict") or "",
+            "fragment": of("fragment", f"of:{node}"),
+            "claims": [int(of("attempt", name) or 0) for name in (node, f"{node}:fails", f"{node}:lost", f"{node}:done")],
+            "lease": lease and lease.rsplit("|", 1)[0],
+            "later": int(of("notbefore") or 0) > self.now_ms + FAR_MS,
+            "due": None if since is None else since > self.now_ms + FAR_MS,
+            "result": of("result"),
+            "fault": fault and json.loads(fault),
+        }
+
+
+def model_view(model: Model) -> View:
+    """The model in the shape of `Kernel.view`: times only as near or far."""
+    far = model.now_ms + FAR_MS
+    view: View = {
+        "epoch": {"epoch": str(model.epoch), "server": model.epoch_server, "seq": str(model.sequence), "tags": str(model.tags)},
+        "live": sorted(model.workers),
+        "dying": list(model.dying),
+        "serves": model.serves,
+        "workers": {inc: json.loads(worker.info) for inc, worker in model.workers.items()},
+        "once": dict(model.once),
+        "delayed": {tag: when > far for tag, when in model.delayed.items()},
+        "unacked": model.unacked,
+        "messages": {
+            tag: [m.payload, m.tenant, str(m.priority), m.pool, str(m.cost_ms), str(m.deliveries), m.once]
+            for tag, m in model.messages.items()
+        },
+        "queues": {f"{pool}:{tenant}:{priority}": tags for (pool, tenant, priority), tags in model.queues.items()},
+        "ready": {
+            f"{name}:{tenant}": start
+            for name, pool in model.pools.items()
+            for tenant, start in pool.ready.items()
+            if any((name, tenant) == place[:2] for place in model.queues)
+        },
+        "clock": {name: pool.clock for name, pool in model.pools.items() if pool.finished},
+        "vft": {name: pool.finished for name, pool in model.pools.items() if pool.finished},
+        "sleepers": {name: sorted(pool.sleepers) for name, pool in model.pools.items() if pool.sleepers},
+        "bell": {name: pool.bell for name, pool in model.pools.items() if pool.bell},
+        "accounts": {
+            name: {
+                "limit_day": str(a.limit_day),
+                "max_runs": str(a.max_runs),
+                "status": a.status,
+                "version": str(a.version),
+                "held": str(a.held),
+                "running": str(a.running),
+            }
+            for name, a in model.accounts.items()
+        },
+        "spent": {f"{tenant}:{day}": _spent(spent) for (tenant, day), spent in model.spent.items()},
+        "purses": {
+            f"{run}.{gen}": {
+                "tenant": p.tenant,
+                "hold": str(p.hold),
+                "budget": "" if p.budget is None else str(p.budget),
+                "reserved": str(p.reserved),
+                "spent": str(p.spent),
+                "open": str(p.open),
+            }
+            for (run, gen), p in model.purses.items()
+        },
+        "reservations": {
+            f"{run}.{gen}:{node}:{attempt}": f"{r.state}|{r.amount}|{r.day}|{r.actual}|{r.cats}"
+            for (run, gen), rows in model.reservations.items()
+            for (node, attempt), r in rows.items()
+        },
+        "open": {
+            f"{run}.{gen}": opened
+            for (run, gen), rows in model.reservations.items()
+            if (opened := sorted(f"{node}:{attempt}" for (node, attempt), row in rows.items() if row.state == "open"))
+        },
+        "live runs": sorted(f"{s.run}.{s.gen}" for s in model.runs.values() if s.status != "ended"),
+        "runs": {f"{s.run}.{s.gen}": _run(s) for s in model.runs.values()},
+        "nodes": {s.task_id(node): _node(it, far) for s in model.runs.values() for node, it in s.nodes.items()},
+        "fragments": {f"{s.run}.{s.gen}": s.fragments for s in model.runs.values()},
+        "cascade": {f"{s.run}.{s.gen}": s.cascade for s in model.runs.values() if s.cascade},
+    }
+    return {name: part for name, part in view.items() if part}
+
+
+def _spent(spent: Any) -> dict[str, int]:
+    row = {"settled": spent.settled, "reserved": spent.reserved, "waste": spent.waste}
+    row |= {f"c:{category}": micros for category, micros in spent.categories.items()}
+    return {name: value for name, value in row.items() if value}
+
+
+def _run(state: Any) -> dict[str, str]:
+    row = {
+        name: str(getattr(state, name)) for name in ("tenant", "graph", "status", "total", "left", "estimate", "floor", "hold", "priority")
+    }
+    row |= {name: getattr(state, name) for name in ("outcome", "reason") if getattr(state, name)}
+    row |= {name: "1" for name in ("degraded", "required_failed") if getattr(state, name)}
+    return row | {f"n:{outcome}": str(n) for outcome, n in state.counts.items()}
+
+
+def _node(it: Any, far: int) -> dict[str, Any]:
+    return {
+        "state": it.state,
+        "wait": it.wait,
+        "ctl": it.ctl,
+        "spec": it.spec,
+        "verdict": it.verdict,
+        "fragment": it.fragment,
+        "claims": [it.claims, it.fails, it.lost, it.done],
+        "lease": it.lease and f"{it.lease.attempt}|{it.lease.inc}|{it.lease.tag}|{it.lease.delivery}",
+        "later": it.notbefore > far,
+        "due": None if it.since is None else it.since > far,
+        "result": it.result,
+        "fault": it.fault and json.loads(it.fault),
+    }

@@ -1,0 +1,58 @@
+"""Graphs as a submission loads them, small and random, now and then a wide one."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from hypothesis import strategies as st
+
+from orchestrator.model import NodeRow
+
+
+@dataclass(frozen=True)
+class Graph:
+    """What a submission loads, and how."""
+
+    run: str
+    tenant: str
+    rows: tuple[NodeRow, ...]
+    degraded: int
+    want: str
+
+    @property
+    def ids(self) -> list[str]:
+        return [row[0] for row in self.rows]
+
+    @property
+    def roots(self) -> list[str]:
+        return [row[0] for row in self.rows if row[1] == 0]
+
+
+@st.composite
+def graphs(draw: st.DrawFn, run: str) -> Graph:
+    wide = draw(st.integers(0, 40)) == 17
+    size = 230 if wide else draw(st.integers(1, 8))
+    parents: dict[int, list[int]] = {}
+    for child in range(size):
+        candidates = [0] if wide and child else range(child)
+        parents[child] = [parent for parent in candidates if wide or draw(st.integers(0, 2)) == 0]
+    rows, estimate, floor = [], 0, 0
+    for index in range(size):
+        required = index % 3 == 0 if wide else draw(st.sampled_from([True, True, False]))
+        base = 2 if wide else draw(st.sampled_from([0, 5, 40, 120, 400]))
+        cheap = base // 4
+        verdict = "" if wide else draw(st.sampled_from(["", "", "cheap"]))
+        ctl = {
+            "amounts": {"": str(base), "cheap": str(cheap)},
+            "required": required,
+            "attempts": draw(st.integers(1, 3)) if index < 8 else 1,
+            "next": [f"n{child}" for child in range(size) if index in parents[child]],
+        }
+        estimate += cheap if verdict else base
+        floor += min(base, cheap) if required else 0
+        rows.append((f"n{index}", len(parents[index]), json.dumps(ctl), f"spec of n{index}", verdict, str(index // 3)))
+    budget = draw(st.sampled_from(["", "", str(estimate), str(floor), "60"]))
+    want = {"graph": "g", "total": size, "estimate": str(estimate), "floor": str(floor), "budget": budget, "priority": 5}
+    tenant = draw(st.sampled_from([*["acme"] * 9, *["beta"] * 3, "closed", "nobody"]))
+    return Graph(run, tenant, tuple(rows), draw(st.integers(0, 1)), json.dumps(want))

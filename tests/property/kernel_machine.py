@@ -1,0 +1,472 @@
+"""A state machine that makes the same calls on the kernel in Redis and on the model, and compares answers, state and events."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from kernel import Kernel, model_view
+from kernel_graphs import Graph, graphs
+
+from orchestrator.model import Model, RunState
+from tenancy.errors import Fenced
+from tenancy.link import Link
+
+FAR_MS = 1_000_000_000
+TTL_MS = 100_000_000
+POOL = "default"
+PRIORITIES = (1, 3, 5, 7, 9)
+INFO = json.dumps({"name": "w", "host": "h", "pid": 1, "pools": [POOL], "tasks": ["draft", "merge"]})
+FENCED = "FENCED"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A delivery, and the attempt that its `begin` opened (0: none)."""
+
+    inc: str
+    tag: str
+    delivery: int
+    run: str
+    node: str
+    attempt: int = 0
+
+
+usages = st.sampled_from(["", "llm=3", "llm=30,compute=12", "compute=130", "storage=1000"])
+outcomes = st.sampled_from(["succeeded", "succeeded", "failed", "failed", "timed_out", "skipped"])
+delays = st.sampled_from([0, 0, 0, FAR_MS])
+CRASHES = (9, 9, 9, 1, 2, 3, 4, 4, 5, 5)
+CALLS = ("begin", "begin", "finish", "finish", "finish whatever it holds", "settle", "void", "ack", "requeue", "beat")
+
+
+class KernelMachine(RuleBasedStateMachine):
+    """Submissions, workers, crashes, zombies and rollbacks, in any order."""
+
+    url: ClassVar[str] = ""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.link = Link(self.url)
+        self.kernel = Kernel(self.link)
+        self.link.client.flushall()
+        self.model = Model(server="s0")
+        self.model.epoch = 0
+        self.servers = 0
+        self.incs: list[str] = []
+        self.graphs: dict[str, Graph] = {}
+        self.claims: list[Claim] = []
+        self.repeat: Callable[[], Any] | None = None
+        self.seen, self.model_seen = "0-0", 0
+        self.saved: tuple[Any, ...] | None = None
+        self.broken = False
+
+    # Both sides
+
+    def both(self, method: str, *arguments: Any) -> Any:
+        """Make the same call on both; they must answer the same."""
+        self.model.now_ms = time.time_ns() // 1_000_000
+        try:
+            told = getattr(self.model, method)(*arguments)
+        except Fenced:
+            told = FENCED
+        except Exception:
+            self.broken = True
+            raise
+        try:
+            answered = getattr(self.kernel, method)(*arguments)
+        except Fenced:
+            answered = FENCED
+        self.agree(plain(answered), plain(told), f"{method}{arguments}: the kernel answers {answered}, the model {told}")
+        self.repeat = lambda: self.both(method, *arguments)
+        return told
+
+    def agree(self, seen: Any, told: Any, message: str) -> None:
+        if seen != told:
+            # What comes after this says nothing more, so the teardown leaves it.
+            self.broken = True
+            raise AssertionError(message)
+
+    def open_epoch(self) -> None:
+        self.servers += 1
+        server = f"server-{self.servers}"
+        self.model.now_ms = time.time_ns() // 1_000_000
+        self.kernel.open_epoch(server)
+        self.model.open_epoch(server)
+        self.model.server = server
+
+    def pick(self, data: st.DataObject, among: list[Any]) -> Any:
+        """One of the list, the later ones first, since most of what is old has been dealt with."""
+        return data.draw(st.sampled_from(among[::-1][:12]))
+
+    def is_loaded(self, run: str) -> bool:
+        return len(self.model.runs[run, 1].nodes) == len(self.graphs[run].rows)
+
+    @initialize(data=st.data())
+    def start(self, data: st.DataObject) -> None:
+        self.open_epoch()
+        for tenant, limit, runs, status in (("acme", 1500, 3, "active"), ("beta", 250, 1, "active"), ("closed", 100, 1, "suspended")):
+            self.model.account(tenant, limit, runs, status)
+            self.kernel.account(tenant, limit, runs, status)
+        self.enroll()
+        self.enroll()
+        self.submit(data, until=9)
+
+    # Producers
+
+    @rule(data=st.data(), until=st.sampled_from([9, 9, 9, 9, 0, 1, 2, 3]))
+    def submit(self, data: st.DataObject, until: int) -> None:
+        """Admit, load in two pieces, launch, publish; the producer may die between any two of these."""
+        run = f"r{len(self.graphs) + 1}"
+        self.graphs[run] = data.draw(graphs(run))
+        self.complete(self.graphs[run], until)
+
+    def complete(self, graph: Graph, until: int = 9) -> None:
+        half = len(graph.rows) // 2
+        steps: list[Callable[[], Any]] = [
+            lambda: self.both("admit", graph.run, 1, graph.tenant, graph.want),
+            lambda: self.both("load", graph.run, 1, graph.rows[:half], {"0": "{}"}),
+            lambda: self.both("load", graph.run, 1, graph.rows[half:], {"1": "{}"}),
+            lambda: self.publish(graph.run, self.both("launch", graph.run, 1, graph.degraded, graph.roots)),
+        ]
+        for step in steps[: until + 1]:
+            if step()[:1] == ["refused"] if step is steps[0] else step() == FENCED:
+                return
+
+    def publish(self, run: str, nodes: Any, replaces: int = 0, delay_ms: int = 0, priority: int = 5) -> None:
+        if nodes == FENCED or run not in self.graphs:
+            return
+        tenant = self.graphs[run].tenant
+        for node in nodes:
+            self.both("put", json.dumps([run, node]), tenant, priority, POOL, 1000 + 10 * len(node), f"{run}.1.{node}", replaces, delay_ms)
+
+    @precondition(lambda self: self.model.runs)
+    @rule(data=st.data(), replaces=st.integers(0, 1), delay_ms=delays, priority=st.sampled_from(PRIORITIES))
+    def publish_any(self, data: st.DataObject, replaces: int, delay_ms: int, priority: int) -> None:
+        """A chain's next step, a body too early, a duplicate of what runs: any node may have a message at any time."""
+        state = self.pick(data, list(self.model.runs.values()))
+        likely = [node for node, it in state.nodes.items() if it.state in ("due", "running")]
+        nodes = likely if likely and data.draw(st.integers(0, 2)) else self.graphs[state.run].ids
+        self.publish(state.run, [data.draw(st.sampled_from(nodes))], replaces, delay_ms, priority)
+
+    # Workers
+
+    def enroll(self) -> str:
+        inc = f"i{len(self.incs) + 1}"
+        self.incs.append(inc)
+        self.both("enroll", inc, TTL_MS, INFO)
+        return inc
+
+    def some_worker(self, data: st.DataObject) -> str:
+        """Mostly a live one; a new one where all are dead."""
+        if data.draw(st.integers(0, 15)) == 7:
+            inc: str = self.pick(data, self.incs)
+            return inc
+        return data.draw(st.sampled_from(sorted(self.model.workers))) if self.model.workers else self.enroll()
+
+    def pop(self, inc: str) -> Claim | None:
+        reply = self.both("pop", inc, POOL, FAR_MS)
+        if len(reply) != 3:
+            return None
+        run, node = json.loads(reply[1])
+        claim = Claim(inc, reply[0], reply[2], run, node)
+        self.claims.append(claim)
+        return claim
+
+    def begin(self, claim: Claim) -> Claim | None:
+        reply = self.both("begin", claim.run, 1, claim.node, claim.inc, claim.tag, claim.delivery, "w@h")
+        if reply[0] != "run":
+            self.publish(claim.run, reply[-1] if reply[0] in ("ended", "poison", "refused") else [])
+            return None
+        begun = replace(claim, attempt=reply[1])
+        self.claims.append(begun)
+        return begun
+
+    def finish(self, claim: Claim, outcome: str, cats: str, delay_ms: int) -> Any:
+        error = json.dumps({"type": "E", "message": "no"})
+        return self.both("finish", claim.run, 1, claim.node, claim.attempt, claim.inc, outcome, '"result"', error, cats, delay_ms)
+
+    def die(self, *incs: str, limit: int = 200) -> None:
+        for inc in incs:
+            if inc in self.model.workers:
+                self.model.workers[inc].beat_ms = 0
+                self.kernel.silence(inc)
+        self.both("reclaim", TTL_MS, limit)
+
+    @rule(data=st.data(), outcome=outcomes, cats=usages, delay_ms=st.sampled_from([0, 0, FAR_MS, -1]), crash=st.sampled_from(CRASHES))
+    def work(self, data: st.DataObject, outcome: str, cats: str, delay_ms: int, crash: int) -> None:
+        """A worker takes a message through all steps, or dies before one of them, which nobody knows yet."""
+        self.take(self.some_worker(data), outcome, cats, delay_ms, crash)
+
+    @rule(data=st.data(), plan=st.lists(st.tuples(outcomes, usages, delays), min_size=2, max_size=6))
+    def work_on(self, data: st.DataObject, plan: list[tuple[str, str, int]]) -> None:
+        """Nothing goes wrong for a while but what tasks do themselves."""
+        inc = self.some_worker(data)
+        for outcome, cats, delay_ms in plan:
+            self.take(inc, outcome, cats, delay_ms)
+
+    def take(self, inc: str, outcome: str = "succeeded", cats: str = "llm=1", delay_ms: int = 0, crash: int = 9) -> bool:
+        claim = self.pop(inc)
+        if claim is None or crash == 1:
+            return False
+        begun = self.begin(claim) if claim.run else None
+        if begun is not None and crash > 2:
+            reply = self.finish(begun, outcome, cats, delay_ms)
+            if crash > 3:
+                self.both("settle", begun.run, 1, begun.node, begun.attempt, cats, "worker")
+            if crash > 4:
+                self.publish(begun.run, reply[2:])
+        if crash > 5:
+            self.both("ack", inc, claim.tag)
+        return True
+
+    @precondition(lambda self: self.model.runs)
+    @rule(data=st.data())
+    def meet(self, data: st.DataObject) -> None:
+        """A second message of a node reaches the gate while the node runs, waits for its next attempt, or is cancelled."""
+        run, nodes = self.some_nodes(data)
+        states = self.model.runs[run, 1].nodes
+        nodes = [node for node in nodes if node in states and not states[node].ended] or nodes
+        self.publish(run, nodes[-1:], replaces=1, priority=1)
+        self.take(self.some_worker(data), crash=data.draw(st.sampled_from([2, 9])))
+
+    @rule(data=st.data(), deaths=st.integers(1, 4))
+    def work_to_death(self, data: st.DataObject, deaths: int) -> None:
+        """Workers die under what they run; first in line again, it is the next one's."""
+        for _ in range(deaths):
+            inc = self.some_worker(data)
+            claim = self.pop(inc)
+            if claim and claim.run:
+                self.begin(claim)
+            self.die(inc)
+
+    @rule(data=st.data(), victims=st.integers(1, 3), limit=st.sampled_from([1, 2, 200]), leaves=st.booleans())
+    def workers_end(self, data: st.DataObject, victims: int, limit: int, leaves: bool) -> None:
+        """Found dead, all at once, their messages given back piece by piece; or one says that it leaves."""
+        incs = [self.some_worker(data) for _ in range(victims)]
+        if leaves:
+            self.both("retire", incs[0])
+        else:
+            self.die(*incs, limit=limit)
+
+    # Any call by anyone who ever had a reason to make it: zombies, duplicates, signals that come twice
+
+    @precondition(lambda self: self.claims)
+    @rule(data=st.data(), call=st.sampled_from(CALLS), outcome=outcomes, cats=usages, delay_ms=delays)
+    def anyone(self, data: st.DataObject, call: str, outcome: str, cats: str, delay_ms: int) -> None:
+        begun = [claim for claim in self.claims if claim.attempt]
+        claim = self.pick(data, begun if begun and call in ("finish", "settle", "void") else self.claims)
+        match call:
+            case "begin":
+                self.begin(claim)
+            case "finish":
+                self.publish(claim.run, self.finish(claim, outcome, cats, delay_ms)[2:])
+            case "finish whatever it holds":
+                self.finish(replace(claim, attempt=0), outcome, cats, delay_ms)
+            case "settle":
+                self.both("settle", claim.run, 1, claim.node, claim.attempt, cats, "sweeper")
+            case "void":
+                self.both("void", claim.run, 1, claim.node, claim.attempt, "sweeper")
+            case "ack":
+                self.both("ack", claim.inc, claim.tag)
+            case "requeue":
+                self.both("requeue", claim.inc, claim.tag, delay_ms)
+            case "beat":
+                self.both("beat", claim.inc)
+
+    @precondition(lambda self: self.repeat is not None)
+    @rule()
+    def reply_was_lost(self) -> None:
+        assert self.repeat is not None
+        self.repeat()
+
+    # Decisions and sweeps
+
+    @precondition(lambda self: self.model.runs)
+    @rule(data=st.data(), what=st.sampled_from(["skip", "skip", "revoke", "cancel"]), odds=st.integers(0, 3))
+    def decide(self, data: st.DataObject, what: str, odds: int) -> None:
+        """Plans are made when a run is loaded, so nothing is skipped or revoked before, except by its cancelling."""
+        run, nodes = self.some_nodes(data)
+        state = self.model.runs[run, 1]
+        if what == "skip" and self.is_loaded(run):
+            self.publish(run, self.both("skip", run, 1, "too dear", nodes)[1:])
+        elif state.status == "cancelling" or (what == "revoke" and odds == 0 and state.status == "running"):
+            self.both("revoke", run, 1, "cancelled", "given up", nodes)
+        elif what == "cancel" and odds == 0:
+            self.both("cancel", run, 1, "changed my mind", "alice")
+
+    @precondition(lambda self: self.graphs)
+    @rule(data=st.data(), what=st.sampled_from(["stale", "stale", "due", "again", "cascade", "time"]), age_ms=delays)
+    def sweep(self, data: st.DataObject, what: str, age_ms: int) -> None:
+        """What repairs do, whether or not there is anything to repair."""
+        if what == "again" or not self.model.runs:
+            self.complete(self.pick(data, list(self.graphs.values())))
+            return
+        run, nodes = self.some_nodes(data)
+        match what:
+            case "stale":
+                self.publish(run, self.both("stale", run, 1, age_ms, nodes))
+            case "due":
+                self.publish(run, [node for node, it in self.model.runs[run, 1].nodes.items() if it.state == "due"])
+            case "cascade":
+                self.both("cascade", run, 1, 1)
+            case "time":
+                self.time_passes()
+
+    def time_passes(self) -> None:
+        """Everything that is delayed becomes due."""
+        for state in self.model.runs.values():
+            for it in state.nodes.values():
+                it.notbefore, it.since = 0, None if it.since is None else 0
+        self.model.delayed = dict.fromkeys(self.model.delayed, 0)
+        self.kernel.let_time_pass()
+
+    @rule(data=st.data(), replaces=st.integers(0, 1), priority=st.sampled_from(PRIORITIES))
+    def publish_ordinary(self, data: st.DataObject, replaces: int, priority: int) -> None:
+        """Messages of no node share the queues."""
+        once = data.draw(st.sampled_from(["", "", "x", "y"]))
+        self.both("put", json.dumps(["", ""]), data.draw(st.sampled_from(["acme", "beta", "other"])), priority, POOL, 5, once, replaces, 0)
+
+    def some_nodes(self, data: st.DataObject) -> tuple[str, list[str]]:
+        run = self.pick(data, sorted(run for run, _ in self.model.runs))
+        ids = self.graphs[run].ids
+        return run, ids if data.draw(st.booleans()) else data.draw(st.lists(st.sampled_from(ids), unique=True, max_size=3))
+
+    # Rollback
+
+    @rule(odds=st.integers(0, 2))
+    def save(self, odds: int) -> None:
+        if odds == 0:
+            self.saved = (self.kernel.snapshot(), self.model.snapshot(), self.seen, self.model_seen)
+
+    @precondition(lambda self: self.saved is not None)
+    @rule(data=st.data())
+    def roll_back(self, data: st.DataObject) -> None:
+        """Redis loses its tail: its old callers are refused, and so are those of the new server until the next epoch is open."""
+        assert self.saved is not None
+        keys, model, self.seen, self.model_seen = self.saved
+        self.kernel.restore(keys)
+        self.model.restore(model)
+        self.link.server = self.model.server = f"server-{self.servers + 1}"
+        assert self.both("pop", self.incs[-1], POOL, FAR_MS) == FENCED
+        former, self.saved = self.model.epoch_server, None
+        self.open_epoch()
+        self.link.server = self.model.server = former
+        if self.claims:
+            claim = self.pick(data, self.claims)
+            assert self.finish(claim, "succeeded", "llm=9", 0) == FENCED
+        self.link.server = self.model.server = self.model.epoch_server
+        # Runs that were submitted after the snapshot are unknown again; the submission itself lies in SQL.
+
+    # What must hold
+
+    @invariant()
+    def same_state(self) -> None:
+        if self.servers:
+            seen = self.kernel.view(self.model.now_ms)
+            told = model_view(self.model)
+            self.agree(seen, told, difference(seen, told))
+
+    @invariant()
+    def same_events(self) -> None:
+        fresh = self.kernel.events_after(self.seen)
+        seen = [(id_, plain(without(event, "at"))) for id_, event in fresh]
+        told = [("{}-{}".format(*event["id"]), plain(without(event, "id", "at"))) for event in self.model.events[self.model_seen :]]
+        self.agree(seen, told, f"the kernel logs {seen}, the model {told}")
+        self.model_seen = len(self.model.events)
+        self.seen = fresh[-1][0] if fresh else self.seen
+
+    @invariant()
+    def promises_hold(self) -> None:
+        self.model.check()
+
+    def teardown(self) -> None:
+        """However it was left, sweeping brings every admitted run to its end."""
+        if self.servers and not self.broken:
+            self.drive_to_the_end()
+            self.same_state()
+            self.same_events()
+            self.model.check()
+            for state in self.model.runs.values():
+                self.is_accounted_for(state)
+        self.link.close()
+
+    def drive_to_the_end(self) -> None:
+        for inc in list(self.model.workers):
+            self.both("retire", inc)
+        while self.both("reclaim", TTL_MS, 200)[1]:
+            pass
+        inc = self.enroll()
+        for _ in range(30):
+            live = [state for state in self.model.runs.values() if state.status != "ended"]
+            if not live and not self.model.messages:
+                return
+            self.time_passes()
+            for state in live:
+                self.sweep_run(state)
+            while self.take(inc):
+                pass
+        raise AssertionError(f"sweeping does not end {[(s.run, s.status, s.left, s.nodes) for s in live]}, {self.model.messages}")
+
+    def sweep_run(self, state: RunState) -> None:
+        graph = self.graphs[state.run]
+        self.complete(graph)
+        while self.both("cascade", state.run, 1, 200):
+            pass
+        if state.status == "cancelling":
+            self.both("revoke", state.run, 1, "cancelled", state.reason, graph.ids[:200])
+            self.both("revoke", state.run, 1, "cancelled", state.reason, graph.ids[200:])
+        else:
+            self.publish(state.run, self.both("stale", state.run, 1, 0, graph.ids))
+        for (node, attempt), row in list(self.model.reservations[state.key].items()):
+            lease = state.nodes[node].lease
+            if row.state == "open" and (lease is None or lease.attempt != attempt):
+                if row.cats:
+                    self.both("settle", state.run, 1, node, attempt, row.cats, "sweeper")
+                else:
+                    self.both("void", state.run, 1, node, attempt, "sweeper")
+
+    def is_accounted_for(self, state: RunState) -> None:
+        assert state.status == "ended"
+        assert {node for node, it in state.nodes.items() if it.ended} == set(self.graphs[state.run].ids)
+        closed: dict[tuple[str, int], int] = {}
+        for event in self.model.events:
+            if event.get("run") == state.run and (event["t"] == "money.voided" or event.get("kind") == "settle"):
+                closed[event["node"], event["attempt"]] = closed.get((event["node"], event["attempt"]), 0) + 1
+        executions = self.model.reservations[state.key]
+        assert closed == dict.fromkeys(executions, 1)
+        assert all(row.state != "open" for row in executions.values())
+
+
+def plain(value: Any) -> Any:
+    """JSON texts as what they say, so that two ways to print the same are the same; far and near instead of times."""
+    if isinstance(value, str) and value.startswith("{"):
+        return json.loads(value)
+    if isinstance(value, dict):
+        return {name: plain(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if isinstance(value, int) and value > FAR_MS // 2:
+        return "far"
+    return value
+
+
+def without(event: dict[str, Any], *names: str) -> dict[str, Any]:
+    return {name: value for name, value in event.items() if name not in names}
+
+
+def difference(seen: dict[str, Any], told: dict[str, Any]) -> str:
+    lines = []
+    for part in sorted(seen.keys() | told.keys()):
+        a, b = seen.get(part), told.get(part)
+        if a != b:
+            if isinstance(a, dict) and isinstance(b, dict):
+                keys = [key for key in sorted(a.keys() | b.keys()) if a.get(key) != b.get(key)]
+                lines += [f"{part} {key}: the kernel has {a.get(key)}, the model {b.get(key)}" for key in keys]
+            else:
+                lines.append(f"{part}: the kernel has {a}, the model {b}")
+    return "\n".join(lines)

@@ -1,0 +1,134 @@
+"""The kernel in Redis and the plain model take the same calls: they answer the same and end in the same state."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis.stateful import run_state_machine_as_test
+from kernel_graphs import Graph
+from kernel_machine import KernelMachine
+
+from orchestrator.embedded import RedisServer
+from orchestrator.model import NodeRow, RunState
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    redis_server = RedisServer(tmp_path_factory.mktemp("kernel"))
+    redis_server.start()
+    yield redis_server
+    redis_server.stop()
+
+
+@pytest.mark.timeout(0)
+def test_the_kernel_does_what_the_model_does(server: RedisServer, request: pytest.FixtureRequest) -> None:
+    KernelMachine.url = server.client_url
+    profile = request.config.getoption("--hypothesis-profile") or "kernel"
+    run_state_machine_as_test(
+        KernelMachine,
+        settings=settings(settings.get_profile(profile), suppress_health_check=list(HealthCheck), report_multiple_bugs=False),
+    )
+
+
+# What random calls rarely come to
+
+
+@pytest.fixture
+def world(server: RedisServer) -> Iterator[KernelMachine]:
+    """Both sides with one tenant and one worker; compared and driven to the end when the test is done."""
+    KernelMachine.url = server.client_url
+    machine = KernelMachine()
+    machine.open_epoch()
+    machine.model.account("acme", 2**53 - 1, 3)
+    machine.kernel.account("acme", 2**53 - 1, 3)
+    machine.enroll()
+    yield machine
+    machine.same_state()
+    machine.same_events()
+    machine.teardown()
+
+
+def row(node: str, wait: int, *children: str, required: bool = True, amount: int = 10) -> NodeRow:
+    ctl = {"amounts": {"": str(amount)}, "required": required, "attempts": 1, "next": children}
+    return node, wait, json.dumps(ctl), f"spec of {node}", "", "0"
+
+
+def graph_of(*rows: NodeRow) -> Graph:
+    total = sum(int(json.loads(row[2])["amounts"][""]) for row in rows)
+    want = {"graph": "g", "total": len(rows), "estimate": str(total), "floor": "0", "budget": "", "priority": 5}
+    return Graph("r1", "acme", rows, 0, json.dumps(want))
+
+
+def submitted(world: KernelMachine, *rows: NodeRow, until: int = 9) -> RunState:
+    world.graphs["r1"] = graph_of(*rows)
+    world.complete(world.graphs["r1"], until)
+    return world.model.runs["r1", 1]
+
+
+def test_a_run_that_is_cancelled_while_it_is_loaded_ends(world: KernelMachine) -> None:
+    run = submitted(world, row("a", 0, "b"), row("b", 1), until=1)
+    world.both("cancel", "r1", 1, "changed my mind", "alice")
+    world.drive_to_the_end()
+    assert run.outcome == "cancelled"
+
+
+def test_a_node_that_is_skipped_with_its_parent_does_not_become_due(world: KernelMachine) -> None:
+    submitted(world, row("a", 0, "b", required=False), row("b", 1, "c", required=False), row("c", 1))
+    assert world.both("skip", "r1", 1, "too dear", ["a", "b"]) == [2, "c"]
+    assert [event["nodes"] for event in world.model.events if event["t"] == "node.due"] == [["a"], ["c"]]
+
+
+def test_a_node_is_poison_also_when_the_sweeper_found_that_its_last_worker_was_lost(world: KernelMachine) -> None:
+    run = submitted(world, row("a", 0))
+    for _ in range(3):
+        claim = world.pop("i1")
+        assert claim is not None
+        assert world.begin(claim)
+        world.both("ack", "i1", claim.tag)  # acknowledged by someone who did not finish it
+        world.publish("r1", world.both("stale", "r1", 1, 0, ["a"]))
+    assert run.nodes["a"].lost == 3
+    claim = world.pop("i1")
+    assert claim is not None
+    assert world.begin(claim) is None
+    assert run.nodes["a"].state == "failed"
+
+
+def test_the_fate_of_many_descendants_is_written_in_pieces(world: KernelMachine) -> None:
+    names = [f"n{i}" for i in range(203)]
+    run = submitted(world, row("a", 0, *names), *[row(name, 1) for name in names])
+    claim = world.pop("i1")
+    assert claim is not None
+    begun = world.begin(claim)
+    assert begun is not None
+    assert world.finish(begun, "failed", "", -1) == ["done", 1]
+    assert world.finish(begun, "failed", "", -1) == ["done", 1]
+    assert world.both("cascade", "r1", 1, 1) == 1
+    assert world.both("settle", "r1", 1, "a", 1, "", "worker") == "settled"
+    assert run.left == 2
+    assert world.both("cascade", "r1", 1, 2) == 0
+    assert run.outcome == "failed"
+
+
+def test_the_largest_amount_goes_through_unrounded(world: KernelMachine) -> None:
+    most = 2**53 - 1
+    submitted(world, row("a", 0, amount=most))
+    claim = world.pop("i1")
+    assert claim is not None
+    assert world.begin(claim)
+    assert world.both("settle", "r1", 1, "a", 1, f"llm={most}", "worker") == "settled"
+    assert world.model.purses["r1", 1].spent == most
+
+
+def test_messages_that_a_worker_takes_again_are_told_apart_by_their_delivery(world: KernelMachine) -> None:
+    submitted(world, row("a", 0))
+    first = world.pop("i1")
+    assert first is not None
+    world.both("requeue", "i1", first.tag, 0)
+    second = world.pop("i1")
+    assert second is not None
+    assert (second.tag, second.delivery) == (first.tag, 2)
+    assert world.begin(first) is None
+    assert world.begin(second) is not None
