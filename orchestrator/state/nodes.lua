@@ -47,11 +47,15 @@ local function make_due(node, at)
   redis.call('ZADD', 'hg1:due:' .. RG, int(at or NOW), node)
 end
 
--- The events of nodes that became due in this call, at most 200 names in one.
+-- The events of nodes that became due in this call, at most 200 names in one; not of those that got their outcome since.
 local function announce_due(tenant)
-  for first = 1, #due_now, 200 do
+  local due = {}
+  for _, node in ipairs(due_now) do
+    if state_of(node) == 'due' then due[#due + 1] = node end
+  end
+  for first = 1, #due, 200 do
     local names = {}
-    for i = first, math.min(first + 199, #due_now) do names[#names + 1] = due_now[i] end
+    for i = first, math.min(first + 199, #due) do names[#names + 1] = due[i] end
     emit({t = 'node.due', tenant = tenant, run = RUN, gen = tonumber(GEN), nodes = names})
   end
 end

@@ -69,6 +69,14 @@ class FairQoS(stock.QoS):
         if not tag.startswith(FAIR_TAG):
             super().restore_by_tag(tag, client, leftmost)
 
+    def restore_unacked(self, client: Any = None) -> None:
+        for tag in [tag for tag in self._delivered if tag.startswith(FAIR_TAG)]:
+            del self._delivered[tag]
+        # A channel may be closed once more after Kombu took its transport apart; asking for a connection then would end the worker.
+        # Ordinary messages wait for their visibility timeout in that case, as after a kill.
+        if self._delivered and getattr(self.channel.connection, "client", None) is not None:
+            super().restore_unacked(client)
+
 
 class FairChannel(stock.Channel):
     """A channel whose consumers of `pool.*` queues pop from the fair queue."""
