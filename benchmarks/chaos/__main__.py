@@ -28,6 +28,7 @@ def main() -> int:
     parser.add_argument("--home", type=Path, default=None, help="directory for the homes of the seeds; those of failed seeds are kept")
     parser.add_argument("--page", type=Path, default=None, help="Markdown file to write the figures into, between its two marks")
     parser.add_argument("--small", action="store_true", help="fewer runs and faults in each seed")
+    parser.add_argument("--power", action="store_true", help="Redis also loses part of its last second, as a machine without power does")
     chosen = parser.parse_args()
     first, _, last = chosen.seeds.partition("..")
     seeds = range(int(first), int(last or first) + 1)
@@ -37,7 +38,7 @@ def main() -> int:
     for seed in seeds:
         if seed in results:
             continue
-        results[seed] = play(seed, base / f"seed-{seed}", small=chosen.small)
+        results[seed] = play(seed, base / f"seed-{seed}", small=chosen.small, power=chosen.power)
         print(line(results[seed]), flush=True)
         if chosen.results:
             figures.write(chosen.results, machine, results)
@@ -54,11 +55,19 @@ def main() -> int:
     return 1 if broken else 0
 
 
-def play(seed: int, home: Path, *, small: bool = False) -> figures.Result:
+def play(seed: int, home: Path, *, small: bool = False, power: bool = False) -> figures.Result:
     """Run one seed in a process of its own and return its result; the home of one without violations is removed."""
     shutil.rmtree(home, ignore_errors=True)
     home.mkdir(parents=True)
-    argv = [sys.executable, "-m", "benchmarks.chaos.seed", str(seed), str(home), *(["--small"] if small else [])]
+    argv = [
+        sys.executable,
+        "-m",
+        "benchmarks.chaos.seed",
+        str(seed),
+        str(home),
+        *(["--small"] if small else []),
+        *(["--power"] if power else []),
+    ]
     with (home / "seed.log").open("wb") as log:
         try:
             done = subprocess.run(argv, stdout=subprocess.PIPE, stderr=log, cwd=figures.ROOT, timeout=SEED_TIMEOUT_S, check=False)

@@ -16,9 +16,11 @@ import psutil
 
 from orchestrator.embedded import Stack
 
-KINDS = ("worker", "child", "recorder", "beat", "redis", "power", "freeze", "cancel")
-"""SIGKILL of a worker's group, of one of its pool's processes, of recorder, beat and Redis; `power`: Redis loses part of its last second,
-as a machine without power does; `freeze`: SIGSTOP of a worker's group for a while; `cancel` of a run by its producer."""
+KINDS = ("worker", "child", "recorder", "beat", "redis", "freeze", "cancel")
+"""SIGKILL of a worker's group, of one of its pool's processes, of recorder, beat and Redis; `freeze`: SIGSTOP of a worker's group
+for a while; `cancel` of a run by its producer."""
+POWER = "power"
+"""Only where it is asked for: Redis loses part of its last second, as with a machine without power."""
 FREEZE_S = 6.0
 """Longer than an incarnation lives without a heartbeat: who wakes up finds that its work was given to others."""
 _FIND_S = 10.0
@@ -49,11 +51,11 @@ class Done:
         return asdict(self)
 
 
-def schedule(rng: random.Random, count: int) -> list[Fault]:
+def schedule(rng: random.Random, count: int, *, power: bool = False) -> list[Fault]:
     """Return `count` faults (1 or more): every kind once before any comes again, and one worker frozen at most."""
-    kinds = list(KINDS)
+    kinds = [*KINDS, POWER] if power else list(KINDS)
+    more = [kind for kind in kinds if kind != "freeze"]
     rng.shuffle(kinds)
-    more = [kind for kind in KINDS if kind != "freeze"]
     while len(kinds) < count:
         kinds.append(rng.choice(more))
     return [Fault(kind, round(rng.uniform(0.3, 1.6), 3), rng.randrange(1_000)) for kind in kinds[:count]]
@@ -78,12 +80,16 @@ class Saboteur:
         if fault.kind == "cancel":
             run = self._cancel(fault.pick)
             return Done("cancel", at, run, 0) if run else None
-        if fault.kind in ("worker", "freeze", "child"):
-            return self._at_worker(fault)
-        pid = self._await("redis" if fault.kind == "power" else fault.kind)
+        try:
+            return self._at_worker(fault) if fault.kind in ("worker", "freeze", "child") else self._at_service(fault)
+        except (psutil.NoSuchProcess, ProcessLookupError):
+            return None  # it ended by itself just before
+
+    def _at_service(self, fault: Fault) -> Done | None:
+        pid = self._await("redis" if fault.kind == POWER else fault.kind)
         if pid is None:
             return None
-        log = _append_only_file(self._stack) if fault.kind == "power" else None
+        log = _append_only_file(self._stack) if fault.kind == POWER else None
         synced = log.stat().st_size if log is not None else 0
         if log is not None:
             time.sleep(_UNSYNCED_S)

@@ -80,6 +80,8 @@ def table(machine: Mapping[str, Any], results: Sequence[Result]) -> str:
         "|---|---:|---:|---|",
     ]
     for kind, (what, measured) in _WHAT.items():
+        if kind not in faults:
+            continue
         found = sorted(times.get(kind, []))
         shown = f"{statistics.median(found):.0f}, {found[int(0.9 * (len(found) - 1))]}, {found[-1]}" if found else ""
         lines.append(f"| {what} | {faults.get(kind, 0)} | {shown} | {f'{measured} ({len(found)} times)' if found else ''} |")

@@ -1,6 +1,6 @@
 """One seed: a stack of its own, a mix of runs, a schedule of faults, and the verdict. Runs as a process of its own.
 
-`python -m benchmarks.chaos.seed SEED HOME [--small]` prints the result as one line of JSON.
+`python -m benchmarks.chaos.seed SEED HOME [--small] [--power]` prints the result as one line of JSON.
 """
 
 from __future__ import annotations
@@ -46,31 +46,31 @@ class Plan:
     faults: list[Fault]
 
     @classmethod
-    def of(cls, seed: int, *, small: bool = False) -> Plan:
-        """Return the plan of `seed`; a small one has fewer runs and faults."""
+    def of(cls, seed: int, *, small: bool = False, power: bool = False) -> Plan:
+        """Return the plan of `seed`; a small one has fewer runs and faults, one with `power` loses it too."""
         rng = random.Random(seed)
         runs = rng.randint(3, 4) if small else rng.randint(4, 8)
         graphs = []
         for at in range(runs):
             when = 0.0 if at < 2 else round(rng.uniform(0.2, 3.0 if small else 7.0), 3)
             graphs.append((when, rng.choice(TENANTS), mixed_graph(rng, f"chaos-{seed}-{at}")))
-        faults = schedule(rng, 3 if small else rng.randint(8, 10))
+        faults = schedule(rng, 3 if small else rng.randint(8, 10), power=power)
         return cls(sorted(graphs, key=lambda each: each[0]), faults)
 
 
 class Seed:
     """Plays one seed in `home`."""
 
-    def __init__(self, seed: int, home: Path, *, small: bool = False) -> None:
+    def __init__(self, seed: int, home: Path, *, small: bool = False, power: bool = False) -> None:
         self.seed = seed
-        self.plan = Plan.of(seed, small=small)
+        self.plan = Plan.of(seed, small=small, power=power)
         self.settings = Settings(home=home, sweep_interval_s=1.0, stale_after_s=1.0, worker_wait_s=10.0, retry_delay_max_s=0.3)
         self.shapes: dict[RunKey, dict[str, NodeShape]] = {}
         self.submitted: dict[str, str] = {}
         self.broken: list[Violation] = []
         self.done: list[Done] = []
         self.takeovers: dict[int, int] = {}
-        self.told: list[str] = []
+        self._over = False
         self._cancelled: set[str] = set()
         self._mutex = threading.Lock()
 
@@ -97,6 +97,7 @@ class Seed:
             ended_s = self._until(lambda: not look.unfinished(client.engine), ENDS_WITHIN_S)
             quiet_s = self._until(lambda: self._quiet(client, direct), QUIET_WITHIN_S)
             evidence = self._gather(client, direct)
+            self._over = True
             violations = [*self.broken, *check(evidence)]
             if violations:
                 told = look.dump(direct, look.unfinished(client.engine) or list(self.submitted.values()))
@@ -250,15 +251,16 @@ class Seed:
             self.broken.append(Violation(rule, subject, detail))
 
     def _tell(self, sentence: str) -> None:
+        if " ended with code " in sentence and not self._over:
+            self._break("process", sentence.split()[0], f"{sentence}; only we end processes here")
         with (self.settings.home / "supervisor.log").open("a") as log:
             log.write(f"{time.time():.3f} {sentence}\n")
 
 
 def main(arguments: list[str]) -> int:
-    small = "--small" in arguments
-    number, home = [each for each in arguments if each != "--small"]
+    number, home = [each for each in arguments if not each.startswith("--")]
     Path(home).mkdir(parents=True, exist_ok=True)
-    result = Seed(int(number), Path(home), small=small).play()
+    result = Seed(int(number), Path(home), small="--small" in arguments, power="--power" in arguments).play()
     print(json.dumps(result), flush=True)
     return 1 if result["violations"] else 0
 
