@@ -18,6 +18,7 @@ end
 local function read_cats(text)
   local cats, total = {}, 0
   for category, amount in text:gmatch('([^=,]+)=([^,]*)') do
+    if cats[category] then error('AMOUNT ' .. category .. ' is named twice') end
     cats[category] = micros(amount)
     total = total + cats[category]
   end
@@ -58,7 +59,7 @@ local function hold_run(rg, tenant, floor, estimate, budget)
   local free = room(tenant)
   if floor > free then return nil, 'budget', row[1], int(micros(row[1]) - free) end
   if budget ~= '' and floor > micros(budget) then return nil, 'run_budget', budget, int(floor) end
-  if tonumber(row[4] or 0) >= tonumber(row[2]) then return nil, 'runs', row[2], row[4] end
+  if tonumber(row[4] or 0) >= tonumber(row[2]) then return nil, 'runs', row[2], row[4] or '0' end
   local hold = math.min(estimate, free)
   if budget ~= '' then hold = math.min(hold, micros(budget)) end
   redis.call('HSET', 'hg1:purse:' .. rg, 'tenant', tenant, 'hold', int(hold), 'budget', budget,

@@ -44,12 +44,14 @@ class Launcher:
         if down:
             self._give_up(run_id, generation, tenant, choices, down.modifications)
         roots = submission.roots()
+        due: list[str] = []
         for first in range(0, len(roots), ROWS_MAX):
-            due = state.launch(run_id, generation, 1 if down else 0, roots[first : first + ROWS_MAX])
-            self.publish(run_id, generation, tenant, due)
+            last = 1 if first + ROWS_MAX >= len(roots) else 0
+            due += state.launch(run_id, generation, 1 if down else 0, last, roots[first : first + ROWS_MAX])
         if down:
             # What a skipped node alone stood in the way of is due as well.
-            self.publish(run_id, generation, tenant, self.kernel.link.read("ZRANGE", f"hg1:due:{run_id}.{generation}", 0, -1))
+            due = self.kernel.link.read("ZRANGE", f"hg1:due:{run_id}.{generation}", 0, -1)
+        self.publish(run_id, generation, tenant, due)
 
     def _give_up(self, run_id: str, generation: int, tenant: str, choices: Any, modifications: Any) -> None:
         if self.kernel.link.read("HGET", f"hg1:run:{run_id}.{generation}", "status") != "loading":

@@ -177,7 +177,7 @@ class _Worker:
             self.model.load(*self.key, [(*row[:5], str(row[5])) for row in rows], {})
         skipped = [node for node, choice in choices.items() if choice == SKIP]
         self.model.skip(*self.key, "given up at admission: the budget is short", skipped)
-        self.model.launch(*self.key, int(down is not None), self.submission.roots())
+        self.model.launch(*self.key, int(down is not None), 1, self.submission.roots())
         self.publish([node for node, it in self.state.nodes.items() if it.state == "due"])
 
     @property
@@ -205,7 +205,7 @@ class _Worker:
             self.execute(node, attempt=row[1], spec=json.loads(row[2]), verdict=row[3], fails=row[4])
         elif row[0] == "refused":
             self.publish(row[3])
-        self.model.ack(INCARNATION, tag)
+        self.model.ack(INCARNATION, tag, number)
 
     def execute(self, node: str, *, attempt: int, spec: dict[str, Any], verdict: str, fails: int) -> None:
         """Run one attempt, and record and charge what came of it."""

@@ -173,13 +173,13 @@ class Model(MemoryLedger):
         state.fragments.update(fragments)
         return len(nodes)
 
-    def launch(self, run: str, gen: int, degraded: int, roots: Sequence[str]) -> list[str]:
-        """Start a loaded run, once, and make roots due; returns those that are: to be published."""
+    def launch(self, run: str, gen: int, degraded: int, last: int, roots: Sequence[str]) -> list[str]:
+        """Make roots due, and with the last piece of them start a loaded run, once; returns those that are due."""
         self._fence()
         state = self.runs.get((run, gen))
         if state is None or state.status in ("ended", "cancelling"):
             return []
-        if state.status == "loading":
+        if state.status == "loading" and last:
             state.status = "running"
             state.degraded = state.degraded or bool(degraded)
             self._run_event(state, "run.started", degraded=bool(degraded))
@@ -274,6 +274,8 @@ class Model(MemoryLedger):
         if it.lease is None or not self._live(it.lease) or (it.lease.attempt, it.lease.inc) != (attempt, inc):
             return self._finished_before(state, node, attempt, inc)
         tag = it.lease.tag
+        if outcome == "skipped" and it.ctl["required"]:
+            outcome = "failed"
         it.done = attempt
         self._note_usage(state.key, node, attempt, cats)
         state.progress = self.now_ms

@@ -92,7 +92,8 @@ class Sweeper:
 
     def _repair(self, run_id: str, generation: int, found: Repairs) -> None:
         key = f"{run_id}.{generation}"
-        status, tenant, created, left = self.kernel.link.read("HMGET", f"hg1:run:{key}", "status", "tenant", "created", "left")
+        row = self.kernel.link.read("HMGET", f"hg1:run:{key}", "status", "tenant", "created", "left", "total")
+        status, tenant, created, left, total = row
         if status == "loading":
             if int(created) <= self._now_ms() - self.age_ms:
                 found.started += self._start(run_id, generation)
@@ -100,6 +101,8 @@ class Sweeper:
         if left == "0" or self.kernel.link.read("LLEN", f"hg1:cascade:{key}"):  # also ends a run whose last step died before it did
             self.kernel.finish_cascade(run_id, generation)
         if status == "cancelling":
+            if self.kernel.link.read("HLEN", f"hg1:state:{key}") < int(total):
+                found.started += self._start(run_id, generation)  # cancelled while it was loaded: every node gets an outcome
             reason = self.kernel.link.read("HGET", f"hg1:run:{key}", "reason")
             self.kernel.launcher.revoke_rest(run_id, generation, reason or "the run was cancelled")
             found.revoked += 1

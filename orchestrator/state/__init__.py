@@ -34,9 +34,9 @@ class State:
         pairs = [value for pair in fragments.items() for value in pair]
         return int(self._call("load", run, gen, len(rows), *flat, *pairs))
 
-    def launch(self, run: str, gen: int, degraded: int, roots: Sequence[str]) -> list[str]:
-        """Start the run and return the roots that are due."""
-        return list(self._call("launch", run, gen, degraded, *roots))
+    def launch(self, run: str, gen: int, degraded: int, last: int, roots: Sequence[str]) -> list[str]:
+        """Make roots due; with the last piece of them start the run. Returns those that are due."""
+        return list(self._call("launch", run, gen, degraded, last, *roots))
 
     def begin(self, run: str, gen: int, node: str, inc: str, tag: str, delivery: int, worker: str) -> list[Any]:
         """Claim a node: a row of the gate table."""

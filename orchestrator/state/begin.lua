@@ -56,7 +56,8 @@ if not mine then
     release(inc, tag, notbefore - NOW)
     return {'later', notbefore - NOW}
   end
-  if lease and close_lost(run, node, lease) >= 3 then
+  if lease then close_lost(run, node, lease) end
+  if tonumber(redis.call('HGET', attempts, node .. ':lost') or 0) >= 3 then
     return give_up('failed', 'three workers died while they ran it', 'poison')
   end
 end

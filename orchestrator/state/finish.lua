@@ -32,6 +32,7 @@ if not (lease and lease.live and lease.attempt == attempt and lease.inc == inc) 
 end
 
 local ctl = ctl_of(node)
+if outcome == 'skipped' and ctl.required then outcome = 'failed' end
 redis.call('HSET', attempts, node .. ':done', attempt)
 note_usage(RG, node, attempt, ARGV[10])
 progress()

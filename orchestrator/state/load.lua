@@ -6,7 +6,7 @@
 -- @include cost/ledger
 -- @include orchestrator/state/nodes
 local run = get_run()
-if not run or run.status ~= 'loading' then return 0 end
+if not run or (run.status ~= 'loading' and run.status ~= 'cancelling') then return 0 end
 local count, at = tonumber(ARGV[4]), 5
 for _ = 1, count do
   local node, wait, ctl, spec, verdict, fragment = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4], ARGV[at + 5]

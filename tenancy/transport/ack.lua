@@ -1,6 +1,8 @@
--- Settle a message that this incarnation holds. ARGV: S, inc, tag. Returns 1, or 0 when it holds no such tag.
+-- Settle a message that this incarnation holds. ARGV: S, inc, tag, delivery. Returns 1, or 0 when it does not hold
+-- this delivery: a late word about an earlier one says nothing about the next.
 -- @include tenancy/kernel
 -- @include tenancy/transport/messages
-if not live(ARGV[2]) or redis.call('HDEL', 'hg1:unacked:' .. ARGV[2], ARGV[3]) == 0 then return 0 end
+if not holds(ARGV[2], ARGV[3], ARGV[4]) then return 0 end
+redis.call('HDEL', 'hg1:unacked:' .. ARGV[2], ARGV[3])
 drop(ARGV[3])
 return 1

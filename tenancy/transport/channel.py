@@ -140,7 +140,7 @@ class FairChannel(stock.Channel):
 
     def _deliver_fair(self, pool: str, inc: str, delivery: Delivery) -> None:
         message = loads(delivery.payload)
-        message["properties"]["delivery_tag"] = f"{FAIR_TAG}{inc}:{delivery.tag}"
+        message["properties"]["delivery_tag"] = f"{FAIR_TAG}{inc}:{delivery.tag}:{delivery.number}"
         message["headers"]["headgate_delivery"] = [inc, delivery.tag, delivery.number]
         if delivery.number > 1:
             message["headers"]["redelivered"] = True
@@ -149,17 +149,17 @@ class FairChannel(stock.Channel):
 
     def fair_ack(self, delivery_tag: str) -> None:
         """Acknowledge; repeated when the reply is lost, since an acknowledgement counts once."""
-        self._settle(delivery_tag, lambda queue, inc, tag: queue.ack(inc, tag))
+        self._settle(delivery_tag, Queue.ack)
 
     def fair_requeue(self, delivery_tag: str) -> None:
         """Hand the message back, first in line."""
-        self._settle(delivery_tag, lambda queue, inc, tag: queue.requeue(inc, tag))
+        self._settle(delivery_tag, Queue.requeue)
 
     def _settle(self, delivery_tag: str, act: Any) -> None:
-        inc, tag = delivery_tag[len(FAIR_TAG) :].rsplit(":", 1)
+        inc, tag, number = delivery_tag[len(FAIR_TAG) :].rsplit(":", 2)
         for last in (False, True):
             try:
-                act(Queue(self.link), inc, tag)
+                act(Queue(self.link), inc, tag, int(number))
                 return
             except Fenced:
                 return  # the message belongs to an epoch that is over

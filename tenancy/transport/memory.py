@@ -212,19 +212,19 @@ class MemoryQueue:
         line.sleepers[inc] = self.now_ms + sleep_ms
         return []
 
-    def ack(self, inc: str, tag: str) -> int:
-        """Remove a message for good; 0 if this incarnation is dead or does not hold it."""
+    def ack(self, inc: str, tag: str, delivery: int) -> int:
+        """Remove a message for good; 0 if this incarnation is dead or does not hold this delivery."""
         self._fence()
-        if not self._holds(inc, tag):
+        if not self._holds(inc, tag, delivery):
             return 0
         self._let_go(inc, tag)
         self._drop(tag)
         return 1
 
-    def requeue(self, inc: str, tag: str, delay_ms: int) -> int:
+    def requeue(self, inc: str, tag: str, delivery: int, delay_ms: int) -> int:
         """Give a message back, first in line or in `delay_ms`; 0 as `ack`."""
         self._fence()
-        if not self._holds(inc, tag):
+        if not self._holds(inc, tag, delivery):
             return 0
         self._release(inc, tag, delay_ms)
         return 1

@@ -55,13 +55,13 @@ class Queue:
             raise DeadIncarnation(inc)
         return Delivery(reply[0], reply[1], int(reply[2]))
 
-    def ack(self, inc: str, tag: str) -> int:
-        """Settle a held message; 0 when the incarnation does not hold it."""
-        return int(self.link.call("tenancy/transport/ack", inc, tag))
+    def ack(self, inc: str, tag: str, delivery: int) -> int:
+        """Settle a held message; 0 when the incarnation does not hold this delivery of it."""
+        return int(self.link.call("tenancy/transport/ack", inc, tag, delivery))
 
-    def requeue(self, inc: str, tag: str, delay_ms: int = 0) -> int:
-        """Hand a held message back, first in line or delayed; 0 when the incarnation does not hold it."""
-        return int(self.link.call("tenancy/transport/requeue", inc, tag, delay_ms))
+    def requeue(self, inc: str, tag: str, delivery: int, delay_ms: int = 0) -> int:
+        """Hand a held message back, first in line or delayed; 0 when the incarnation does not hold this delivery of it."""
+        return int(self.link.call("tenancy/transport/requeue", inc, tag, delivery, delay_ms))
 
     def reclaim(self, ttl_ms: int, limit: int = 200) -> tuple[int, int]:
         """Give back what silent incarnations hold; returns (moved, more)."""

@@ -1,6 +1,7 @@
--- Hand a message back, first in line, or delayed. ARGV: S, inc, tag, delay_ms. Returns 1, or 0 when inc holds no such tag.
+-- Hand a message back, first in line, or delayed. ARGV: S, inc, tag, delivery, delay_ms.
+-- Returns 1, or 0 when inc does not hold this delivery.
 -- @include tenancy/kernel
 -- @include tenancy/transport/messages
-if not live(ARGV[2]) or redis.call('HEXISTS', 'hg1:unacked:' .. ARGV[2], ARGV[3]) == 0 then return 0 end
-release(ARGV[2], ARGV[3], tonumber(ARGV[4]))
+if not holds(ARGV[2], ARGV[3], ARGV[4]) then return 0 end
+release(ARGV[2], ARGV[3], tonumber(ARGV[5]))
 return 1

@@ -18,7 +18,7 @@ from orchestrator.state import State
 from orchestrator.store.engine import open_engine
 from orchestrator.submission import Submission
 from tenancy.link import Link
-from tenancy.transport.queue import Queue
+from tenancy.transport.queue import Delivery, Queue
 
 POOL = "default"
 
@@ -81,7 +81,7 @@ class Hands:
             self.state.load(run, 1, rows, {})
         for fragments in submission.fragments():
             self.state.load(run, 1, [], fragments)
-        self.publish(run, self.state.launch(run, 1, 1 if down else 0, submission.roots()), tenant)
+        self.publish(run, self.state.launch(run, 1, 1 if down else 0, 1, submission.roots()), tenant)
 
     def publish(self, run: str, nodes: list[str], tenant: str = "default") -> None:
         for node in nodes:
@@ -91,17 +91,17 @@ class Hands:
         run, _, node = str(self.link.client.hget("hg1:meta", tag)).split("|")[5].split(".", 2)
         return run, node
 
-    def begin(self) -> tuple[str, str, int, str] | None:
-        """Take a message and claim its node: run, node, attempt, tag; None when there is nothing to do."""
+    def begin(self) -> tuple[str, str, int, Delivery] | None:
+        """Take a message and claim its node: run, node, attempt, delivery; None when there is nothing to do."""
         while delivery := self.queue.pop(self.inc, POOL, 1):
             run, node = self.node_of(delivery.tag)
             reply = self.state.begin(run, 1, node, self.inc, delivery.tag, delivery.number, "w")
             if reply[0] == "run":
-                return run, node, int(reply[1]), delivery.tag
-            self.queue.ack(self.inc, delivery.tag)
+                return run, node, int(reply[1]), delivery
+            self.queue.ack(self.inc, delivery.tag, delivery.number)
         return None
 
-    def finish(self, run: str, node: str, attempt: int, tag: str, outcome: str = "succeeded", tenant: str = "default") -> None:
+    def finish(self, run: str, node: str, attempt: int, delivery: Delivery, outcome: str = "succeeded", tenant: str = "default") -> None:
         cats = f"compute={self.random.randint(1, 50)},llm={self.random.randint(1, 500)}"
         error = "" if outcome == "succeeded" else '{"type": "Boom"}'
         reply = self.state.finish(run, 1, node, attempt, self.inc, outcome, '"x"', error, cats, 0 if self.random.random() < 0.5 else -1)
@@ -112,7 +112,7 @@ class Hands:
             while self.state.cascade(run, 1):
                 pass
         if reply[0] != "retry":
-            self.queue.ack(self.inc, tag)
+            self.queue.ack(self.inc, delivery.tag, delivery.number)
 
     def work(self, most: int = 10_000, fail: float = 0.0, stop: Callable[[], bool] = lambda: False) -> int:
         """Run at most `most` nodes; return how many began."""

@@ -34,7 +34,7 @@ class Cell:
         want = {"graph": "g", "total": 3, "estimate": "3000", "floor": "2000", "budget": budget, "priority": 5}
         assert self.state.admit(RUN, 1, "acme", want)[0] == "admitted"
         self.state.load(RUN, 1, [self.row("a", 0, ["b", "c"], amounts), self.row("b", 1, []), self.row("c", 1, [], required=False)], {})
-        assert self.state.launch(RUN, 1, 0, ["a"]) == ["a"]
+        assert self.state.launch(RUN, 1, 0, 1, ["a"]) == ["a"]
 
     @staticmethod
     def row(
@@ -61,7 +61,7 @@ class Cell:
         attempt = self.begin(node, delivery, worker)[1]
         assert self.finish(node, attempt, worker=worker)[0] == "done"
         assert self.state.settle(RUN, 1, node, attempt, "llm=500", "signal") == "settled"
-        assert self.queue.ack(worker, delivery.tag) == 1
+        assert self.queue.ack(worker, delivery.tag, delivery.number) == 1
 
     def state_of(self, node: str) -> str | None:
         found: str | None = self.redis.hget(f"hg1:state:{RUN}.1", node)  # type: ignore[assignment]
@@ -135,7 +135,7 @@ def test_a_body_that_comes_too_early_is_dropped_and_may_be_published_again(cell:
     cell.submit()
     delivery = cell.deliver("b")
     assert cell.begin("b", delivery) == ["early"]
-    assert cell.queue.ack("w1", delivery.tag) == 0
+    assert cell.queue.ack("w1", delivery.tag, delivery.number) == 0
     assert cell.queue.put("{}", "acme", 5, "default", 1_000, f"{RUN}.1.b") != ""
 
 

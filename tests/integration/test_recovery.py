@@ -285,7 +285,7 @@ def test_ordinary_messages_survive_a_rebuild_in_line_and_those_of_nodes_go(
     popped = []
     while delivery := hands.queue.pop(hands.inc, POOL, 1):
         popped.append(delivery.payload)
-        hands.queue.ack(hands.inc, delivery.tag)
+        hands.queue.ack(hands.inc, delivery.tag, delivery.number)
     assert popped == ["held", "one", "two", "three"]
     finish_all(recorder, hands, [run])
 

@@ -34,11 +34,11 @@ class Kernel:
         reply = self.link.call("tenancy/transport/pop", inc, pool, sleep_ms)
         return [reply[0], reply[1], int(reply[2])] if len(reply) == 3 else reply
 
-    def ack(self, inc: str, tag: str) -> Any:
-        return self.link.call("tenancy/transport/ack", inc, tag)
+    def ack(self, inc: str, tag: str, delivery: int) -> Any:
+        return self.link.call("tenancy/transport/ack", inc, tag, delivery)
 
-    def requeue(self, inc: str, tag: str, delay_ms: int) -> Any:
-        return self.link.call("tenancy/transport/requeue", inc, tag, delay_ms)
+    def requeue(self, inc: str, tag: str, delivery: int, delay_ms: int) -> Any:
+        return self.link.call("tenancy/transport/requeue", inc, tag, delivery, delay_ms)
 
     def reclaim(self, ttl_ms: int, limit: int) -> Any:
         return self.link.call("tenancy/transport/reclaim", ttl_ms, limit)
@@ -54,8 +54,8 @@ class Kernel:
         pairs = [field for pair in fragments.items() for field in pair]
         return self.link.call("orchestrator/state/load", run, gen, len(nodes), *rows, *pairs)
 
-    def launch(self, run: str, gen: int, degraded: int, roots: Sequence[str]) -> Any:
-        return self.link.call("orchestrator/state/launch", run, gen, degraded, *roots)
+    def launch(self, run: str, gen: int, degraded: int, last: int, roots: Sequence[str]) -> Any:
+        return self.link.call("orchestrator/state/launch", run, gen, degraded, last, *roots)
 
     def cancel(self, run: str, gen: int, reason: str, by: str) -> Any:
         return self.link.call("orchestrator/state/cancel", run, gen, reason, by)

@@ -118,7 +118,7 @@ class KernelMachine(RuleBasedStateMachine):
 
     # Producers
 
-    @rule(data=st.data(), until=st.sampled_from([9, 9, 9, 9, 0, 1, 2, 3]))
+    @rule(data=st.data(), until=st.sampled_from([9, 9, 9, 9, 0, 1, 2, 3, 4]))
     def submit(self, data: st.DataObject, until: int) -> None:
         """Admit, load in two pieces, launch, publish; the producer may die between any two of these."""
         run = f"r{len(self.graphs) + 1}"
@@ -131,7 +131,8 @@ class KernelMachine(RuleBasedStateMachine):
             lambda: self.both("admit", graph.run, 1, graph.tenant, graph.want),
             lambda: self.both("load", graph.run, 1, graph.rows[:half], {"0": "{}"}),
             lambda: self.both("load", graph.run, 1, graph.rows[half:], {"1": "{}"}),
-            lambda: self.publish(graph.run, self.both("launch", graph.run, 1, graph.degraded, graph.roots)),
+            lambda: self.both("launch", graph.run, 1, graph.degraded, 0, graph.roots[:1]),
+            lambda: self.publish(graph.run, self.both("launch", graph.run, 1, graph.degraded, 1, graph.roots)),
         ]
         for step in steps[: until + 1]:
             if step()[:1] == ["refused"] if step is steps[0] else step() == FENCED:
@@ -221,7 +222,7 @@ class KernelMachine(RuleBasedStateMachine):
             if crash > 4:
                 self.publish(begun.run, reply[2:])
         if crash > 5:
-            self.both("ack", inc, claim.tag)
+            self.both("ack", inc, claim.tag, claim.delivery)
         return True
 
     @precondition(lambda self: self.model.runs)
@@ -272,9 +273,9 @@ class KernelMachine(RuleBasedStateMachine):
             case "void":
                 self.both("void", claim.run, 1, claim.node, claim.attempt, "sweeper")
             case "ack":
-                self.both("ack", claim.inc, claim.tag)
+                self.both("ack", claim.inc, claim.tag, claim.delivery)
             case "requeue":
-                self.both("requeue", claim.inc, claim.tag, delay_ms)
+                self.both("requeue", claim.inc, claim.tag, claim.delivery, delay_ms)
             case "beat":
                 self.both("beat", claim.inc)
 

@@ -51,8 +51,8 @@ def world(server: RedisServer) -> Iterator[KernelMachine]:
     machine.teardown()
 
 
-def row(node: str, wait: int, *children: str, required: bool = True, amount: int = 10) -> NodeRow:
-    ctl = {"amounts": {"": str(amount)}, "required": required, "attempts": 1, "next": children}
+def row(node: str, wait: int, *children: str, required: bool = True, amount: int = 10, attempts: int = 1) -> NodeRow:
+    ctl = {"amounts": {"": str(amount)}, "required": required, "attempts": attempts, "next": children}
     return node, wait, json.dumps(ctl), f"spec of {node}", "", "0"
 
 
@@ -87,7 +87,7 @@ def test_a_node_is_poison_also_when_the_sweeper_found_that_its_last_worker_was_l
         claim = world.pop("i1")
         assert claim is not None
         assert world.begin(claim)
-        world.both("ack", "i1", claim.tag)  # acknowledged by someone who did not finish it
+        world.both("ack", "i1", claim.tag, claim.delivery)  # acknowledged by someone who did not finish it
         world.publish("r1", world.both("stale", "r1", 1, 0, ["a"]))
     assert run.nodes["a"].lost == 3
     claim = world.pop("i1")
@@ -126,9 +126,25 @@ def test_messages_that_a_worker_takes_again_are_told_apart_by_their_delivery(wor
     submitted(world, row("a", 0))
     first = world.pop("i1")
     assert first is not None
-    world.both("requeue", "i1", first.tag, 0)
+    world.both("requeue", "i1", first.tag, first.delivery, 0)
     second = world.pop("i1")
     assert second is not None
     assert (second.tag, second.delivery) == (first.tag, 2)
     assert world.begin(first) is None
     assert world.begin(second) is not None
+
+
+def test_a_late_word_about_an_earlier_delivery_says_nothing_about_the_next(world: KernelMachine) -> None:
+    run = submitted(world, row("a", 0, attempts=2))
+    first = world.pop("i1")
+    assert first is not None
+    begun = world.begin(first)
+    assert begun is not None
+    assert world.finish(begun, "failed", "", 0) == ["retry", 0]
+    second = world.pop("i1")
+    assert second is not None
+    again = world.begin(second)
+    assert again is not None
+    assert world.both("ack", "i1", first.tag, first.delivery) == 0
+    assert world.finish(again, "succeeded", "", -1)[0] == "done"
+    assert run.nodes["a"].state == "succeeded"

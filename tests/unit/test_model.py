@@ -30,7 +30,7 @@ class World:
         if rows:
             self.model.admit(RUN, GEN, "acme", want(len(rows), **terms))
             self.model.load(RUN, GEN, rows, {"0": "{}"})
-            self.publish(*self.model.launch(RUN, GEN, 0, [node for node, wait, *_ in rows if not wait]))
+            self.publish(*self.model.launch(RUN, GEN, 0, 1, [node for node, wait, *_ in rows if not wait]))
 
     @property
     def run(self) -> Any:
@@ -48,11 +48,11 @@ class World:
         return self.model.finish(RUN, GEN, node, attempt, inc, outcome, '"x"', '{"type": "E", "message": ""}', "llm=4", delay_ms)
 
     def step(self, outcome: str = "succeeded", cats: str = "llm=4") -> str:
-        node, tag, _, row = self.begin()
+        node, tag, delivery, row = self.begin()
         assert row[0] == "run", row
         self.publish(*self.finish(node, outcome)[2:])
         self.model.settle(RUN, GEN, node, row[1], cats, "worker")
-        self.model.ack("w1", tag)
+        self.model.ack("w1", tag, delivery)
         self.model.check()
         return node
 
@@ -147,7 +147,7 @@ def test_a_message_is_outstanding_once_and_a_late_acknowledgement_does_nothing()
     assert model.put("x", "a", 5, "default", 1, "once", 0, 0) == ""
     assert model.pop("w1", "default", 0)[0] == tag
     model.retire("w1")
-    assert model.ack("w1", tag) == 0
+    assert model.ack("w1", tag, 1) == 0
     assert model.messages[tag].deliveries == 1
     model.check()
 
@@ -201,7 +201,7 @@ def test_a_retry_waits_for_its_time_one_priority_lower() -> None:
     node, tag, *_ = world.begin()
     assert world.finish(node, "failed", delay_ms=500) == ["retry", 500]
     assert world.finish(node, "failed", attempt=1, delay_ms=500) == ["retry", 500]
-    assert world.model.ack("w1", tag) == 0
+    assert world.model.ack("w1", tag, 1) == 0
     assert world.model.pop("w1", "default", 0) == []
     world.publish("a", replace=1)
     assert world.begin()[3] == ["later", 500]
@@ -222,7 +222,7 @@ def test_a_required_failure_gives_all_descendants_their_outcome_and_an_optional_
 def test_a_body_that_comes_too_early_is_dropped_and_can_be_published_again() -> None:
     world = World(row("a", 0, "b"), row("b", 1))
     world.publish("b")
-    world.model.requeue("w1", world.model.pop("w1", "default", 0)[0], 0)
+    world.model.requeue("w1", world.model.pop("w1", "default", 0)[0], 1, 0)
     assert world.begin()[3][0] == "run"
     assert world.begin()[3] == ["early"]
     assert world.finish("a") == ["done", 0, "b"]
@@ -254,7 +254,7 @@ def test_a_run_that_is_cancelled_while_it_is_loaded_can_still_end() -> None:
     world.model.admit(RUN, GEN, "acme", want(2))
     world.model.cancel(RUN, GEN, "enough", "alice")
     world.model.load(RUN, GEN, [row("a", 0, "b"), row("b", 1)], {})
-    assert world.model.launch(RUN, GEN, 0, ["a"]) == []
+    assert world.model.launch(RUN, GEN, 0, 1, ["a"]) == []
     world.model.revoke(RUN, GEN, "cancelled", "enough", ["a", "b"])
     assert world.run.outcome == "cancelled"
 
@@ -262,7 +262,7 @@ def test_a_run_that_is_cancelled_while_it_is_loaded_can_still_end() -> None:
 def test_the_sweeper_is_told_what_nobody_has_published() -> None:
     world = World(row("a", 0), row("b", 0))
     node, tag, *_ = world.begin()
-    world.model.ack("w1", tag)
+    world.model.ack("w1", tag, 1)
     world.model.now_ms += 10
     assert world.model.stale(RUN, GEN, 5, ["a", "b"]) == [node]
     assert world.states() == {"a": "due", "b": "due"}
