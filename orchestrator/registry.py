@@ -47,6 +47,14 @@ class TaskDefinition:
         function = inspect.unwrap(self.function)
         return module_name(function), getattr(function, "__qualname__", type(function).__qualname__)
 
+    @property
+    def source(self) -> tuple[str, str]:
+        """File and qualified name: the same under whatever name its module was imported, as the shipped tasks are."""
+        function = inspect.unwrap(self.function)
+        code = getattr(function, "__code__", None)
+        module, name = self.origin
+        return (code.co_filename, name) if code is not None else (module, name)
+
     @cached_property
     def parameters(self) -> Parameters:
         """The signature, made ready to check params against."""
@@ -72,7 +80,7 @@ class Registry:
         """
         with self._lock:
             known = self._definitions.get(definition.name)
-            if known is not None and known.origin != definition.origin:
+            if known is not None and known.origin != definition.origin and known.source != definition.source:
                 raise Conflict(
                     f"the task name {definition.name!r} is taken by {'.'.join(known.origin)} and cannot be given to "
                     f"{'.'.join(definition.origin)}; pass name= to one of them"

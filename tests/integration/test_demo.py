@@ -99,6 +99,7 @@ def test_the_demo_shows_the_main_job_and_the_join_night_and_leaves_nothing(demo:
     assert 21 <= int(executions[1]) <= 22  # a worker of two processes held at most two
 
 
+@pytest.mark.slow
 def test_a_demo_that_is_told_to_stop_leaves_nothing(demo: Demo) -> None:
     demo.lines_up_to("ready after")
     demo.process.terminate()
@@ -114,6 +115,7 @@ def test_a_demo_that_is_killed_in_the_middle_of_the_night_leaves_nothing(demo: D
     until(lambda: not demo.left())
 
 
+@pytest.mark.slow
 def test_a_home_that_was_asked_for_is_kept(temporary: Path) -> None:
     home = temporary / "kept"
     playing = Demo(temporary, HEADGATE_HOME=str(home), HEADGATE_REDIS_URL="redis://127.0.0.1:1/0")
