@@ -37,7 +37,8 @@ def new_key() -> str:
 
 
 def traces(stack: Running) -> tuple[set[str], set[str]]:
-    """The runs on record, and the keys in Redis that name a run, a request or a task."""
+    """The runs on record, and the keys in Redis that name a run, a request or a task; once everything before is over."""
+    until(lambda: not stack.redis.exists("hg1:runs") and not list(stack.redis.scan_iter("hg1:unacked:*")))
     runs = {run.run_id for run in read.list_runs(stack.client.engine, limit=10_000)}
     return runs, {key for key in stack.redis.scan_iter("hg1:*", count=1000) if re.search(r"[0-9a-z]{26}", key)}
 
