@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from running import Running, by_id
+from running import Running, by_id, until
 from ulid import ULID
 from wire import Wire
 
