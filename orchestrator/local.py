@@ -194,7 +194,7 @@ class _Worker:
         while self.state.status != "ended":
             self.model.now_ms = max(self.model.now_ms, time.time_ns() // 1_000_000)
             delivery = self.model.pop(INCARNATION, POOL, 0)
-            if delivery:
+            if delivery[0] != "SLEEP":
                 self.deliver(*delivery)
             else:
                 self.model.now_ms = min(self.model.delayed.values())

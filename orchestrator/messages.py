@@ -2,61 +2,66 @@
 
 from __future__ import annotations
 
+import json
+from collections import defaultdict
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import redis
 
 CHUNK = 1_000
 
-
-class Meta(NamedTuple):
-    """What the transport keeps beside a message; `once` names the node that the message is for, or is empty."""
-
-    tenant: str
-    priority: str
-    pool: str
-    cost_ms: str
-    deliveries: str
-    once: str
-
-    @property
-    def queue(self) -> str:
-        return f"hg1:queue:{self.pool}:{self.tenant}:{self.priority}"
+Meta = dict[str, Any]
+"""What the transport keeps beside a message; the page docs/protocol.md names its fields."""
 
 
 def keep_ordinary(client: redis.Redis) -> Callable[[Any], None]:
-    """Return the commands that leave only ordinary messages, each in line once; what dead incarnations held goes first.
+    """Return the commands that leave only ordinary messages, each in line once; what was held or parked goes first.
 
-    Read and written apart, so that the commands go into one transaction; nobody else changes queues meanwhile.
+    Delayed messages and dead letters stay what they are. Read and written apart, so that the commands go into one transaction; nobody
+    else changes queues meanwhile.
     """
-    metas = {str(tag): Meta(*str(text).split("|")) for tag, text in client.hscan_iter("hg1:meta", count=CHUNK)}
-    ordinary = {tag: meta for tag, meta in metas.items() if not meta.once}
-    nodes = [tag for tag, meta in metas.items() if meta.once]
-    # Oldest at the right end, where the next message is taken.
-    queues = {str(key): [tag for tag in _list(client, key) if tag in ordinary] for key in client.scan_iter("hg1:queue:*", count=CHUNK)}
-    held = {str(tag) for key in client.scan_iter("hg1:unacked:*", count=CHUNK) for tag in client.hkeys(key)}
-    for tag in sorted(held & ordinary.keys(), key=lambda tag: -int(tag[1:])):
-        queues.setdefault(ordinary[tag].queue, []).append(tag)
-    waiting = sorted({(ordinary[tags[0]].pool, ordinary[tags[0]].tenant) for tags in queues.values() if tags})
-    stale = [str(key) for pattern in ("hg1:unacked:*", "hg1:ready:*") for key in client.scan_iter(pattern, count=CHUNK)]
+    metas: dict[str, Meta] = {str(tag): json.loads(text) for tag, text in client.hscan_iter("hg1:meta", count=CHUNK)}
+    gone = [tag for tag, meta in metas.items() if meta["o"] or "gone" in meta]
+    waiting = {tag: meta for tag, meta in metas.items() if not meta["o"] and "gone" not in meta and meta["w"] not in ("d", "x")}
+    lines = _lines(client, waiting)
+    stale = [str(key) for key in client.scan_iter("hg1:*", count=CHUNK) if str(key).split(":")[1] in ("queue", "depth", "ready", "unacked")]
 
     def commands(pipe: Any) -> None:
-        for first in range(0, len(nodes), CHUNK):
-            chunk = nodes[first : first + CHUNK]
-            pipe.hdel("hg1:msg", *chunk)
-            pipe.hdel("hg1:meta", *chunk)
+        for first in range(0, len(gone), CHUNK):
+            chunk = gone[first : first + CHUNK]
+            for key in ("hg1:msg", "hg1:meta", "hg1:letters"):
+                pipe.hdel(key, *chunk)
             pipe.zrem("hg1:delayed", *chunk)
-        for key, tags in queues.items():
-            pipe.delete(key)
-            for first in range(0, len(tags), CHUNK):
-                pipe.rpush(key, *tags[first : first + CHUNK])
         for key in stale:
             pipe.delete(key)
-        for pool, tenant in waiting:
+        for (pool, tenant, priority), tags in lines.items():
+            for tag in tags:
+                entry = waiting[tag] | {"w": "q", "k": waiting[tag]["k"] + 1}
+                entry.pop("u", None)
+                pipe.hset("hg1:meta", tag, json.dumps(entry))
+                pipe.rpush(f"hg1:queue:{pool}:{tenant}:{priority}", f"{tag}:{entry['k']}")
+            pipe.hset(f"hg1:depth:{pool}", f"{tenant}|{priority}", len(tags))
             pipe.zadd(f"hg1:ready:{pool}", {tenant: 0})
 
     return commands
+
+
+def _lines(client: redis.Redis, waiting: dict[str, Meta]) -> dict[tuple[str, str, int], list[str]]:
+    """Return the lines by pool, tenant and priority; the next message at the right end, as in Redis."""
+    lines: dict[tuple[str, str, int], list[str]] = defaultdict(list)
+    seen: set[str] = set()
+    for key in client.scan_iter("hg1:queue:*", count=CHUNK):
+        for entry in _list(client, str(key)):
+            tag, k = entry.rsplit(":", 1)
+            meta = waiting.get(tag)
+            if meta is not None and meta["w"] == "q" and meta["k"] == int(k):
+                lines[meta["q"], meta["t"], meta["p"]].append(tag)
+                seen.add(tag)
+    for tag in sorted(waiting.keys() - seen, key=lambda tag: -int(tag[1:])):
+        meta = waiting[tag]
+        lines[meta["q"], meta["t"], meta["p"]].append(tag)
+    return lines
 
 
 def _list(client: redis.Redis, key: str) -> list[str]:

@@ -233,6 +233,9 @@ class Model(MemoryLedger):
             return ["later", it.notbefore - self.now_ms]
         self._close_lost(state, node)
         if it.lost >= LOST_MAX:
+            self._let_go(inc, tag)
+            if tag in self.messages:
+                self._bury_letter(tag, "three workers died while they ran it")
             return self._give_up(state, node, "poison", "failed", "three workers died while they ran it")
         attempt = it.claims + 1
         amount = it.ctl["amounts"].get(it.verdict, it.ctl["amounts"][""])

@@ -40,7 +40,10 @@ DAYS_KEPT = 32
 
 CHUNK = 1_000
 
-_KEPT = ("epoch", "events", "recorded", "recorder", "reply:", "payload:", "msg", "meta", "delayed", "queue:", "ready:")
+_KEPT = (
+    "epoch", "events", "recorded", "recorder", "reply:", "payload:",
+    "msg", "meta", "delayed", "queue:", "depth:", "ready:", "pools", "letters", "expected", "paused", "dead",
+)  # fmt: skip
 """What a rebuild does not delete, by the beginning of the key after `hg1:`: the log, requests, ordinary messages."""
 
 log = logging.getLogger("headgate.recovery")

@@ -8,8 +8,8 @@
 local node, inc, tag, delivery, worker = ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8]
 
 local function forget_message()
-  redis.call('HDEL', 'hg1:unacked:' .. inc, tag)
-  drop(tag)
+  local m = unhold(inc, tag)
+  if m then drop(tag, m) end
 end
 
 if not holds(inc, tag, delivery) then return {'gone'} end
@@ -58,6 +58,8 @@ if not mine then
   end
   if lease then close_lost(run, node, lease) end
   if tonumber(redis.call('HGET', attempts, node .. ':lost') or 0) >= 3 then
+    local m = unhold(inc, tag)
+    if m then bury_letter(tag, m, 'three workers died while they ran it') end
     return give_up('failed', 'three workers died while they ran it', 'poison')
   end
 end

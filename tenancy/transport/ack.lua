@@ -3,6 +3,6 @@
 -- @include tenancy/kernel
 -- @include tenancy/transport/messages
 if not holds(ARGV[2], ARGV[3], ARGV[4]) then return 0 end
-redis.call('HDEL', 'hg1:unacked:' .. ARGV[2], ARGV[3])
-drop(ARGV[3])
+local m = unhold(ARGV[2], ARGV[3])
+if m then drop(ARGV[3], m) end
 return 1

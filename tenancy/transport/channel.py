@@ -7,6 +7,7 @@ in fair order. Everything else (system queues, events, remote control, results) 
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from queue import Empty
@@ -22,15 +23,12 @@ from kombu.utils.json import dumps, loads
 
 from tenancy.errors import Fenced, HeadgateError, Unavailable
 from tenancy.link import Link
-from tenancy.queues import POOL_PREFIX, parse_queue
+from tenancy.queues import DEFAULT_POOL, POOL_PREFIX, parse_queue
 from tenancy.transport.incarnation import TTL_S, Incarnation
 from tenancy.transport.queue import SLEEP_MS, DeadIncarnation, Delivery, Queue
 
 FAIR_TAG = "fair:"
 """Prefix of the delivery tags that the fair queue answers for."""
-
-EXPECTED_COST_MS = 1_000
-"""Slot-milliseconds that a message is expected to take, unless its header `expected_ms` says otherwise."""
 
 ORDINARY_EVERY_S = 0.2
 """How often ordinary queues are asked while the fair queue keeps every slot busy."""
@@ -87,6 +85,7 @@ class FairChannel(stock.Channel):
         self._link: Link | None = None
         self._incarnation: Incarnation | None = None
         self._ordinary_at = 0.0
+        self._sleep_ms = SLEEP_MS
         self._taught: set[str] = set()
         super().__init__(*args, **kwargs)
 
@@ -112,31 +111,35 @@ class FairChannel(stock.Channel):
             if self._incarnation is not None:
                 self._incarnation.retire()
             ttl_s = float(self.connection.client.transport_options.get("incarnation_ttl_s", TTL_S))
-            incarnation = Incarnation(Queue(self.link), {**WORKER_INFO, "pools": self.pools()}, ttl_s=ttl_s)
+            incarnation = Incarnation(
+                Queue(self.link), {**WORKER_INFO, "pools": self.pools(), "slots": self.qos.prefetch_count or 1}, ttl_s=ttl_s
+            )
             incarnation.start()
             self._incarnation = incarnation
         return self._incarnation
 
     def _fair_pop(self) -> tuple[str, str, Delivery] | None:
+        self._sleep_ms = SLEEP_MS
         for pool in self.pools():
             try:
-                inc, delivery = self._pop_once(pool)
+                inc, found = self._pop_once(pool)
             except Fenced:
                 return None  # the next epoch will be open soon; the doorbell's timeout paces the next try
             except Unavailable as error:
                 raise redis.ConnectionError(str(error)) from error
-            if delivery is not None:
-                return pool, inc, delivery
+            if isinstance(found, Delivery):
+                return pool, inc, found
+            self._sleep_ms = min(self._sleep_ms, found)
         return None
 
-    def _pop_once(self, pool: str) -> tuple[str, Delivery | None]:
+    def _pop_once(self, pool: str) -> tuple[str, Delivery | int]:
         incarnation = self._living()
         try:
-            return incarnation.id, incarnation.queue.pop(incarnation.id, pool, SLEEP_MS)
+            return incarnation.id, incarnation.queue.pop_or_wait(incarnation.id, pool)
         except DeadIncarnation:
             incarnation.alive = False
             incarnation = self._living()
-            return incarnation.id, incarnation.queue.pop(incarnation.id, pool, SLEEP_MS)
+            return incarnation.id, incarnation.queue.pop_or_wait(incarnation.id, pool)
 
     def _deliver_fair(self, pool: str, inc: str, delivery: Delivery) -> None:
         message = loads(delivery.payload)
@@ -176,16 +179,20 @@ class FairChannel(stock.Channel):
             return
         tenant, priority = place
         headers: Mapping[str, Any] = message.get("headers") or {}
-        once = str(headers.get("id", "")) if headers.get("headgate") else ""
+        node = headers.get("headgate")
+        once = str(headers.get("id", "")) if node else ""
         arguments = (
             dumps(message),
             tenant,
             priority,
-            "default",
-            int(headers.get("expected_ms") or EXPECTED_COST_MS),
+            str(headers.get("pool") or DEFAULT_POOL),
+            int(headers.get("expected_ms") or 0),
             once,
             0,
             _delay_ms(headers.get("eta")),
+            ".".join(map(str, node[:2])) if node else "",
+            str(headers.get("task", "")),
+            json.dumps(headers.get("limits") or []),
         )
         batch = kwargs.get("_publish_batch")
         try:
@@ -218,7 +225,8 @@ class FairChannel(stock.Channel):
         keys += [self._q_for_pri(queue, pri) for pri in self.priority_steps for queue in ordinary]
         self._in_poll = self.client.connection
         self._brpop_sent_at = monotonic()  # type: ignore[assignment] # Kombu's own type is wrong
-        self.client.connection.send_command("BRPOP", *keys, timeout or self.brpop_timeout or 1)
+        longest_s = timeout or self.brpop_timeout or 1
+        self.client.connection.send_command("BRPOP", *keys, f"{min(longest_s, self._sleep_ms / 1000):.3f}")
 
     def _brpop_read(self, **options: Any) -> Any:
         if not self.pools():

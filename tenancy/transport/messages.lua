@@ -1,19 +1,44 @@
--- Messages, queues and incarnations; the page docs/protocol.md says what each key holds.
+-- Messages, queues, caps and incarnations; the page docs/protocol.md says what each key holds.
 --
--- hg1:msg       tag -> payload             hg1:meta      tag -> tenant|priority|pool|cost_ms|deliveries|once
--- hg1:once      once-id -> tag             hg1:delayed   zset tag -> due ms
--- hg1:queue:{pool}:{tenant}:{priority}     list of tags, next one at the right end
--- hg1:ready:{pool}, hg1:clock:{pool}, hg1:vft:{pool}     start-time fair queueing (Goyal, Vin, Cheng 1996)
+-- hg1:msg        tag -> payload
+-- hg1:meta       tag -> JSON {t tenant, p priority, q pool, c expected ms, n deliveries, o once-id, r run, f task, l limits, s since, w place, k entry,
+--                u the list it was let out of last, gone 1 when it was removed while held, deaths}
+--                place: q in line, h held, d delayed, x dead letter, or the name of the list where it is parked
+-- hg1:once       once-id -> tag                     hg1:delayed    zset tag -> due ms
+-- hg1:queue:{pool}:{tenant}:{priority}              list of entries tag:k, the next one at the right end; an entry counts while
+--                                                   its message is in line and k is its latest
+-- hg1:depth:{pool}   tenant|priority -> messages in line
+-- hg1:ready:{pool}, hg1:clock:{pool}, hg1:vft:{pool}     start-time fair queueing (Goyal, Vin, Cheng 1996), in ms / weight
+-- hg1:age:{pool}:{tenant}   priority -> starts of the tenant since this level's last
+-- hg1:blocked:{pool}        tenants that are paused or at their cap: not in ready
+-- hg1:held:{scope}          set of tags held; scope tenant:{t}, run:{r}, limit:{key}
+-- hg1:parked:{list}         tags that wait for a run's pause to end, a place of a run, a place of a limit
+-- hg1:paused                set of platform, tenant:{t}, run:{r}       hg1:caps   run -> max_parallel
+-- hg1:bucket:{key}          tokens|since of a rate limit              hg1:tokens     zset key -> when it has the next token
+-- hg1:expected              tenant|task -> ms that it took lately (moving average, 1/8)
+-- hg1:dead                  scope -> tag number up to which messages of the scope are removed
+-- hg1:letters               tag -> JSON {reason, at, deaths} of dead letters
+-- hg1:pools                 set of pools that ever had a message
 -- hg1:bell:{pool}, hg1:sleepers:{pool}     doorbell tokens, at most one for each sleeper
--- hg1:incarnations zset, hg1:unacked:{inc} tag -> delivery number, hg1:dying list, hg1:worker:{inc}, hg1:serves
+-- hg1:incarnations zset, hg1:unacked:{inc} tag -> delivery|popped ms, hg1:dying list, hg1:worker:{inc}, hg1:serves, hg1:slots:{pool}
+-- @include tenancy/transport/limits
 local PRIORITIES = {1, 3, 5, 7, 9}
+local PATIENCE = 9
+local DEATHS_MAX = 3
+local EXPECTED_MS = 1000
 
 local function live(inc)
   return redis.call('ZSCORE', 'hg1:incarnations', inc)
 end
 
+local function read_held(inc, tag)
+  local row = redis.call('HGET', 'hg1:unacked:' .. inc, tag)
+  if not row then return nil end
+  return row:match('^(%d+)|(%d+)$')
+end
+
 local function holds(inc, tag, delivery)
-  return live(inc) and redis.call('HGET', 'hg1:unacked:' .. inc, tag) == delivery
+  return live(inc) and read_held(inc, tag) == delivery
 end
 
 local function ring(pool)
@@ -23,38 +48,122 @@ local function ring(pool)
   end
 end
 
+local function number_of(tag)
+  return tonumber(tag:sub(2))
+end
+
 local function read_meta(tag)
   local meta = redis.call('HGET', 'hg1:meta', tag)
-  if not meta then return nil end
-  local tenant, priority, pool, cost, deliveries, once = meta:match('^(.-)|(.-)|(.-)|(.-)|(.-)|(.*)$')
-  return {tenant = tenant, priority = priority, pool = pool, cost = cost, deliveries = deliveries, once = once}
+  return meta and cjson.decode(meta)
 end
 
 local function write_meta(tag, m)
-  redis.call('HSET', 'hg1:meta', tag,
-    m.tenant .. '|' .. m.priority .. '|' .. m.pool .. '|' .. m.cost .. '|' .. m.deliveries .. '|' .. m.once)
+  redis.call('HSET', 'hg1:meta', tag, cjson.encode(m))
 end
 
--- Put a tag in line, first or last, and mark its tenant as waiting.
+local function queue_of(m)
+  return 'hg1:queue:' .. m.q .. ':' .. m.t .. ':' .. m.p
+end
+
+-- Whether a scope was removed after this tag was made.
+local function removed(scope, tag)
+  local upto = redis.call('HGET', 'hg1:dead', scope)
+  return upto and number_of(tag) <= tonumber(upto)
+end
+
+local function is_removed(tag, m)
+  return removed('tenant:' .. m.t, tag) or (m.r ~= '' and removed('run:' .. m.r, tag))
+end
+
+-- Policy numbers of a tenant that popping needs: weight, cap ('' none), pause.
+local function rule_of(tenant)
+  local row = redis.call('HMGET', 'hg1:tenant:' .. tenant, 'weight', 'max_running_nodes')
+  return tonumber(row[1]) or 1, row[2] and tonumber(row[2])
+end
+
+local function is_blocked(tenant)
+  if redis.call('SISMEMBER', 'hg1:paused', 'tenant:' .. tenant) == 1 then return true end
+  local _, cap = rule_of(tenant)
+  return cap and redis.call('SCARD', 'hg1:held:tenant:' .. tenant) >= cap
+end
+
+local function make_ready(pool, tenant)
+  if redis.call('ZSCORE', 'hg1:ready:' .. pool, tenant) then return end
+  local clock = tonumber(redis.call('GET', 'hg1:clock:' .. pool) or 0)
+  local finish = tonumber(redis.call('HGET', 'hg1:vft:' .. pool, tenant) or 0)
+  redis.call('ZADD', 'hg1:ready:' .. pool, int(math.max(clock, finish)), tenant)
+end
+
+-- What a message leaves when it leaves its line; the last one takes the stale entries with it.
+local function leave_line(m)
+  local left = redis.call('HINCRBY', 'hg1:depth:' .. m.q, m.t .. '|' .. m.p, -1)
+  if left <= 0 then
+    redis.call('HDEL', 'hg1:depth:' .. m.q, m.t .. '|' .. m.p)
+    redis.call('DEL', queue_of(m))
+    redis.call('HDEL', 'hg1:age:' .. m.q .. ':' .. m.t, m.p)
+  end
+end
+
+-- Put a message in line, first or last, and mark its tenant as waiting.
 local function enqueue(tag, m, first)
-  redis.call(first and 'RPUSH' or 'LPUSH', 'hg1:queue:' .. m.pool .. ':' .. m.tenant .. ':' .. m.priority, tag)
-  if not redis.call('ZSCORE', 'hg1:ready:' .. m.pool, m.tenant) then
-    local clock = tonumber(redis.call('GET', 'hg1:clock:' .. m.pool) or 0)
-    local finish = tonumber(redis.call('HGET', 'hg1:vft:' .. m.pool, m.tenant) or 0)
-    redis.call('ZADD', 'hg1:ready:' .. m.pool, int(math.max(clock, finish)), m.tenant)
+  m.w, m.k = 'q', m.k + 1
+  write_meta(tag, m)
+  redis.call(first and 'RPUSH' or 'LPUSH', queue_of(m), tag .. ':' .. m.k)
+  redis.call('HINCRBY', 'hg1:depth:' .. m.q, m.t .. '|' .. m.p, 1)
+  if redis.call('SISMEMBER', 'hg1:blocked:' .. m.q, m.t) == 0 then
+    make_ready(m.q, m.t)
+    ring(m.q)
   end
-  ring(m.pool)
 end
 
--- Forget a message wherever it is; tags left behind in lists are passed over by pop.
-local function drop(tag)
-  local m = read_meta(tag)
-  redis.call('HDEL', 'hg1:msg', tag)
-  redis.call('HDEL', 'hg1:meta', tag)
-  redis.call('ZREM', 'hg1:delayed', tag)
-  if m and m.once ~= '' and redis.call('HGET', 'hg1:once', m.once) == tag then
-    redis.call('HDEL', 'hg1:once', m.once)
+-- A message that was let out of a list before, and could not go, comes first there again.
+local function park(tag, m, list)
+  m.w = list
+  write_meta(tag, m)
+  redis.call(m.u == list and 'LPUSH' or 'RPUSH', 'hg1:parked:' .. list, tag)
+end
+
+-- The oldest message parked in a list goes back in line, first; those forgotten meanwhile are passed over.
+local function unpark(list)
+  for _ = 1, 200 do
+    local tag = redis.call('LPOP', 'hg1:parked:' .. list)
+    if not tag then return end
+    local m = read_meta(tag)
+    if m and m.w == list then
+      m.u = list
+      return enqueue(tag, m, true)
+    end
   end
+end
+
+-- A message that had been let out and does not go after all: the place it was let out for is the next one's.
+local function pass_on(m)
+  if not m.u then return end
+  if m.r ~= '' and run_has_place(m.r) then unpark('place:' .. m.r) end
+  for _, limit in ipairs(m.l) do
+    if limit_has_place(limit) then unpark('limit:' .. limit.key) end
+  end
+end
+
+-- Forget a message wherever it is; entries and tags left behind in lists are passed over. One that is held takes its places until
+-- its holder lets go of it.
+local function drop(tag, known)
+  local m = known or read_meta(tag)
+  redis.call('HDEL', 'hg1:msg', tag)
+  if not m then return end
+  if m.w == 'h' then
+    m.gone = 1
+    write_meta(tag, m)
+  else
+    redis.call('HDEL', 'hg1:meta', tag)
+  end
+  if m.w == 'd' then redis.call('ZREM', 'hg1:delayed', tag) end
+  if m.w == 'x' then redis.call('HDEL', 'hg1:letters', tag) end
+  if m.w == 'q' then
+    leave_line(m)
+    pass_on(m)
+  end
+  if m.o ~= '' and redis.call('HGET', 'hg1:once', m.o) == tag then redis.call('HDEL', 'hg1:once', m.o) end
 end
 
 local function drop_once(once)
@@ -67,45 +176,111 @@ local function outstanding(once)
   return tag and redis.call('HEXISTS', 'hg1:msg', tag) == 1
 end
 
--- Let go of a tag that an incarnation holds: back in line (first), or delayed.
-local function release(inc, tag, delay_ms, demote)
+-- A tenant that was paused or at its cap may have room again.
+local function unblock(pool, tenant)
+  if redis.call('SISMEMBER', 'hg1:blocked:' .. pool, tenant) == 0 or is_blocked(tenant) then return end
+  redis.call('SREM', 'hg1:blocked:' .. pool, tenant)
+  make_ready(pool, tenant)
+  ring(pool)
+end
+
+local function learn(m, took)
+  if m.f == '' then return end
+  local field = m.t .. '|' .. m.f
+  local known = tonumber(redis.call('HGET', 'hg1:expected', field) or took)
+  redis.call('HSET', 'hg1:expected', field, int(math.max(1, math.floor(known + (took - known) / 8))))
+end
+
+-- Take a tag from who holds it: places it took are free, and its tenant's clock is corrected by what it really took.
+local function unhold(inc, tag)
+  local _, popped = read_held(inc, tag)
   redis.call('HDEL', 'hg1:unacked:' .. inc, tag)
   local m = read_meta(tag)
-  if not m then return end
-  if demote then
-    m.priority = tostring(math.min(tonumber(m.priority) + 2, 9))
-    write_meta(tag, m)
+  if not m then return nil end
+  redis.call('SREM', 'hg1:held:tenant:' .. m.t, tag)
+  if m.r ~= '' then
+    redis.call('SREM', 'hg1:held:run:' .. m.r, tag)
+    unpark('place:' .. m.r)
   end
+  for _, limit in ipairs(m.l) do
+    redis.call('SREM', 'hg1:held:limit:' .. limit.key, tag)
+    unpark('limit:' .. limit.key)
+  end
+  local weight = rule_of(m.t)
+  learn(m, NOW - popped)
+  local correction = math.floor((NOW - popped - m.c) / weight)
+  local finish = redis.call('HINCRBY', 'hg1:vft:' .. m.q, m.t, correction)
+  if redis.call('ZSCORE', 'hg1:ready:' .. m.q, m.t) then
+    local clock = tonumber(redis.call('GET', 'hg1:clock:' .. m.q) or 0)
+    redis.call('ZADD', 'hg1:ready:' .. m.q, int(math.max(clock, finish)), m.t)
+  end
+  unblock(m.q, m.t)
+  m.w = ''
+  if m.gone then
+    redis.call('HDEL', 'hg1:meta', tag)
+    return nil
+  end
+  return m
+end
+
+-- Let go of a tag that an incarnation holds: back in line (first), or delayed.
+local function release(inc, tag, delay_ms, demote)
+  local m = unhold(inc, tag)
+  if not m then return end
+  if demote then m.p = math.min(m.p + 2, 9) end
   if delay_ms > 0 then
+    m.w = 'd'
+    write_meta(tag, m)
     redis.call('ZADD', 'hg1:delayed', int(NOW + delay_ms), tag)
   else
     enqueue(tag, m, true)
   end
 end
 
+-- A message that is not tried again by itself; a person looks at it.
+local function bury_letter(tag, m, reason)
+  m.w = 'x'
+  write_meta(tag, m)
+  redis.call('HSET', 'hg1:letters', tag, cjson.encode({reason = reason, at = NOW, deaths = m.deaths or {}}))
+  emit({t = 'message.dead', tenant = m.t, tag = tag, reason = reason})
+end
+
 -- Declare an incarnation dead: from here on it holds nothing, its leases are over.
 local function bury(inc, kind)
   redis.call('ZREM', 'hg1:incarnations', inc)
-  local info = redis.call('HGET', 'hg1:worker:' .. inc, 'info') or '{}'
-  for _, name in ipairs(cjson.decode(info).tasks or {}) do
+  local info = cjson.decode(redis.call('HGET', 'hg1:worker:' .. inc, 'info') or '{}')
+  for _, name in ipairs(info.tasks or {}) do
     if redis.call('HINCRBY', 'hg1:serves', name, -1) <= 0 then redis.call('HDEL', 'hg1:serves', name) end
   end
+  for _, pool in ipairs(info.pools or {}) do redis.call('HDEL', 'hg1:slots:' .. pool, inc) end
   redis.call('DEL', 'hg1:worker:' .. inc)
-  redis.call('RPUSH', 'hg1:dying', inc)
+  redis.call('RPUSH', 'hg1:dying', inc .. '|' .. kind)
   emit({t = kind, inc = inc})
 end
 
 -- Give back what the dead held, oldest first in line. Returns moved, more (0/1).
+-- An ordinary message that took three workers with it becomes a dead letter; a node's gate counts for itself.
 local function give_back(limit)
   local moved = 0
   while moved < limit do
-    local inc = redis.call('LINDEX', 'hg1:dying', 0)
-    if not inc then break end
+    local row = redis.call('LINDEX', 'hg1:dying', 0)
+    if not row then break end
+    local inc, kind = row:match('^(.*)|(.-)$')
     local tags = redis.call('HKEYS', 'hg1:unacked:' .. inc)
-    table.sort(tags, function(a, b) return tonumber(a:sub(2)) > tonumber(b:sub(2)) end)
+    table.sort(tags, function(a, b) return number_of(a) > number_of(b) end)
     for _, tag in ipairs(tags) do
       if moved == limit then return moved, 1 end
-      release(inc, tag, 0)
+      local m = read_meta(tag)
+      if m and not m.gone and kind == 'worker.dead' and m.o == '' then
+        m.deaths = m.deaths or {}
+        m.deaths[#m.deaths + 1] = {inc = inc, at = NOW}
+        write_meta(tag, m)
+      end
+      if m and not m.gone and m.deaths and #m.deaths >= DEATHS_MAX then
+        bury_letter(tag, unhold(inc, tag), 'three workers died while they held it')
+      else
+        release(inc, tag, 0)
+      end
       moved = moved + 1
     end
     redis.call('LPOP', 'hg1:dying')

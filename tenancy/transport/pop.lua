@@ -1,50 +1,114 @@
--- Take the next message: the waiting tenant of least virtual start time, its best priority, its oldest tag.
+-- Take the next message: the waiting tenant of least virtual start time, its best priority, its oldest message that may go.
 -- ARGV: S, inc, pool, sleep_ms.
--- Returns {tag, payload, delivery}; {} when there is nothing (inc is then listed as a sleeper for sleep_ms);
--- {'DEAD'} when the incarnation is not live.
+-- Returns {tag, payload, delivery}; {'SLEEP', ms} when there is nothing (inc is then listed as a sleeper): how long to wait for the bell
+-- at most, sleep_ms or until the next delayed message or token is due;
+-- {'DEAD'} when the incarnation is not live; {'MORE'} when 200 messages were passed over: call again.
 -- @include tenancy/kernel
 -- @include tenancy/transport/messages
 local inc, pool = ARGV[2], ARGV[3]
 if not live(inc) then return {'DEAD'} end
-local ready, vft = 'hg1:ready:' .. pool, 'hg1:vft:' .. pool
 redis.call('ZREM', 'hg1:sleepers:' .. pool, inc)
+
+local function sleep()
+  local ms = tonumber(ARGV[4])
+  for _, key in ipairs({'hg1:delayed', 'hg1:tokens'}) do
+    local first = redis.call('ZRANGE', key, 0, 0, 'WITHSCORES')
+    if first[2] then ms = math.max(1, math.min(ms, first[2] - NOW)) end
+  end
+  redis.call('ZADD', 'hg1:sleepers:' .. pool, int(NOW + ms), inc)
+  return {'SLEEP', ms}
+end
 
 for _, tag in ipairs(redis.call('ZRANGEBYSCORE', 'hg1:delayed', '-inf', int(NOW), 'LIMIT', 0, 200)) do
   redis.call('ZREM', 'hg1:delayed', tag)
   local m = read_meta(tag)
   if m then enqueue(tag, m, false) end
 end
+for _, key in ipairs(redis.call('ZRANGEBYSCORE', 'hg1:tokens', '-inf', int(NOW), 'LIMIT', 0, 50)) do
+  redis.call('ZREM', 'hg1:tokens', key)
+  unpark('limit:' .. key)
+end
+if redis.call('SISMEMBER', 'hg1:paused', 'platform') == 1 then return sleep() end
 
-local function next_tag(tenant)
+-- A level that was passed over nine times goes next, lowest level first; else the best level.
+local function pick_level(tenant)
+  local best, patient
+  local age = 'hg1:age:' .. pool .. ':' .. tenant
   for _, priority in ipairs(PRIORITIES) do
-    local tag = redis.call('RPOP', 'hg1:queue:' .. pool .. ':' .. tenant .. ':' .. priority)
-    if tag then return tag end
+    if redis.call('HEXISTS', 'hg1:depth:' .. pool, tenant .. '|' .. priority) == 1 then
+      best = best or priority
+      if tonumber(redis.call('HGET', age, priority) or 0) >= PATIENCE then patient = priority end
+    end
+  end
+  return patient or best
+end
+
+local function count_start(tenant, level)
+  local age = 'hg1:age:' .. pool .. ':' .. tenant
+  redis.call('HDEL', age, level)
+  for _, priority in ipairs(PRIORITIES) do
+    if priority ~= level and redis.call('HEXISTS', 'hg1:depth:' .. pool, tenant .. '|' .. priority) == 1 then
+      redis.call('HINCRBY', age, priority, 1)
+    end
   end
 end
 
+local function hold(tag, m)
+  redis.call('SADD', 'hg1:held:tenant:' .. m.t, tag)
+  if m.r ~= '' then redis.call('SADD', 'hg1:held:run:' .. m.r, tag) end
+  for _, limit in ipairs(m.l) do
+    redis.call('SADD', 'hg1:held:limit:' .. limit.key, tag)
+    if limit.rate then
+      local _, tokens = wait_for_token(limit)
+      redis.call('SET', 'hg1:bucket:' .. limit.key, string.format('%.6f', tokens - 1) .. '|' .. int(NOW), 'PX', 120000)
+      if redis.call('LLEN', 'hg1:parked:limit:' .. limit.key) > 0 then
+        redis.call('ZADD', 'hg1:tokens', int(NOW + (wait_for_token(limit))), limit.key)
+      end
+    end
+  end
+  m.w, m.n, m.u = 'h', m.n + 1, nil
+  write_meta(tag, m)
+  redis.call('HSET', 'hg1:unacked:' .. inc, tag, m.n .. '|' .. int(NOW))
+end
+
+local ready = 'hg1:ready:' .. pool
 for _ = 1, 200 do
   local head = redis.call('ZRANGE', ready, 0, 0, 'WITHSCORES')
   local tenant = head[1]
-  if not tenant then
-    redis.call('ZADD', 'hg1:sleepers:' .. pool, int(NOW + ARGV[4]), inc)
-    return {}
-  end
-  local tag = next_tag(tenant)
-  local payload = tag and redis.call('HGET', 'hg1:msg', tag)
-  if not tag then
+  if not tenant then return sleep() end
+  if is_blocked(tenant) then
     redis.call('ZREM', ready, tenant)
-  elseif payload then
-    local m = read_meta(tag)
-    m.deliveries = tostring(m.deliveries + 1)
-    write_meta(tag, m)
-    redis.call('HSET', 'hg1:unacked:' .. inc, tag, m.deliveries)
-    local finish = int(head[2] + m.cost)
-    redis.call('SET', 'hg1:clock:' .. pool, head[2])
-    redis.call('HSET', vft, tenant, finish)
-    redis.call('ZADD', ready, finish, tenant)
-    ring(pool)
-    return {tag, payload, m.deliveries}
+    redis.call('SADD', 'hg1:blocked:' .. pool, tenant)
+  else
+    local level = pick_level(tenant)
+    local entry = level and redis.call('RPOP', 'hg1:queue:' .. pool .. ':' .. tenant .. ':' .. level)
+    local tag, k = nil, nil
+    if entry then tag, k = entry:match('^(.-):(%d+)$') end
+    local m = tag and read_meta(tag)
+    if not level then
+      redis.call('ZREM', ready, tenant)
+    elseif m and m.w == 'q' and m.k == tonumber(k) then
+      leave_line(m)
+      local list = not is_removed(tag, m) and obstacle(m)
+      if list == false then
+        m.w = ''
+        drop(tag, m)
+        pass_on(m)
+      elseif list then
+        park(tag, m, list)
+        pass_on(m)
+      else
+        hold(tag, m)
+        count_start(tenant, level)
+        local weight = rule_of(tenant)
+        local finish = int(head[2] + math.max(1, math.floor(m.c / weight)))
+        redis.call('SET', 'hg1:clock:' .. pool, head[2])
+        redis.call('HSET', 'hg1:vft:' .. pool, tenant, finish)
+        redis.call('ZADD', ready, finish, tenant)
+        ring(pool)
+        return {tag, redis.call('HGET', 'hg1:msg', tag), m.n}
+      end
+    end
   end
 end
-ring(pool)
-return {}
+return {'MORE'}

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from tenancy.link import Link
@@ -15,6 +15,20 @@ SLEEP_MS = 1_000
 
 class DeadIncarnation(Exception):
     """The incarnation was declared dead: take a new one before popping again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """A limit by key, fleet-wide: how many at once, and how many a minute (either may be None)."""
+
+    key: str
+    at_once: int | None = None
+    rate: int | None = None
+
+
+def write_limits(limits: Sequence[Limit]) -> str:
+    """Return limits as the script `put` reads them."""
+    return json.dumps([{name: value for name, value in asdict(limit).items() if value is not None} for limit in limits])
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,18 +55,38 @@ class Queue:
         return int(self.link.call("tenancy/transport/beat", inc))
 
     def put(
-        self, payload: str, tenant: str, priority: int, pool: str, cost_ms: int, once: str = "", replace: int = 0, delay_ms: int = 0
+        self,
+        payload: str,
+        tenant: str,
+        priority: int,
+        pool: str,
+        cost_ms: int,
+        once: str = "",
+        replace: int = 0,
+        delay_ms: int = 0,
+        run: str = "",
+        task: str = "",
+        limits: Sequence[Limit] = (),
     ) -> str:
-        """Store a message; returns its tag, or '' when `once` names one that still exists."""
-        return str(self.link.call("tenancy/transport/put", payload, tenant, priority, pool, cost_ms, once, replace, delay_ms))
+        """Store a message; returns its tag, or '' when `once` names one that still exists. A cost of 0 is what the task took lately."""
+        script = "tenancy/transport/put"
+        return str(
+            self.link.call(script, payload, tenant, priority, pool, cost_ms, once, replace, delay_ms, run, task, write_limits(limits))
+        )
 
     def pop(self, inc: str, pool: str, sleep_ms: int = SLEEP_MS) -> Delivery | None:
         """Take the next message of a pool, or None. Raises DeadIncarnation."""
-        reply = self.link.call("tenancy/transport/pop", inc, pool, sleep_ms)
-        if not reply:
-            return None
+        found = self.pop_or_wait(inc, pool, sleep_ms)
+        return found if isinstance(found, Delivery) else None
+
+    def pop_or_wait(self, inc: str, pool: str, sleep_ms: int = SLEEP_MS) -> Delivery | int:
+        """Take the next message of a pool, or return how many ms to wait for its doorbell at most. Raises DeadIncarnation."""
+        while (reply := self.link.call("tenancy/transport/pop", inc, pool, sleep_ms)) == ["MORE"]:
+            pass  # 200 messages were passed over in one call, which is all that one call may cost
         if reply[0] == "DEAD":
             raise DeadIncarnation(inc)
+        if reply[0] == "SLEEP":
+            return int(reply[1])
         return Delivery(reply[0], reply[1], int(reply[2]))
 
     def ack(self, inc: str, tag: str, delivery: int) -> int:
@@ -67,6 +101,43 @@ class Queue:
         """Give back what silent incarnations hold; returns (moved, more)."""
         moved, more = self.link.call("tenancy/transport/reclaim", ttl_ms, limit)
         return int(moved), int(more)
+
+    def remove(self, kind: str, ids: Sequence[str]) -> int:
+        """Remove messages by `once` ids or `tag`s (at most 200); returns how many existed."""
+        return int(self.link.call("tenancy/transport/remove", kind, *ids))
+
+    def remove_scope(self, scope: str) -> int:
+        """Remove every message there is of `tenant:{id}` or `run:{run}.{generation}`; returns the number of the last tag removed."""
+        return int(self.link.call("tenancy/transport/remove_scope", scope))
+
+    def janitor(self, cursor: str, count: int = 200) -> tuple[str, int]:
+        """Forget removed messages, a piece at a time; returns (next cursor, forgotten), cursor '0' after a whole round."""
+        following, forgotten = self.link.call("tenancy/transport/janitor", cursor, count)
+        return str(following), int(forgotten)
+
+    def pause(self, scope: str, by: str, reason: str) -> int:
+        """Pop nothing of `platform`, `tenant:{id}` or `run:{run}.{generation}` from here on; 0 when it was paused already."""
+        return int(self.link.call("tenancy/transport/pause", scope, by, reason))
+
+    def resume(self, scope: str, by: str, reason: str) -> int:
+        """End a pause; 1 when more is to be returned: call again."""
+        return int(self.link.call("tenancy/transport/resume", scope, by, reason))
+
+    def refresh(self, tenant: str) -> int:
+        """A tenant's weight or cap changed: use the room that it may have now."""
+        return int(self.link.call("tenancy/transport/refresh", tenant))
+
+    def reprioritise(self, priority: int, kind: str, ids: Sequence[str]) -> int:
+        """Change the priority of waiting messages, by `once` ids or `tag`s (at most 200); returns how many were changed."""
+        return int(self.link.call("tenancy/transport/reprioritise", priority, kind, *ids))
+
+    def letters(self, act: str, tags: Sequence[str]) -> int:
+        """`requeue` or `discard` dead letters; returns how many there were."""
+        return int(self.link.call("tenancy/transport/letters", act, *tags))
+
+    def cap(self, run: str, max_parallel: int | None) -> int:
+        """Set how many messages of a run may be held at once; None: as many as there are slots."""
+        return int(self.link.call("tenancy/transport/cap", run, "" if max_parallel is None else max_parallel))
 
     def retire(self, inc: str) -> int:
         """Leave on purpose."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable
 from typing import Any
@@ -88,7 +89,7 @@ class Hands:
             self.queue.put("{}", tenant, 5, POOL, 1000, once=f"{run}.1.{node}")
 
     def node_of(self, tag: str) -> tuple[str, str]:
-        run, _, node = str(self.link.client.hget("hg1:meta", tag)).split("|")[5].split(".", 2)
+        run, _, node = json.loads(str(self.link.client.hget("hg1:meta", tag)))["o"].split(".", 2)
         return run, node
 
     def begin(self) -> tuple[str, str, int, Delivery] | None:

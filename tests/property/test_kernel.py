@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 
 import pytest
+from clock import moved_clock
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 from kernel_graphs import Graph
@@ -19,7 +20,8 @@ from orchestrator.model import NodeRow, RunState
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
     redis_server = RedisServer(tmp_path_factory.mktemp("kernel"))
     redis_server.start()
-    yield redis_server
+    with moved_clock():
+        yield redis_server
     redis_server.stop()
 
 

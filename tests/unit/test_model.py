@@ -202,7 +202,7 @@ def test_a_retry_waits_for_its_time_one_priority_lower() -> None:
     assert world.finish(node, "failed", delay_ms=500) == ["retry", 500]
     assert world.finish(node, "failed", attempt=1, delay_ms=500) == ["retry", 500]
     assert world.model.ack("w1", tag, 1) == 0
-    assert world.model.pop("w1", "default", 0) == []
+    assert world.model.pop("w1", "default", 1000) == ["SLEEP", 500]
     world.publish("a", replace=1)
     assert world.begin()[3] == ["later", 500]
     world.model.now_ms += 500

@@ -1,0 +1,6 @@
+-- Pause: nothing of the scope is popped from here on. ARGV: S, scope (platform, tenant:{t}, run:{r}), by, reason.
+-- Returns 1, or 0 when it was paused already.
+-- @include tenancy/kernel
+if redis.call('SADD', 'hg1:paused', ARGV[2]) == 0 then return 0 end
+emit({t = 'scope.paused', scope = ARGV[2], by = ARGV[3], reason = ARGV[4]})
+return 1
