@@ -12,7 +12,7 @@ from benchmarks.chaos.faults import Done
 def recoveries(events: Sequence[Event], done: Sequence[Done], takeovers: Mapping[int, int]) -> dict[str, list[int]]:
     """Return milliseconds by kind of fault.
 
-    worker, child, freeze: until the node whose execution was lost began again. redis, power: until the next epoch was open.
+    worker, child, freeze: until the node whose execution was lost began again. redis, power: also until the next epoch was open.
     recorder: until another one held the lease, from `takeovers` (time of the fault -> milliseconds). An execution that was
     lost to something else (its worker let go of it when Redis went away) counts for the last fault before it.
     """
