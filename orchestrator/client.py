@@ -21,6 +21,7 @@ from orchestrator.settings import Settings
 from orchestrator.store import read
 from orchestrator.store.engine import open_engine
 from orchestrator.submission import Submission
+from tenancy import keys
 from tenancy.errors import Conflict, QueueFull, Refused, Unavailable
 from tenancy.priorities import Priority
 
@@ -117,7 +118,7 @@ class Client:
         return Limits(nodes=s.max_nodes, edges=s.max_edges, bytes_max=s.max_graph_bytes, params_bytes=s.max_params_bytes)
 
     def _served(self) -> set[str]:
-        return set(self.kernel.link.read("HKEYS", "hg1:serves"))
+        return set(self.kernel.link.read("HKEYS", keys.SERVES))
 
     def _await_service(self, graph: Graph, served: Collection[str]) -> None:
         """Give workers that are just starting a moment; then refuse what nobody would run."""

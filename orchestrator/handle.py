@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import redis
 
+from orchestrator import keys
 from orchestrator.graph import Graph
-from orchestrator.recorder import keys
 from orchestrator.store import read
 from tenancy.errors import RunFailed, Unknown, WaitTimeout
 

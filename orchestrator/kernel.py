@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from cost.middleware import Spent
 from cost.prices import DEFAULT_PRICES, PriceTable
+from orchestrator import keys
 from orchestrator.patience import patiently
 from orchestrator.results import ResultStore
 from orchestrator.settings import Settings
@@ -44,7 +45,7 @@ class Kernel:
         Raises Unavailable.
         """
         wanted = list(nodes)
-        texts = patiently(lambda: self.link.read("HMGET", f"hg1:result:{run_id}.{generation}", *wanted), for_s=for_s)
+        texts = patiently(lambda: self.link.read("HMGET", keys.of_run("result", f"{run_id}.{generation}"), *wanted), for_s=for_s)
         return self.results.decode_all(dict(zip(wanted, texts, strict=True)))
 
     def settle(self, spent: Spent, by: str = "signal") -> None:

@@ -10,7 +10,7 @@ from kombu.exceptions import KombuError
 from redis.exceptions import RedisError
 
 from cost.plan import SKIP
-from orchestrator import canvas
+from orchestrator import canvas, keys
 from orchestrator.compiler import decode_fragment
 from orchestrator.kernel import Kernel
 from orchestrator.node_task import describe
@@ -50,11 +50,11 @@ class Launcher:
             due += state.launch(run_id, generation, 1 if down else 0, last, roots[first : first + ROWS_MAX])
         if down:
             # What a skipped node alone stood in the way of is due as well.
-            due = self.kernel.link.read("ZRANGE", f"hg1:due:{run_id}.{generation}", 0, -1)
+            due = self.kernel.link.read("ZRANGE", keys.of_run("due", f"{run_id}.{generation}"), 0, -1)
         self.publish(run_id, generation, tenant, due)
 
     def _give_up(self, run_id: str, generation: int, tenant: str, choices: Any, modifications: Any) -> None:
-        if self.kernel.link.read("HGET", f"hg1:run:{run_id}.{generation}", "status") != "loading":
+        if self.kernel.link.read("HGET", keys.of_run("run", f"{run_id}.{generation}"), "status") != "loading":
             return
         skipped = [node for node, choice in choices.items() if choice == SKIP]
         for first in range(0, len(skipped), ROWS_MAX):
@@ -82,7 +82,7 @@ class Launcher:
         if not nodes:
             return 0
         wanted = list(nodes)
-        key = f"hg1:fragment:{run_id}.{generation}"
+        key = keys.of_run("fragment", f"{run_id}.{generation}")
         indexes = self.kernel.link.read("HMGET", key, *(f"of:{node}" for node in wanted))
         heads: dict[str, list[str]] = defaultdict(list)
         for node, index in zip(wanted, indexes, strict=True):
@@ -109,7 +109,7 @@ class Launcher:
 
     def revoke_rest(self, run_id: str, generation: int, reason: str) -> None:
         """Give every node of a cancelling run that has not begun its outcome."""
-        states: dict[str, str] = self.kernel.link.read("HGETALL", f"hg1:state:{run_id}.{generation}")
+        states: dict[str, str] = self.kernel.link.read("HGETALL", keys.of_run("state", f"{run_id}.{generation}"))
         left = [node for node, state in states.items() if state in ("pending", "due", "running")]
         for first in range(0, len(left), ROWS_MAX):
             self.kernel.state.revoke(run_id, generation, "cancelled", reason, left[first : first + ROWS_MAX])
@@ -121,7 +121,7 @@ class Launcher:
         if reply[0] == "done":
             if reply[1]:
                 self.kernel.finish_cascade(run_id, generation)
-            tenant = self.kernel.link.read("HGET", f"hg1:run:{run_id}.{generation}", "tenant")
+            tenant = self.kernel.link.read("HGET", keys.of_run("run", f"{run_id}.{generation}"), "tenant")
             self.publish(run_id, generation, tenant, reply[2:])
 
 

@@ -9,6 +9,8 @@ from typing import Any
 
 import redis
 
+from tenancy import keys
+
 CHUNK = 1_000
 
 Meta = dict[str, Any]
@@ -21,28 +23,32 @@ def keep_ordinary(client: redis.Redis) -> Callable[[Any], None]:
     Delayed messages and dead letters stay what they are. Read and written apart, so that the commands go into one transaction; nobody
     else changes queues meanwhile.
     """
-    metas: dict[str, Meta] = {str(tag): json.loads(text) for tag, text in client.hscan_iter("hg1:meta", count=CHUNK)}
+    metas: dict[str, Meta] = {str(tag): json.loads(text) for tag, text in client.hscan_iter(keys.META, count=CHUNK)}
     gone = [tag for tag, meta in metas.items() if meta["o"] or "gone" in meta]
     waiting = {tag: meta for tag, meta in metas.items() if not meta["o"] and "gone" not in meta and meta["w"] not in ("d", "x")}
     lines = _lines(client, waiting)
-    stale = [str(key) for key in client.scan_iter("hg1:*", count=CHUNK) if str(key).split(":")[1] in ("queue", "depth", "ready", "unacked")]
+    stale = [
+        str(key)
+        for key in client.scan_iter(keys.PREFIX + "*", count=CHUNK)
+        if str(key).split(":")[1] in ("queue", "depth", "ready", "unacked")
+    ]
 
     def commands(pipe: Any) -> None:
         for first in range(0, len(gone), CHUNK):
             chunk = gone[first : first + CHUNK]
-            for key in ("hg1:msg", "hg1:meta", "hg1:letters"):
+            for key in (keys.MESSAGES, keys.META, keys.LETTERS):
                 pipe.hdel(key, *chunk)
-            pipe.zrem("hg1:delayed", *chunk)
+            pipe.zrem(keys.DELAYED, *chunk)
         for key in stale:
             pipe.delete(key)
         for (pool, tenant, priority), tags in lines.items():
             for tag in tags:
                 entry = waiting[tag] | {"w": "q", "k": waiting[tag]["k"] + 1}
                 entry.pop("u", None)
-                pipe.hset("hg1:meta", tag, json.dumps(entry))
-                pipe.rpush(f"hg1:queue:{pool}:{tenant}:{priority}", f"{tag}:{entry['k']}")
-            pipe.hset(f"hg1:depth:{pool}", f"{tenant}|{priority}", len(tags))
-            pipe.zadd(f"hg1:ready:{pool}", {tenant: 0})
+                pipe.hset(keys.META, tag, json.dumps(entry))
+                pipe.rpush(keys.queue(pool, tenant, priority), f"{tag}:{entry['k']}")
+            pipe.hset(keys.depth(pool), f"{tenant}|{priority}", len(tags))
+            pipe.zadd(keys.ready(pool), {tenant: 0})
 
     return commands
 
@@ -51,7 +57,7 @@ def _lines(client: redis.Redis, waiting: dict[str, Meta]) -> dict[tuple[str, str
     """Return the lines by pool, tenant and priority; the next message at the right end, as in Redis."""
     lines: dict[tuple[str, str, int], list[str]] = defaultdict(list)
     seen: set[str] = set()
-    for key in client.scan_iter("hg1:queue:*", count=CHUNK):
+    for key in client.scan_iter(keys.QUEUES + "*", count=CHUNK):
         for entry in _list(client, str(key)):
             tag, k = entry.rsplit(":", 1)
             meta = waiting.get(tag)

@@ -10,7 +10,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from cost import keys as money
 from cost.middleware import write_cats
+from orchestrator import keys as names
 
 ATTEMPTS_PER_EPOCH = 100
 """Attempts are numbered anew from (epoch - 1) x 100 after a rebuild: a number given out in the lost tail never comes again."""
@@ -64,23 +66,23 @@ def run_keys(recorded: Recorded, loaded: Loaded, epoch: int, now: int) -> Keys:
     rg = f"{run['run_id']}.{run['generation']}"
     states, waits, sealed = _progress(run, loaded, recorded.nodes)
     keys = Keys()
-    keys.hashes[f"hg1:run:{rg}"] = _run_hash(run, loaded, states)
-    keys.hashes[f"hg1:purse:{rg}"] = _purse(recorded)
-    keys.hashes[f"hg1:res:{rg}"] = _reservations(recorded.ledger)
-    keys.hashes[f"hg1:state:{rg}"] = states
-    keys.hashes[f"hg1:wait:{rg}"] = {node: str(count) for node, count in waits.items()}
-    keys.hashes[f"hg1:ctl:{rg}"] = {row.node: row.ctl for row in loaded.nodes}
-    keys.hashes[f"hg1:spec:{rg}"] = {row.node: row.spec for row in loaded.nodes}
-    keys.hashes[f"hg1:fragment:{rg}"] = {**loaded.fragments, **{f"of:{row.node}": row.fragment for row in loaded.nodes}}
+    keys.hashes[names.of_run("run", rg)] = _run_hash(run, loaded, states)
+    keys.hashes[money.purse(rg)] = _purse(recorded)
+    keys.hashes[money.reservations(rg)] = _reservations(recorded.ledger)
+    keys.hashes[names.of_run("state", rg)] = states
+    keys.hashes[names.of_run("wait", rg)] = {node: str(count) for node, count in waits.items()}
+    keys.hashes[names.of_run("ctl", rg)] = {row.node: row.ctl for row in loaded.nodes}
+    keys.hashes[names.of_run("spec", rg)] = {row.node: row.spec for row in loaded.nodes}
+    keys.hashes[names.of_run("fragment", rg)] = {**loaded.fragments, **{f"of:{row.node}": row.fragment for row in loaded.nodes}}
     verdicts = {row.node: (recorded.nodes.get(row.node, {}).get("verdict") or row.verdict) for row in loaded.nodes}
-    keys.hashes[f"hg1:verdict:{rg}"] = {node: verdict for node, verdict in verdicts.items() if verdict}
-    keys.hashes[f"hg1:attempt:{rg}"] = _attempts(states, recorded.nodes, epoch)
-    keys.hashes[f"hg1:result:{rg}"] = {node: row["result"] for node, row in recorded.nodes.items() if row["outcome"] == "succeeded"}
-    keys.hashes[f"hg1:fault:{rg}"] = {node: row["error"] for node, row in recorded.nodes.items() if row["error"]}
+    keys.hashes[names.of_run("verdict", rg)] = {node: verdict for node, verdict in verdicts.items() if verdict}
+    keys.hashes[names.of_run("attempt", rg)] = _attempts(states, recorded.nodes, epoch)
+    keys.hashes[names.of_run("result", rg)] = {node: row["result"] for node, row in recorded.nodes.items() if row["outcome"] == "succeeded"}
+    keys.hashes[names.of_run("fault", rg)] = {node: row["error"] for node, row in recorded.nodes.items() if row["error"]}
     # Since 0: older than any age at which the sweeper publishes what is due and has no message.
-    keys.sorted_sets[f"hg1:due:{rg}"] = {node: 0 for node, state in states.items() if state == "due"}
-    keys.sorted_sets["hg1:runs"] = {rg: now}
-    keys.lists[f"hg1:cascade:{rg}"] = sealed
+    keys.sorted_sets[names.of_run("due", rg)] = {node: 0 for node, state in states.items() if state == "due"}
+    keys.sorted_sets[names.RUNS] = {rg: now}
+    keys.lists[names.of_run("cascade", rg)] = sealed
     return keys
 
 
@@ -196,13 +198,13 @@ def tenant_keys(policies: Mapping[str, Mapping[str, str]], runs: Iterable[Record
     """
     keys = Keys()
     for tenant, fields in policies.items():
-        keys.hashes[f"hg1:tenant:{tenant}"] = {**fields, "held": "0", "running": "0"}
+        keys.hashes[money.tenant(tenant)] = {**fields, "held": "0", "running": "0"}
     for recorded in runs:
-        counters = keys.hashes[f"hg1:tenant:{recorded.run['tenant']}"]
+        counters = keys.hashes[money.tenant(recorded.run["tenant"])]
         counters["held"] = str(int(counters["held"]) + remaining_hold(recorded))
         counters["running"] = str(int(counters["running"]) + 1)
     for row in charged:
-        day = keys.hashes.setdefault(f"hg1:spent:{row['tenant']}:{row['day']}", {"settled": "0", "reserved": "0", "waste": "0"})
+        day = keys.hashes.setdefault(money.spent(row["tenant"], row["day"]), {"settled": "0", "reserved": "0", "waste": "0"})
         names = ["settled"] + (["waste"] if row["kind"] == "waste" else []) + ([f"c:{row['category']}"] if row["category"] else [])
         for name in names:
             day[name] = str(int(day.get(name, "0")) + int(row["amount"]))

@@ -15,7 +15,6 @@ import redis
 from sqlalchemy import Engine
 from ulid import ULID
 
-from orchestrator.recorder import keys as names
 from orchestrator.recorder.announce import announce, now_ms
 from orchestrator.recorder.batch import apply, differing, payloads_of
 from orchestrator.recorder.requests import policy_fields
@@ -27,6 +26,7 @@ from orchestrator.store.engine import reading
 from orchestrator.store.live import charged_since, live_ids, live_runs
 from orchestrator.store.position import START, Position
 from orchestrator.store.writer import keep, read_cursor
+from tenancy import keys as names
 from tenancy.errors import GraphInvalid, HeadgateError
 from tenancy.link import Link
 
@@ -123,7 +123,7 @@ def _rebuild(client: redis.Redis, engine: Engine, settings: Settings, epoch: int
         positions = [str(entry.position) for entry in beyond]
         writer.run(lambda pipe, positions=positions: pipe.xdel(names.EVENTS, *positions))  # type: ignore[misc]
     writer.run(keep_ordinary(client))
-    stale = [key for key in client.scan_iter("hg1:*", count=CHUNK) if not key.removeprefix("hg1:").startswith(_KEPT)]
+    stale = [key for key in client.scan_iter(names.PREFIX + "*", count=CHUNK) if not key.removeprefix(names.PREFIX).startswith(_KEPT)]
     for first in range(0, len(stale), CHUNK):
         chunk = stale[first : first + CHUNK]
         writer.run(lambda pipe, chunk=chunk: pipe.unlink(*chunk))  # type: ignore[misc]

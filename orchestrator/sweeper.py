@@ -9,6 +9,8 @@ from dataclasses import dataclass, fields
 
 from sqlalchemy import Engine, select
 
+from cost import keys as money
+from orchestrator import keys
 from orchestrator.graph import Graph
 from orchestrator.graph.limits import EDGES_CEILING, NODES_CEILING, Limits
 from orchestrator.kernel import Kernel
@@ -58,7 +60,7 @@ class Sweeper:
         found = Repairs()
         self._reclaim(found)
         self._complete_submissions(found)
-        for name in self.kernel.link.read("ZRANGE", "hg1:runs", 0, -1):
+        for name in self.kernel.link.read("ZRANGE", keys.RUNS, 0, -1):
             run_id, generation = name.rsplit(".", 1)
             self._repair(run_id, int(generation), found)
         return found
@@ -92,23 +94,23 @@ class Sweeper:
 
     def _repair(self, run_id: str, generation: int, found: Repairs) -> None:
         key = f"{run_id}.{generation}"
-        row = self.kernel.link.read("HMGET", f"hg1:run:{key}", "status", "tenant", "created", "left", "total")
+        row = self.kernel.link.read("HMGET", keys.of_run("run", key), "status", "tenant", "created", "left", "total")
         status, tenant, created, left, total = row
         if status == "loading":
             if int(created) <= self._now_ms() - self.age_ms:
                 found.started += self._start(run_id, generation)
             return
-        if left == "0" or self.kernel.link.read("LLEN", f"hg1:cascade:{key}"):  # also ends a run whose last step died before it did
+        if left == "0" or self.kernel.link.read("LLEN", keys.of_run("cascade", key)):  # also ends a run whose last step died before it did
             self.kernel.finish_cascade(run_id, generation)
         if status == "cancelling":
-            if self.kernel.link.read("HLEN", f"hg1:state:{key}") < int(total):
+            if self.kernel.link.read("HLEN", keys.of_run("state", key)) < int(total):
                 found.started += self._start(run_id, generation)  # cancelled while it was loaded: every node gets an outcome
-            reason = self.kernel.link.read("HGET", f"hg1:run:{key}", "reason")
+            reason = self.kernel.link.read("HGET", keys.of_run("run", key), "reason")
             self.kernel.launcher.revoke_rest(run_id, generation, reason or "the run was cancelled")
             found.revoked += 1
         else:
-            due = self.kernel.link.read("ZRANGE", f"hg1:due:{key}", 0, -1)
-            running = self.kernel.link.read("HKEYS", f"hg1:lease:{key}")
+            due = self.kernel.link.read("ZRANGE", keys.of_run("due", key), 0, -1)
+            running = self.kernel.link.read("HKEYS", keys.of_run("lease", key))
             for nodes in _pieces([*due, *running]):
                 lost = self.kernel.state.stale(run_id, generation, self.age_ms, nodes)
                 found.published += self.kernel.launcher.publish(run_id, generation, tenant, lost)
@@ -117,11 +119,11 @@ class Sweeper:
     def _settle(self, run_id: str, generation: int, found: Repairs) -> None:
         """Settle executions that ended, and that no signal settled."""
         key = f"{run_id}.{generation}"
-        executions = self.kernel.link.read("SMEMBERS", f"hg1:open:{key}")
+        executions = self.kernel.link.read("SMEMBERS", money.open_executions(key))
         before = self._now_ms() - self.age_ms
         for piece in _pieces(sorted(executions)):
-            rows = self.kernel.link.read("HMGET", f"hg1:res:{key}", *piece)
-            done = self.kernel.link.read("HMGET", f"hg1:attempt:{key}", *(f"{name.rsplit(':', 1)[0]}:done" for name in piece))
+            rows = self.kernel.link.read("HMGET", money.reservations(key), *piece)
+            done = self.kernel.link.read("HMGET", keys.of_run("attempt", key), *(f"{name.rsplit(':', 1)[0]}:done" for name in piece))
             for name, row, last in zip(piece, rows, done, strict=True):
                 node, attempt = name.rsplit(":", 1)
                 _, _, _, _, cats, since = row.split("|")

@@ -5,9 +5,8 @@ from __future__ import annotations
 import redis
 
 from orchestrator.embedded.child import Child
+from tenancy import keys
 
-_EPOCH = "hg1:epoch"
-_INCARNATIONS = "hg1:incarnations"
 """Keys of docs/protocol.md."""
 
 
@@ -31,12 +30,12 @@ def said_ready(child: Child, client: redis.Redis) -> bool:
 
 def epoch_is_open(client: redis.Redis) -> bool:
     """Return whether the epoch is bound to the server as it runs now."""
-    return _text(client.hget(_EPOCH, "server")) == str(client.info("server")["run_id"])
+    return _text(client.hget(keys.EPOCH, "server")) == str(client.info("server")["run_id"])
 
 
 def is_enrolled(client: redis.Redis, pid: int | None) -> bool:
     """Return whether a live incarnation is that of the process `pid` of this machine; ids are host.pid.random."""
-    live = client.zrange(_INCARNATIONS, 0, -1)
+    live = client.zrange(keys.INCARNATIONS, 0, -1)
     return pid is not None and any(_text(each).split(".")[-2:-1] == [str(pid)] for each in live)
 
 

@@ -9,10 +9,11 @@ from typing import Any
 import redis
 from sqlalchemy import Engine
 
+from cost import keys as money
+from orchestrator import keys
 from orchestrator.store.engine import reading
 from orchestrator.store.position import Position
 
-from . import keys
 from .batch import Applied
 from .projection import parse_event
 from .requests import ANSWER_KEPT_S, policy_fields, stored_answer
@@ -49,7 +50,7 @@ def publish_policies(client: redis.Redis, engine: Engine, tenants: Iterable[str]
         fields: dict[str, Any] = dict(policy_fields(connection))
     with client.pipeline(transaction=False) as pipe:
         for tenant in fields if tenants is None else tenants:
-            pipe.hset(keys.tenant(tenant), mapping=fields[tenant])
+            pipe.hset(money.tenant(tenant), mapping=fields[tenant])
         pipe.execute()
 
 

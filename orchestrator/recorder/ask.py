@@ -9,10 +9,9 @@ from typing import Any, Literal
 
 from ulid import ULID
 
+from orchestrator import keys
 from tenancy.link import Link
 from tenancy.log import append
-
-from . import keys
 
 PAYLOAD_KEPT_S = 3_600
 """How long a graph waits in Redis for the recorder."""

@@ -11,12 +11,12 @@ import redis
 from sqlalchemy import Engine, select
 from sqlalchemy.engine import Connection
 
+from orchestrator import keys
 from orchestrator.store import tables as t
 from orchestrator.store.changes import Row
 from orchestrator.store.position import Position
 from orchestrator.store.writer import keep, move_cursor, read_cursor, write
 
-from . import keys
 from .projection import Entry, incident, parse_event, parts, project
 from .requests import Answer, decide
 

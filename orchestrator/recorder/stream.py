@@ -7,8 +7,8 @@ from typing import Any
 import redis
 
 from orchestrator.store.position import Position
+from tenancy import keys
 
-from . import keys
 from .projection import Entry, parse_event
 
 BATCH_MAX = 1_000

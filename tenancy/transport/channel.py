@@ -21,6 +21,7 @@ from kombu.transport import redis as stock
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import dumps, loads
 
+from tenancy import keys
 from tenancy.errors import Fenced, HeadgateError, Unavailable
 from tenancy.link import Link
 from tenancy.queues import DEFAULT_POOL, POOL_PREFIX, parse_queue
@@ -210,7 +211,7 @@ class FairChannel(stock.Channel):
     def _size(self, queue: str) -> int:
         if queue.startswith(POOL_PREFIX):
             with self.conn_or_acquire() as client:
-                return int(client.hlen("hg1:msg"))
+                return int(client.hlen(keys.MESSAGES))
         return int(super()._size(queue))
 
     def _brpop_start(self, timeout: float | None = None) -> None:
@@ -221,12 +222,12 @@ class FairChannel(stock.Channel):
         if not self.qos.can_consume():
             return
         ordinary = [q for q in self._queue_cycle.consume(len(self.active_queues)) if not q.startswith(POOL_PREFIX)]
-        keys = [f"hg1:bell:{pool}" for pool in self.pools()]
-        keys += [self._q_for_pri(queue, pri) for pri in self.priority_steps for queue in ordinary]
+        sources = [keys.bell(pool) for pool in self.pools()]
+        sources += [self._q_for_pri(queue, pri) for pri in self.priority_steps for queue in ordinary]
         self._in_poll = self.client.connection
         self._brpop_sent_at = monotonic()  # type: ignore[assignment] # Kombu's own type is wrong
         longest_s = timeout or self.brpop_timeout or 1
-        self.client.connection.send_command("BRPOP", *keys, f"{min(longest_s, self._sleep_ms / 1000):.3f}")
+        self.client.connection.send_command("BRPOP", *sources, f"{min(longest_s, self._sleep_ms / 1000):.3f}")
 
     def _brpop_read(self, **options: Any) -> Any:
         if not self.pools():
@@ -237,8 +238,8 @@ class FairChannel(stock.Channel):
             except self.connection_errors:
                 self.client.connection.disconnect()
                 raise
-            destination = bytes_to_str(found[0]) if found else "hg1:bell:"
-            if destination.startswith("hg1:bell:"):
+            destination = bytes_to_str(found[0]) if found else keys.BELLS
+            if destination.startswith(keys.BELLS):
                 raise Empty  # somebody rang, or nobody for a second: pop on the next tick
             destination = destination.rsplit(self.sep, 1)[0]
             self._queue_cycle.rotate(destination)

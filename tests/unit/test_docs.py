@@ -49,3 +49,9 @@ def test_every_event_in_a_script_is_on_the_protocol_page() -> None:
     events = set(re.findall(r"'((?:node|run|money|worker|epoch)\.[a-z]+)'", source))
     assert len(events) > 10
     assert not sorted(event for event in events if f"`{event}`" not in page)
+
+
+def test_keys_are_spelt_in_one_module_of_each_folder() -> None:
+    sources = [path for folder in ("tenancy", "cost", "orchestrator", "tasks") for path in (ROOT / folder).rglob("*.py")]
+    spelt = sorted(str(path.relative_to(ROOT)) for path in sources if path.name != "keys.py" and re.search(r"[\"']hg1:", path.read_text()))
+    assert not spelt, f"spell keys in keys.py: {spelt}"

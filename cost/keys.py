@@ -1,0 +1,26 @@
+"""Keys of money; docs/protocol.md says what each holds. `rg` is `{run}.{generation}`."""
+
+
+def tenant(tenant_id: str) -> str:
+    """A tenant's policy numbers and counters."""
+    return f"hg1:tenant:{tenant_id}"
+
+
+def spent(tenant_id: str, day: int) -> str:
+    """What a tenant was charged on a day (days since 1970-01-01 UTC)."""
+    return f"hg1:spent:{tenant_id}:{day}"
+
+
+def purse(rg: str) -> str:
+    """A run's money."""
+    return f"hg1:purse:{rg}"
+
+
+def reservations(rg: str) -> str:
+    """A run's executions by `node:attempt`."""
+    return f"hg1:res:{rg}"
+
+
+def open_executions(rg: str) -> str:
+    """The executions that are not settled yet."""
+    return f"hg1:open:{rg}"

@@ -1,0 +1,30 @@
+"""Keys of run state and of the recorder; docs/protocol.md says what each holds. `rg` is `{run}.{generation}`."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+RUNS = "hg1:runs"
+RECORDED = "hg1:recorded"
+RECORDED_AT = "hg1:recorded:at"
+LEASE = "hg1:recorder"
+ENDED = "hg1:ended"
+
+Part = Literal[
+    "run", "state", "wait", "ctl", "spec", "verdict", "attempt", "lease", "due", "result", "fault", "cascade", "fragment"
+]  # fmt: skip
+
+
+def of_run(part: Part, rg: str) -> str:
+    """One part of a run's state: the run itself, or what each of its nodes has."""
+    return f"hg1:{part}:{rg}"
+
+
+def payload(request: str) -> str:
+    """The graph of a submission on its way to SQL, kept one hour."""
+    return f"hg1:payload:{request}"
+
+
+def reply(request: str) -> str:
+    """The list with the one answer to a request, kept 60 s."""
+    return f"hg1:reply:{request}"
