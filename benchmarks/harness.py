@@ -309,7 +309,7 @@ def machine() -> dict[str, Any]:
         "cpus": psutil.cpu_count(),
         "load_before": round(os.getloadavg()[0], 1),
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
-        "system": platform.platform(terse=True),
+        "system": platform.system(),
         "python": platform.python_version(),
         **{name: version(name) for name in ("celery", "kombu", "redis")},
     }

@@ -33,7 +33,7 @@ def main() -> int:
     first, _, last = chosen.seeds.partition("..")
     seeds = range(int(first), int(last or first) + 1)
     results = figures.read(chosen.results) if chosen.results else {}
-    machine = {"cores": os.cpu_count(), "system": f"{platform.system()} {platform.release()}", "python": platform.python_version()}
+    machine = {"cores": os.cpu_count(), "system": platform.system(), "python": platform.python_version()}
     base = chosen.home or Path(tempfile.mkdtemp(prefix="headgate-chaos-"))
     for seed in seeds:
         if seed in results:

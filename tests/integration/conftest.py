@@ -21,10 +21,6 @@ HERE = Path(__file__).resolve().parent
 TASKS = "node_tasks"
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "slow: longer than CI should wait; run them with `./dev test -m slow`")
-
-
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave slow tests out unless the marker is asked for."""
     if "slow" not in config.getoption("markexpr"):
