@@ -121,6 +121,8 @@ def _tenant(connection: Connection, event: Request) -> Answer:
         policy = Policy.model_validate_json(str(event.get("policy") or "{}"))
     except (ValidationError, ValueError, TypeError) as error:
         return {"status": "invalid", "tenant": tenant, "reason": _reason(error)}
+    if ignored := policy.not_yet():
+        return {"status": "invalid", "tenant": tenant, "reason": "; ".join(ignored)}
     if not _TENANT.fullmatch(tenant):
         return {"status": "invalid", "tenant": tenant, "reason": "a tenant's id is 2 to 63 of a-z, 0-9 and -, not beginning with -"}
     if connection.execute(select(t.tenant.c.id).where(t.tenant.c.id == tenant)).first() is not None:
@@ -159,6 +161,8 @@ def _hash(row: Any) -> dict[str, str]:
     return {
         "limit_day": str(policy.limit_per_day_micros),
         "max_runs": str(policy.max_concurrent_runs),
+        "max_running_nodes": "" if policy.max_running_nodes is None else str(policy.max_running_nodes),
+        "weight": str(policy.weight),
         "status": str(row.status),
         "version": str(row.version),
     }

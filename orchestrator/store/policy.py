@@ -14,6 +14,9 @@ Percent = Annotated[int, Field(ge=0, le=1000, strict=True)]
 Count = Annotated[int, Field(ge=0, le=1_000_000, strict=True)]
 Flag = Annotated[bool, Field(strict=True)]
 
+ACTS = ("limit_per_day_micros", "max_concurrent_runs", "max_running_nodes", "weight")
+"""The fields that something reads; a tenant with another value in any other field is not accepted."""
+
 
 class Policy(BaseModel):
     """One version of a tenant's policy; a change makes the next version.
@@ -39,3 +42,13 @@ class Policy(BaseModel):
     strict: Flag = False
     can_fork: Flag = False
     share_learning: Flag = False
+
+    def acting(self) -> dict[str, int | None]:
+        """Return the fields that act, in the order of `ACTS`."""
+        return {name: getattr(self, name) for name in ACTS}
+
+    def not_yet(self) -> list[str]:
+        """Return one sentence for each field that was set to something and would be ignored."""
+        fields = type(self).model_fields.items()
+        ignored = [name for name, field in fields if name not in ACTS and getattr(self, name) != field.default]
+        return [f"the field {name!r} of a policy is not yet supported; leave it out" for name in ignored]

@@ -63,7 +63,14 @@ def test_the_first_start_opens_epoch_one_and_makes_the_tenant_default(recorder: 
     drain(recorder)
     link = recorder.link
     assert link.client.hmget("hg1:epoch", ["epoch", "server", "seq"]) == ["1", link.server_id(), "1"]
-    assert link.client.hgetall("hg1:tenant:default") == {"limit_day": "1000000000", "max_runs": "10", "status": "active", "version": "1"}
+    assert link.client.hgetall("hg1:tenant:default") == {
+        "limit_day": "1000000000",
+        "max_runs": "10",
+        "max_running_nodes": "",
+        "weight": "1",
+        "status": "active",
+        "version": "1",
+    }
     assert [tenant.id for tenant in tenants(recorder.engine)] == ["default"]
     assert recorded(recorder.engine) == (1, 1)
     assert link.client.get("hg1:recorded") == "1-1"
