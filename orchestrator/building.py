@@ -279,6 +279,8 @@ class _Building:
         return Placeholder(self, node_id)
 
     def graph(self) -> Graph:
+        if not self._nodes:
+            raise GraphInvalid((*self._problems, f"dag {self.name!r}: the dag called no task; what it calls becomes its nodes"))
         raw = {"name": self.name, "nodes": self._nodes, "labels": self._labels}
         graph, problems = parse(raw, _LIMITS, registry, elsewhere=True)
         if graph is None or self._problems:

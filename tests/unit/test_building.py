@@ -240,7 +240,7 @@ def test_a_dag_within_a_dag_is_refused_and_the_outer_one_is_not_left_open() -> N
 
 
 def test_a_dag_that_calls_no_task_or_is_async_is_refused() -> None:
-    assert "`nodes` is an empty list" in problems(lambda_named("empty"))[0]
+    assert problems(lambda_named("empty"))[0].startswith("dag 'empty': the dag called no task")
 
     async def later() -> None: ...
 
