@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from orchestrator.graph import Graph, Limits
+from orchestrator.graph.limits import BYTES_CEILING, EDGES_CEILING, NODES_CEILING, PARAMS_BYTES_CEILING
 from orchestrator.rebuild import Loaded, LoadRow
 from orchestrator.settings import Settings
 from orchestrator.submission import Submission
 from tenancy.priorities import Priority
 
 # What was admitted under yesterday's limits is still a run today.
-_ADMITTED = Limits(nodes=200_000, edges=2_000_000, bytes_max=2**31, params_bytes=2**24)
+_ADMITTED = Limits(nodes=NODES_CEILING, edges=EDGES_CEILING, bytes_max=BYTES_CEILING, params_bytes=PARAMS_BYTES_CEILING)
 
 
 def load_rows(run: Mapping[str, Any], settings: Settings) -> Loaded:

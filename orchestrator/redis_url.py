@@ -4,7 +4,20 @@ from __future__ import annotations
 
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
+_HOST_SCHEMES = ("redis", "rediss")
 _SOCKET_SCHEMES = ("redis+socket", "socket", "unix")
+
+
+def check_redis_url(url: str) -> None:
+    """Raise ValueError, one sentence of what is taken, if `url` is no URL of a Redis."""
+    try:
+        parts = urlsplit(url)
+        socket = parts.scheme in _SOCKET_SCHEMES
+        fits = len(parts.path) > 1 if socket else parts.scheme in _HOST_SCHEMES and bool(parts.hostname) and (parts.port or 0) >= 0
+    except ValueError:  # a port that is no number
+        fits = False
+    if not fits:
+        raise ValueError("write redis://host:6379/0, rediss://host:6379/0, unix:///path/to/socket?db=0 or redis+socket:///path/to/socket")
 
 
 def for_kombu(url: str) -> str:

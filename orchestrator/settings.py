@@ -17,17 +17,19 @@ from typing import Annotated, Any
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from orchestrator.redis_url import for_client, for_kombu
+from orchestrator.graph.limits import BYTES_CEILING, DEFAULT_LIMITS, EDGES_CEILING, NODES_CEILING, PARAMS_BYTES_CEILING
+from orchestrator.redis_url import check_redis_url, for_client, for_kombu
 from tenancy.errors import HeadgateError, Unavailable
 
 PREFIX = "HEADGATE_"
 NOT_SETTINGS = frozenset({"HEADGATE_VENV"})
 """Names with our prefix that others read: `./dev` decides by HEADGATE_VENV where the environment is."""
 
+_DATABASES = ("sqlite", "postgresql")
+_USER_INFO = re.compile(r"//[^\s/]*@")
 _MODULE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Bytes = Annotated[int, Field(ge=1)]
 
 
 class Settings(BaseSettings):
@@ -40,7 +42,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
 
     home: Path = Path(".headgate")
-    """Holds everything: stack.json, headgate.db, logs/, results/, artifacts/."""
+    """Holds everything: stack.json, headgate.db, logs/, results/."""
     redis_url: str | None = None
     """The Redis of the cell; None is the embedded one of the stack that runs in `home`."""
     database_url: str | None = None
@@ -48,11 +50,11 @@ class Settings(BaseSettings):
     tasks: Annotated[tuple[str, ...], NoDecode] = ()
     """Modules that define tasks, separated by commas in the environment."""
 
-    max_nodes: int = Field(10_000, ge=1, le=200_000)
-    max_edges: int = Field(50_000, ge=0, le=1_000_000)
-    max_graph_bytes: Bytes = 16 * 1024 * 1024
+    max_nodes: int = Field(DEFAULT_LIMITS.nodes, ge=1, le=NODES_CEILING)
+    max_edges: int = Field(DEFAULT_LIMITS.edges, ge=1, le=EDGES_CEILING)
+    max_graph_bytes: int = Field(DEFAULT_LIMITS.bytes_max, ge=1, le=BYTES_CEILING)
     """Of a graph as submitted, checked before it is parsed."""
-    max_params_bytes: Bytes = 65_536
+    max_params_bytes: int = Field(DEFAULT_LIMITS.params_bytes, ge=1, le=PARAMS_BYTES_CEILING)
     """Of one node's parameters as JSON."""
     message_nodes: int = Field(40, ge=1, le=1_000)
     """Nodes in one canvas message."""
@@ -70,15 +72,39 @@ class Settings(BaseSettings):
     """How long a submission waits for a worker that serves its tasks, before it is refused."""
     event_retention_s: Seconds = 3_600.0
     """How far behind the recorder the event stream is trimmed."""
-    recorder_lag_s: Seconds = 2.0
-    recorder_lag_events: int = Field(10_000, ge=1)
-    """Lag above either of these stops new reservations."""
-
-    attempts: int = Field(3, ge=1, le=100)
-    """Attempts of a node that may fail, unless it says otherwise."""
-    timeout_s: Seconds = 300.0
-    """Of one attempt of a node, unless it says otherwise."""
     retry_delay_max_s: Seconds = 300.0
+
+    @field_validator("home")
+    @classmethod
+    def _is_directory(cls, value: Path) -> Path:
+        nearest = next((place for place in (value, *value.parents) if os.path.lexists(place)), None)
+        if nearest is not None and not nearest.is_dir():
+            raise ValueError(f"{nearest} is not a directory; name one, it is made where it is missing")
+        return value
+
+    @field_validator("redis_url")
+    @classmethod
+    def _is_redis(cls, value: str | None) -> str | None:
+        if value is not None:
+            check_redis_url(value)
+        return value
+
+    @field_validator("database_url")
+    @classmethod
+    def _is_database(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        from sqlalchemy.engine import make_url  # only where it is asked for: it is slow to import
+        from sqlalchemy.exc import ArgumentError
+
+        try:
+            url = make_url(value)
+            if url.get_backend_name() in _DATABASES:
+                url.get_dialect()
+                return value
+        except (ArgumentError, ValueError):
+            pass
+        raise ValueError("write a URL of SQLAlchemy's, such as sqlite:////var/lib/headgate.db or postgresql+psycopg://user@host/name")
 
     @field_validator("tasks", mode="before")
     @classmethod
@@ -132,6 +158,7 @@ class Settings(BaseSettings):
         """Return what the stack running in `home` wrote about itself, or None if none runs.
 
         The file of a stack that was killed does not count: the lock says whether it is alive.
+        Raises Unavailable if `home` is no directory or cannot be read.
         """
         try:
             with self.lock_file.open() as lock:
@@ -140,6 +167,8 @@ class Settings(BaseSettings):
             pass  # held by the stack
         except FileNotFoundError:
             return None
+        except OSError as error:
+            raise Unavailable(f"{self.home} cannot be used as HEADGATE_HOME: {error.strerror}") from None
         else:
             return None
         try:
@@ -194,7 +223,7 @@ def _invalid(error: ValidationError, environment: Mapping[str, str]) -> str:
     for problem in error.errors():
         name = PREFIX + str(problem["loc"][0]).upper() if problem["loc"] else PREFIX.rstrip("_")
         why = problem["msg"].removeprefix("Value error, ")
-        sentences.append(f"{name}={environment.get(name, '')} does not fit: {why[:1].lower()}{why[1:]}")
+        sentences.append(f"{name}={_USER_INFO.sub('//***@', environment.get(name, ''))} does not fit: {why[:1].lower()}{why[1:]}")
     return "; ".join(sentences)
 
 

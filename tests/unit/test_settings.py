@@ -2,13 +2,17 @@ from __future__ import annotations
 
 import fcntl
 import json
+import re
 from pathlib import Path
 
 import pytest
 
+from orchestrator.graph.limits import DEFAULT_LIMITS, Limits
 from orchestrator.redis_url import for_client, for_kombu
 from orchestrator.settings import Settings
 from tenancy.errors import HeadgateError, Unavailable
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_defaults_are_those_of_the_embedded_stack() -> None:
@@ -39,12 +43,80 @@ def test_the_name_that_dev_reads_is_no_unknown_setting(monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("MAX_NODES", "200001"), ("MAX_NODES", "many"), ("INCARNATION_TTL_S", "0"), ("TIMEOUT_S", "inf")]
+    ("name", "value"), [("MAX_NODES", "200001"), ("MAX_NODES", "many"), ("INCARNATION_TTL_S", "0"), ("RETRY_DELAY_MAX_S", "inf")]
 )
 def test_a_value_that_does_not_fit_is_named_in_one_sentence(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(f"HEADGATE_{name}", value)
     with pytest.raises(HeadgateError, match=rf"^HEADGATE_{name}={value} does not fit: [^\n]+$"):
         Settings.load()
+
+
+def test_every_setting_is_read_somewhere() -> None:
+    paths = [ROOT / "celeryconfig.py", *(ROOT / "orchestrator").rglob("*.py"), *(ROOT / "tasks").rglob("*.py")]
+    source = "".join(path.read_text() for path in paths if path != ROOT / "orchestrator/settings.py")
+    resolved = {"redis_url": "resolved_redis_url", "database_url": "resolved_database_url"}
+    unread = [name for name in Settings.model_fields if not re.search(rf"settings\.{resolved.get(name, name)}\b", source)]
+    assert not unread, f"settings that nothing reads: {unread}"
+
+
+def test_the_limits_of_a_graph_are_the_same_set_or_not() -> None:
+    s = Settings()
+    assert Limits(nodes=s.max_nodes, edges=s.max_edges, bytes_max=s.max_graph_bytes, params_bytes=s.max_params_bytes) == DEFAULT_LIMITS
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["foo", "", "localhost:6379", "http://localhost", "redis://", "redis://host:port/0", "unix://", "redis+socket:///", "amqp://host"],
+)
+def test_a_url_that_is_no_redis_is_refused_with_what_is_taken(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEADGATE_REDIS_URL", value)
+    with pytest.raises(
+        HeadgateError, match=rf"^HEADGATE_REDIS_URL={re.escape(value)} does not fit: write redis://[^\n]* rediss://[^\n]* unix:"
+    ):
+        Settings.load()
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["redis://h", "redis://:pw@h:6379/1", "rediss://u:p@h/0", "unix:///r.sock?db=1", "redis+socket://:pw@/r.sock?virtual_host=0"],
+)
+def test_a_url_of_a_redis_is_taken_as_it_is(value: str) -> None:
+    assert Settings(redis_url=value).redis_url == value
+
+
+@pytest.mark.parametrize("value", ["foo", "", "mysql://h/n", "nonsense://h", "sqlite+nonsense:///x", "postgresql://h:port/n"])
+def test_a_malformed_database_url_is_refused_with_what_is_taken(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEADGATE_DATABASE_URL", value)
+    with pytest.raises(
+        HeadgateError, match=rf"^HEADGATE_DATABASE_URL={re.escape(value)} does not fit: write [^\n]*sqlite:[^\n]*postgresql"
+    ):
+        Settings.load()
+
+
+def test_a_refused_url_does_not_show_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEADGATE_REDIS_URL", "redis://me:secret@host:port/0")
+    with pytest.raises(HeadgateError, match=r"redis://\*\*\*@host:port/0 does not fit") as caught:
+        Settings.load()
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("inside", ["", "deeper/home"])
+def test_a_home_that_is_a_file_is_named_in_one_sentence(inside: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "file"
+    file.write_text("")
+    monkeypatch.setenv("HEADGATE_HOME", str(file / inside))
+    with pytest.raises(
+        HeadgateError, match=rf"^HEADGATE_HOME={re.escape(str(file / inside))} does not fit: .*file is not a directory; [^\n]+$"
+    ):
+        Settings.load()
+
+
+def test_a_home_that_became_a_file_is_unavailable(home: Path) -> None:
+    settings = Settings(home=home)
+    home.rmdir()
+    home.write_text("")
+    with pytest.raises(Unavailable, match=rf"^{re.escape(str(home))} cannot be used as HEADGATE_HOME: Not a directory$"):
+        settings.stack()
 
 
 def test_task_modules_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
