@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from orchestrator.graph.limits import Limits
     from orchestrator.settings import Settings
 
+ASK_S = 2.0
+"""How long a stack may take to say what its workers serve; it is asked only when a graph is refused anyway."""
+
 _DAG = re.compile(r"(?P<module>[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):(?P<name>[A-Za-z_]\w*)")
 
 
@@ -55,7 +58,7 @@ def load_target(target: str, assignments: Sequence[str], tasks: Sequence[str], s
         return Target(graph, tuple(dict.fromkeys((named["module"], *tasks))))
     if params:
         raise click.UsageError(f"{target} is a graph as it stands; name=value parameters are for a module:dag")
-    return Target(_read(target, settings), tuple(tasks))
+    return Target(_parse(_read(target, settings), tasks, settings), tuple(tasks))
 
 
 def parameters(assignments: Sequence[str]) -> dict[str, Any]:
@@ -78,18 +81,55 @@ def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
-def _read(target: str, settings: Settings) -> Graph:
-    from orchestrator.graph import Graph
+def _parse(text: bytes, tasks: Sequence[str], settings: Settings) -> Graph:
+    """Return the graph, or raise GraphInvalid with all that is wrong with it, its tasks and their parameters included.
+
+    Tasks that nobody knows are named beside what else is wrong. By themselves they are left to the command: a stack that is
+    still to come may serve them.
+    """
+    from orchestrator.graph.parse import parse
+    from orchestrator.loading import load_tasks
+    from orchestrator.registry import registry
+    from tenancy.errors import GraphInvalid
 
     limits = limits_of(settings)
+    load_tasks((*settings.tasks, *tasks))
+    graph, problems = parse(text, limits, registry, elsewhere=True)
+    if graph is not None:
+        return graph
+    served = _served(settings)
+    if served is not None:
+        problems = parse(text, limits, registry, served)[1]
+    raise GraphInvalid(problems)
+
+
+def _served(settings: Settings) -> frozenset[str] | None:
+    """Return the names of the tasks that live workers serve: none where no stack runs, None where it cannot be asked."""
+    from orchestrator.cli.service import runs
+
+    if not runs(settings):
+        return frozenset()
+    import redis
+
+    from tenancy import keys
+
+    try:
+        with redis.Redis.from_url(settings.resolved_client_url(), socket_timeout=ASK_S, socket_connect_timeout=ASK_S) as client:
+            return frozenset(name.decode() for name in client.hkeys(keys.SERVES))
+    except (redis.RedisError, OSError, HeadgateError):
+        return None
+
+
+def _read(target: str, settings: Settings) -> bytes:
+    limit = settings.max_graph_bytes + 1  # one more than is taken, so that parsing sees that it is too large
     if target == "-":
-        return Graph.parse(sys.stdin.buffer.read(limits.bytes_max + 1), limits)
+        return sys.stdin.buffer.read(limit)
     path = Path(target)
     if path.suffix == ".py":
         raise click.UsageError(f"{target} is Python; for a dag of that module write {'.'.join(path.with_suffix('').parts)}:NAME")
     try:
         with path.open("rb") as file:
-            return Graph.parse(file.read(limits.bytes_max + 1), limits)
+            return file.read(limit)
     except FileNotFoundError:
         hint = f"; for a dag of that module write {target}:NAME" if target.isidentifier() else ""
         raise click.UsageError(f"{target!r} is neither a graph's JSON file nor module:dag{hint}") from None
