@@ -157,8 +157,23 @@ def cancel(run_id: str, reason: str, by: str | None, as_json: bool) -> None:
     cancelled = client.cancel(found, reason=reason, by=by)
     if as_json:
         print_json({"run_id": found, "cancelled": cancelled})
+    elif not cancelled:
+        click.echo(f"run {found} had ended before")
     else:
-        click.echo(f"run {found} is cancelled" if cancelled else f"run {found} had ended before")
+        click.echo(_cancelling(client, found))
+
+
+def _cancelling(client: Client, run_id: str) -> str:
+    """Say how far a run that was just cancelled is: what runs of it is not broken off."""
+    from orchestrator.store import read
+
+    running = sum(node.state == "running" for node in read.get_nodes(client.engine, run_id))
+    if read.get_run(client.engine, run_id).status == "ended":
+        return f"run {run_id} is cancelled"
+    if not running:
+        return f"run {run_id} is being cancelled"
+    nodes = "1 running node ends" if running == 1 else f"{running} running nodes end"
+    return f"run {run_id} is being cancelled; {nodes} first"
 
 
 def _load(target: str, parameters: tuple[str, ...], tasks: tuple[str, ...], settings: Settings) -> Target:

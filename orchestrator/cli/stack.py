@@ -36,7 +36,9 @@ def up(workers: int, concurrency: int, tasks: tuple[str, ...], reload: bool, as_
     for module in tasks:
         if PathFinder.find_spec(module.partition(".")[0], [str(Path.cwd()), *sys.path]) is None:
             raise click.UsageError(f"there is no module {module!r} in {Path.cwd()} or on the path")
-    run_up(settings, workers, tasks, reload, _Announcer(settings) if as_json else click.echo, concurrency=concurrency)
+    say(f"starting Redis, recorder, {workers} worker{'s' if workers > 1 else ''}, beat and console in {settings.home}")
+    echo = _Announcer(settings) if as_json else click.echo
+    run_up(settings, workers, tasks, reload, echo, progress=say, concurrency=concurrency)
 
 
 class _Announcer:

@@ -21,13 +21,15 @@ def run_up(
     reload: bool,
     echo: Callable[[str], None],
     *,
+    progress: Callable[[str], None] | None = None,
     concurrency: int = 2,
     ready: Ready = kernel_ready,
     commands: Commands | None = None,
 ) -> None:
     """Run a stack until SIGINT, SIGTERM or SIGHUP, then stop all of it; a second signal does not wait for running tasks.
 
-    To be called from the main thread. `echo` is told where everything is, and what happens. Raises Unavailable as Stack.
+    To be called from the main thread. `echo` is told where everything is, and what happens; `progress`, which is `echo`
+    unless given, that it is ready. Raises Unavailable as Stack.
     """
     stack = Stack(settings, workers, concurrency, tasks, reload=reload, report=echo, ready=ready, commands=commands)
 
@@ -41,6 +43,7 @@ def run_up(
         with stack:
             for line in whereabouts(stack):
                 echo(line)
+            (progress or echo)("ready; Ctrl-C stops it")
             stack.interrupt.wait()
             echo("stopping (again to stop at once)")
         echo("stopped")

@@ -13,6 +13,7 @@ from sqlalchemy import Engine, insert
 from orchestrator.cli import main
 from orchestrator.cli.board import Line, lines
 from orchestrator.cli.exits import Exit, of_error, of_run
+from orchestrator.cli.group import shown
 from orchestrator.cli.output import seconds
 from orchestrator.cli.reference import find_run
 from orchestrator.cli.target import parameters
@@ -122,6 +123,57 @@ def test_wrong_words_are_usage_errors(words: tuple[str, ...], said: str, tmp_pat
     done = headgate(*words)
     assert done.exit_code == Exit.USAGE
     assert said in done.stderr
+
+
+@pytest.mark.parametrize("home", ["/proc/x", "file"])
+@pytest.mark.parametrize("words", [("up",), ("run", "ready.json")])
+def test_a_home_that_cannot_be_is_told_in_a_sentence(
+    home: str, words: tuple[str, ...], project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (project / "ready.json").write_text('{"name": "r", "nodes": [{"id": "a", "task": "synthetic.noop"}]}')
+    (project / "file").write_text("")
+    monkeypatch.setenv("HEADGATE_HOME", home)
+    done = headgate(*words)
+    assert done.exit_code in (Exit.UNAVAILABLE, Exit.USAGE)
+    told = done.stderr.splitlines()[-1]
+    assert told.startswith("headgate: ")
+    assert home in told
+    assert "HEADGATE_HOME" in told
+
+
+@pytest.mark.parametrize("words", [("up",), ("run", "ready.json"), ("submit", "ready.json"), ("sweep",)])
+def test_a_redis_url_that_is_none_is_named(words: tuple[str, ...], project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (project / "ready.json").write_text('{"name": "r", "nodes": [{"id": "a", "task": "synthetic.noop"}]}')
+    monkeypatch.setenv("HEADGATE_HOME", str(project / "home"))
+    monkeypatch.setenv("HEADGATE_REDIS_URL", "foo")
+    done = headgate(*words)
+    assert done.exit_code == Exit.USAGE
+    assert "HEADGATE_REDIS_URL=foo" in done.stderr
+
+
+def test_a_record_that_is_no_database_is_told_without_its_sql(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "headgate.db").write_text("no database " * 20)
+    monkeypatch.setenv("HEADGATE_HOME", str(tmp_path))
+    done = headgate("runs")
+    assert done.exit_code == Exit.UNAVAILABLE
+    assert done.stderr == "headgate: a service cannot be used (sqlalchemy): file is not a database\n"
+
+
+def test_with_json_an_error_is_an_object_too(project: Path) -> None:
+    (project / "bad.json").write_text('{"name": "b", "nodes": [{"id": "a"}, {"id": "b"}]}')
+    done = headgate("plan", "bad.json", "--json")
+    told = json.loads(done.stdout)
+    assert (done.exit_code, told["error"], len(told["problems"])) == (Exit.USAGE, "the graph has 2 problems", 2)
+    done = headgate("show", "../etc", "--json")
+    assert done.exit_code == Exit.USAGE
+    assert "is no id of a run" in json.loads(done.stdout)["error"]
+
+
+def test_a_refusal_by_a_budget_speaks_in_units() -> None:
+    refusal = errors.BudgetRefused("the budget of 1 micros does not cover the run: its required nodes alone cost 30000 micros")
+    assert shown(refusal) == "the budget of 0.000001 does not cover the run: its required nodes alone cost 0.03"
+    refusal = errors.BudgetRefused("tenant 'a' has committed 5 of 1000000 micros today; raise limit_per_day_micros")
+    assert shown(refusal) == "tenant 'a' has committed 0.000005 of 1 today; raise limit_per_day_micros"
 
 
 # -- targets -------------------------------------------------------------------------------------------------------------
