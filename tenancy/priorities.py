@@ -22,7 +22,3 @@ class Priority(IntEnum):
         if isinstance(value, int) and not isinstance(value, bool) and value in cls._value2member_map_:
             return cls(value)
         return cls.NORMAL
-
-    def demoted(self) -> Priority:
-        """Return the next lower priority, at most BATCH: what a retry runs at."""
-        return Priority(min(self + 2, Priority.BATCH))

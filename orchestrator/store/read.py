@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Engine, case, func, select
+from sqlalchemy import Engine, func, select
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import OperationalError, ProgrammingError
 
@@ -165,16 +165,6 @@ def run_cost(engine: Engine, run_id: str, generation: int | None = None) -> dict
     with _reading(engine) as connection:
         run = _run_row(connection, run_id, generation)
         return _cost(connection, run)
-
-
-def node_counts(engine: Engine, run_id: str, generation: int | None = None) -> dict[str, int]:
-    """Return how many nodes of a run are in each state or outcome: due, running, succeeded ...; pending ones are not counted."""
-    with _reading(engine) as connection:
-        run = _run_row(connection, run_id, generation)
-        name = case((t.node.c.outcome.is_not(None), t.node.c.outcome), else_=t.node.c.state)
-        of_run = (t.node.c.run_id == run_id) & (t.node.c.generation == run["generation"])
-        rows = connection.execute(select(name.label("name"), func.count().label("nodes")).where(of_run).group_by(name)).all()
-    return {str(row.name or "pending"): int(row.nodes) for row in rows}
 
 
 def tenants(engine: Engine) -> list[TenantView]:
