@@ -95,8 +95,10 @@ class Supervisor:
         if child.pid is not None and not child.alive():
             how = child.bury(now)
             wait = f", starts again in {child.due_at - now:.2g} s" if child.due_at is not None and child.due_at > now else ""
+            # A program that ended by itself says why, as one that was killed cannot.
+            why = f": {child.last_words()}" if how.startswith("ended") else ""
             if how != "made room":
-                yield f"{child.name} {how}{wait} (see {child.program.log})"
+                yield f"{child.name} {how}{wait}{why} (see {child.program.log})"
         if child.kill_at is not None and now >= child.kill_at:
             child.kill()
         if child.due_at is not None and now >= child.due_at:

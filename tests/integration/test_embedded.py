@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import stat
 import subprocess
@@ -331,6 +332,30 @@ def test_a_changed_task_module_makes_the_workers_start_anew(home: Path, tmp_path
         until(lambda: told)
         assert told[0] == "pipeline.py changed, the workers start anew"
         assert stack.pids()["recorder"] == recorder
+
+
+def test_a_worker_that_ends_after_a_change_is_told_with_its_last_words(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    source = tmp_path / "pipeline.py"
+    source.write_text("first = 1\n")
+    reads = "import time\ncompile(open('pipeline.py').read(), 'pipeline.py', 'exec')\nprint('w ready.', flush=True)\ntime.sleep(600)"
+    told: list[str] = []
+    commands = Commands(recorder=lambda: python("import time; time.sleep(600)"), worker=lambda index, slots: python(reads))
+    with Stack(
+        Settings(home=home),
+        workers=1,
+        tasks=["pipeline"],
+        beat=False,
+        console=False,
+        reload=True,
+        commands=commands,
+        ready=said_ready,
+        report=told.append,
+    ):
+        source.write_text("def broken(:\n")
+        until(lambda: any("ended with code" in sentence for sentence in told))
+    sentence = next(sentence for sentence in told if "ended with code" in sentence)
+    assert re.match(r"^w1 ended with code 1, starts again in 0\.25 s: SyntaxError: .* \(see .*w1\.log\)$", sentence), sentence
 
 
 def test_children_get_the_stacks_settings_and_none_of_celerys_variables(
