@@ -73,8 +73,18 @@ def sweep(as_json: bool) -> None:
 
 
 @click.command()
-def demo() -> None:
-    """Run the main job on a stack of its own, and what happens to it on a bad night."""
+@as_json
+def demo(as_json: bool) -> None:
+    """Run the main job on a stack of its own, and what happens to it on a bad night.
+
+    With --json the figures go to stdout as one object once it is over, and the rest to stderr.
+    """
     from orchestrator.settings import Settings
 
-    sys.exit(import_module("orchestrator.cli.demo").demo(Settings.load(), click.echo))
+    play = import_module("orchestrator.cli.demo").demo
+    if not as_json:
+        sys.exit(play(Settings.load(), click.echo))
+    figures: dict[str, object] = {}
+    code = play(Settings.load(), say, figures)
+    print_json(figures)
+    sys.exit(code)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -97,6 +98,31 @@ def test_the_demo_shows_the_main_job_and_the_join_night_and_leaves_nothing(demo:
     executions = re.search(r"headgate: 20 of 20 members done, in (\d+) executions", said)
     assert executions is not None
     assert 21 <= int(executions[1]) <= 22  # a worker of two processes held at most two
+
+
+@pytest.mark.slow
+def test_with_json_the_figures_are_one_object_on_standard_output(temporary: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", "from orchestrator.cli import main; main()", "demo", "--json"],
+        env={**os.environ, "TMPDIR": str(temporary)},
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(done.stdout)
+    assert [run["tenant"] for run in figures["runs"]] == list(TENANTS)
+    for run in figures["runs"]:
+        assert 0 < run["recall"] <= 1
+        assert 0 < run["mrr"] <= 1
+        assert sum(run["cost"].values()) == run["cost_micros"] > 0
+    night = figures["join_night"]
+    assert night["headgate"]["members_done"] == night["members"] == 20
+    assert night["headgate"]["join_after_kill_s"] > 0
+    assert night["verdict"] in done.stderr.replace("\n", " ")
+    assert figures["succeeded"] is True
+    assert figures["seconds"] > figures["indexing_s"] > 0
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 import time
 from collections.abc import Mapping, Sequence
@@ -21,6 +22,9 @@ WAIT_S = 60.0
 
 _ANSWER_CHARACTERS = 320
 _HANG = "     "
+_ROLE = re.compile(r":[a-z]+(?::[a-z]+)*:`~?([^`<]+?)(?:\s*<[^`]*>)?`")
+"""A role of reStructuredText, such as :meth:`x`, and what it shows."""
+_TENANT_WIDTH = max(map(len, TENANTS))
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,7 @@ def show(scene: Scene) -> bool:
     took_s = time.monotonic() - began
     ended = [project for project in projects if project.run.status == "ended"]
     board.say(f"{len(ended)} of {len(projects)} runs ended; together they took {took_s:.1f} s")
+    scene.figures["indexing_s"] = round(took_s, 3)
     succeeded = [_tell(scene, project) for project in projects]
     return all(succeeded)
 
@@ -76,7 +81,7 @@ def _watch(scene: Scene, projects: Sequence[Project]) -> None:
                 for node in each:
                     if node.state == "ended" and (tenant, node.id) not in told:
                         told.add((tenant, node.id))
-                        scene.board.step(f"{tenant}  {node.id:9} {_ended(node)}")
+                        scene.board.step(f"{tenant:{_TENANT_WIDTH}}  {node.id:9} {_ended(node)}")
             if over or time.monotonic() > began + WAIT_S:
                 return
             time.sleep(LOOK_S)
@@ -110,17 +115,23 @@ def _seconds(node: read.NodeView) -> float:
 def _tell(scene: Scene, project: Project) -> bool:
     """Print what a project found and cost; return whether its run succeeded."""
     board, view = scene.board, read.get_run(scene.client.engine, project.run.run_id)
+    costs = read.run_cost(scene.client.engine, view.run_id)
+    told: dict[str, Any] = {"tenant": project.tenant, "run_id": view.run_id, "outcome": view.outcome or view.status, "reason": view.reason}
+    told |= {"currency": project.currency, "cost_micros": sum(costs.values()), "cost": dict(costs)}
+    scene.figures.setdefault("runs", []).append(told)
     board.say("")
     if view.outcome != "succeeded":
         board.say(f"{project.tenant}: the run is {view.outcome or view.status} ({view.reason or 'no reason on record'})")
         return False
     report = project.run.result("report")
+    told |= {"documents": report["documents"], "passages": report["chunks"]}
+    told |= {key: (report["evaluation"] or {}).get(key) for key in ("recall", "mrr", "top_k", "questions")}
     board.say(f"{project.tenant}: {report['documents']} documents in {report['chunks']} passages; {_quality(report['evaluation'])}")
     for answer in report["answers"]:
         board.say(f"  Q: {answer['question']}", _HANG)
         board.say(f"  A: {_shortened(answer['answer'])}", _HANG)
         board.say(f"     from {', '.join(answer['sources'][:3])}", _HANG)
-    board.say(f"  {_bill(read.run_cost(scene.client.engine, view.run_id), project.currency)}", _HANG)
+    board.say(f"  {_bill(costs, project.currency)}", _HANG)
     return True
 
 
@@ -135,5 +146,10 @@ def _bill(costs: Mapping[str, int], currency: str) -> str:
     return f"cost {format_units(sum(costs.values()), 6)} {currency}: {parts}"
 
 
+def without_roles(text: str) -> str:
+    """Return `text` with each role of reStructuredText replaced by what it shows: :meth:`x` is x."""
+    return _ROLE.sub(r"\1", text)
+
+
 def _shortened(text: str) -> str:
-    return textwrap.shorten(text, _ANSWER_CHARACTERS, placeholder=" ...")
+    return textwrap.shorten(without_roles(text), _ANSWER_CHARACTERS, placeholder=" ...")

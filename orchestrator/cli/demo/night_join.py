@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from .board import Board
 from .our_side import OurSide
@@ -66,7 +67,14 @@ def show(scene: Scene) -> bool:
                         _advance(story, board)
                 draw(_HEADINGS, [_row(story, now) for story in stories])
                 time.sleep(LOOK_S)
-        _conclude(board, stories, stock.visibility_timeout_s, ours.executions())
+        executions = ours.executions()
+        _conclude(board, stories, stock.visibility_timeout_s, executions)
+    scene.figures["join_night"] = {
+        "members": MEMBERS,
+        "headgate": {**_figures(stories[0]), "executions": executions},
+        "stock_celery": {**_figures(stories[1]), "visibility_timeout_s": stock.visibility_timeout_s},
+        "verdict": verdict(*stories),
+    }
     return stories[0].recovery_s is not None and stories[0].view.done == MEMBERS
 
 
@@ -101,6 +109,17 @@ def _row(story: Story, now: float) -> list[str]:
     else:
         join = f"waits, {max(0.0, now - story.killed_at):.1f} s since the kill …"
     return [story.side.name, f"{story.view.done} of {MEMBERS}", killed, join]
+
+
+def _figures(story: Story) -> dict[str, Any]:
+    """Return a side as data; `join_after_kill_s` is None where the join was not seen within `watched_s` of the kill."""
+    recovery_s = None if story.recovery_s is None else round(story.recovery_s, 3)
+    return {
+        "members_done": story.view.done,
+        "worker_killed": story.worker,
+        "join_after_kill_s": recovery_s,
+        "watched_s": story.patience_s,
+    }
 
 
 def _conclude(board: Board, stories: Sequence[Story], visibility_timeout_s: float, executions: int) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import ModuleType
+from typing import Any
 
 from orchestrator.client import Client
 from orchestrator.embedded import Stack
@@ -31,10 +32,12 @@ class Scene:
     """Processes of each worker."""
     documents: ModuleType
     """The shipped task family: found by name, since tasks import the orchestrator and not the other way round."""
+    figures: dict[str, Any]
+    """What is shown, as data: each part adds its own."""
 
     @classmethod
     @contextmanager
-    def open(cls, stack: Stack, board: Board, workers: int, slots: int) -> Iterator[Scene]:
+    def open(cls, stack: Stack, board: Board, workers: int, slots: int, figures: dict[str, Any]) -> Iterator[Scene]:
         """Connect to a stack whose settings are in the environment, and create the tenants."""
         load_tasks(())
         client = Client(Settings.load())
@@ -42,7 +45,7 @@ class Scene:
             for tenant in TENANTS:
                 with suppress(Conflict):  # the home was given, and this is not the first demo in it
                     client.create_tenant(tenant)
-            yield cls(stack, client, board, workers, slots, importlib.import_module(f"{SHIPPED}.documents"))
+            yield cls(stack, client, board, workers, slots, importlib.import_module(f"{SHIPPED}.documents"), figures)
         finally:
             client.engine.dispose()
             client.kernel.link.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import tempfile
@@ -12,15 +13,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from orchestrator.embedded import Stack
 from orchestrator.embedded.stack import child_environment
 from orchestrator.embedded.tether import Tether
 from orchestrator.settings import Settings
+from tenancy.errors import Unavailable
 
 from . import indexing
-from .board import Board, board_for
+from .board import Board, PlainBoard, board_for
 from .nights import NIGHTS
 from .scene import Scene
 
@@ -30,39 +32,70 @@ INTERRUPTED = 130
 
 _ENDING = (signal.SIGTERM, signal.SIGHUP)
 
+_SEE = re.compile(r" \(see [^()]*\)$")
+"""Where a sentence names a log, which goes with a temporary home."""
 
-def demo(settings: Settings, echo: Callable[[str], None]) -> int:
+
+def demo(settings: Settings, echo: Callable[[str], None], figures: dict[str, Any] | None = None) -> int:
     """Index real text for three tenants, then show the nights; return 0 if everything ended well, 1 if not, 130 when interrupted.
 
     Runs on a stack of its own, in `settings.home` where that was set and else in a temporary directory that is removed again; a
     Redis, database or tasks of the settings are left alone. On a terminal a live board is drawn there, elsewhere `echo` is given
-    plain lines. To be called in a process that has not loaded the app yet. Takes half a minute on two cores.
+    plain lines. Where `figures` is given it takes what is shown as data, and `echo` gets the lines even on a terminal.
+    To be called in a process that has not loaded the app yet. Takes half a minute on two cores.
     Raises Unavailable when the stack cannot be started.
     """
     began = time.monotonic()
-    board = board_for(echo)
+    board = board_for(echo) if figures is None else PlainBoard(echo)
+    figures = {} if figures is None else figures
     try:
         with _ended_by_signals(), _home(settings) as home:
             own = settings.model_copy(update={"home": home, "redis_url": None, "database_url": None, "tasks": ()})
-            well = _perform(own, board)
+            kept = "home" in settings.model_fields_set
+            well = _perform(own, board, figures, _as_it_is if kept else _without_log)
     except KeyboardInterrupt:
+        figures.update(succeeded=False, interrupted=True, seconds=round(time.monotonic() - began, 3))
         board.say("interrupted; everything is stopped")
         return INTERRUPTED
+    figures.update(succeeded=well, interrupted=False, seconds=round(time.monotonic() - began, 3))
     board.say(f"\nall of this took {time.monotonic() - began:.0f} s; nothing of it still runs")
     return 0 if well else 1
 
 
-def _perform(settings: Settings, board: Board) -> bool:
+def _as_it_is(sentence: str) -> str:
+    return sentence
+
+
+def _without_log(sentence: str) -> str:
+    return _SEE.sub("", sentence)
+
+
+def _perform(settings: Settings, board: Board, figures: dict[str, Any], worded: Callable[[str], str]) -> bool:
+    """Play everything; `worded` returns a sentence of the stack as the audience is told it."""
     board.say(f"starting Redis, a recorder, beat and {WORKERS} workers of {SLOTS} processes")
     began = time.monotonic()
-    with _environment(settings), Stack(settings, WORKERS, SLOTS, console=False, report=board.step) as stack:
+    stack = Stack(settings, WORKERS, SLOTS, console=False, report=lambda sentence: board.step(worded(sentence)))
+    with _environment(settings), _started(stack, worded):
+        figures["ready_s"] = round(time.monotonic() - began, 3)
         board.say(f"ready after {time.monotonic() - began:.1f} s")
-        with Scene.open(stack, board, WORKERS, SLOTS) as scene:
+        with Scene.open(stack, board, WORKERS, SLOTS, figures) as scene:
             well = indexing.show(scene)
             for night in NIGHTS:
                 board.title(f"A bad night: {night.title}")
                 well = night.show(scene) and well
     return well
+
+
+@contextmanager
+def _started(stack: Stack, worded: Callable[[str], str]) -> Iterator[None]:
+    try:
+        stack.start()
+    except Unavailable as error:
+        raise Unavailable(worded(str(error))) from error
+    try:
+        yield
+    finally:
+        stack.stop()
 
 
 @contextmanager
