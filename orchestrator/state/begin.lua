@@ -1,6 +1,7 @@
 -- The gate: claim a node for the execution that a delivered message asks for. The table of rows is in docs/protocol.md.
 -- ARGV: S, run, gen, node, inc, tag, delivery, worker name.
--- Returns {row, ..}.
+-- Returns {row, ..}: gone, none, held, stopped, early; ended, outcome, error JSON or '', {due children}; later, wait_ms;
+-- poison or refused, outcome, reason, {due nodes}; run, attempt, spec, verdict, fails.
 -- @include tenancy/kernel
 -- @include tenancy/transport/messages
 -- @include cost/ledger

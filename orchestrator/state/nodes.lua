@@ -1,11 +1,12 @@
 -- Nodes and runs: outcomes, joins, the end of a run. Suffix {rg} = {run}.{gen}.
 --
--- hg1:run:{rg}      tenant graph status total left outcome estimate floor created degraded required_failed reason priority n:{outcome}
+-- hg1:run:{rg}      tenant graph status total left outcome estimate floor hold created degraded required_failed reason priority n:{outcome}
 -- hg1:state:{rg}    node -> pending, due, running or its outcome        hg1:wait:{rg}     node -> parents that stand in its way
 -- hg1:ctl:{rg}      node -> JSON {amounts, required, attempts, next}    hg1:spec:{rg}     node -> JSON for the worker
 -- hg1:attempt:{rg}  node -> claims; node:fails, node:lost, node:done    hg1:lease:{rg}    node -> attempt|inc|tag|delivery|since
 -- hg1:due:{rg}      zset node -> since                                  hg1:cascade:{rg}  list of nodes whose fate is sealed
 -- hg1:result:{rg}, hg1:fault:{rg}, hg1:verdict:{rg}, hg1:notbefore:{rg} node -> value
+-- hg1:fragment:{rg} index -> JSON of a fragment; of:{node} -> index
 -- hg1:runs          zset rg -> last progress
 local RUN, GEN = ARGV[2], ARGV[3]
 local RG = RUN .. '.' .. GEN

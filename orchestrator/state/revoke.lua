@@ -1,5 +1,6 @@
 -- Give nodes that have not begun an outcome, and forget their messages. ARGV: S, run, gen, outcome, reason, nodes.. (at most 200).
--- Nodes whose worker is gone count as not begun. Returns {number revoked, more 0|1 (cascade), due nodes..}.
+-- Nodes whose worker is gone count as not begun. Nothing becomes due by it: the outcome stands in the way of children.
+-- Returns {number revoked, more 0|1 (cascade)}.
 -- @include tenancy/kernel
 -- @include tenancy/transport/messages
 -- @include cost/ledger
