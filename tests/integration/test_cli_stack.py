@@ -148,7 +148,7 @@ def test_a_timeout_is_code_124_a_cancelled_run_code_3_and_watching_resumes(termi
 def test_a_budget_that_covers_nothing_is_code_4_and_an_unknown_tenant_code_2(terminal: Terminal) -> None:
     refused = terminal.headgate("run", "work:two", "--budget", "0.000001")
     assert (refused.code, refused.out) == (4, "")
-    assert "the budget of 1 micros does not cover the run" in refused.err
+    assert "the budget of 0.000001 does not cover the run" in refused.err
     unknown = terminal.headgate("run", "work:two", "--tenant", "nobody")
     assert unknown.code == 2
     assert "create it with `headgate tenant create nobody`" in unknown.err
