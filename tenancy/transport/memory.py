@@ -106,6 +106,7 @@ class MemoryQueue:
         self.delayed: dict[str, int] = {}
         self.unacked: dict[str, dict[str, int]] = {}
         self.popped: dict[str, int] = {}
+        self.charged: dict[str, int] = {}
         self.gone: dict[str, Message] = {}
         self.rules: dict[str, Rule] = {}
         self.paused: set[str] = set()
@@ -163,6 +164,7 @@ class MemoryQueue:
         if inc not in self.workers:
             return 0
         self.workers[inc].beat_ms = self.now_ms
+        self._charge_overdue(inc)
         return 1
 
     @property
@@ -547,6 +549,7 @@ class MemoryQueue:
         message.place, message.let_out_of = "h", ""
         self.unacked.setdefault(inc, {})[tag] = message.deliveries
         self.popped[tag] = self.now_ms
+        self.charged[tag] = message.cost_ms
         pool.ages.pop((tenant, level), None)
         for priority in _PRIORITIES:
             if priority != level and (message.pool, tenant, priority) in self.queues:
@@ -561,22 +564,34 @@ class MemoryQueue:
         del self.unacked[inc][tag]
         if not self.unacked[inc]:
             del self.unacked[inc]
-        popped = self.popped.pop(tag)
+        took = self.now_ms - self.popped.pop(tag)
+        uncharged = took - self.charged.pop(tag)
         message = self.gone.pop(tag, None) or self.messages[tag]
         if message.run:
             self._unpark(f"place:{message.run}")
         for limit in message.limits:
             self._unpark(f"limit:{limit['key']}")
-        took = self.now_ms - popped
         if message.task:
             known = self.expected.get((message.tenant, message.task), took)
             self.expected[message.tenant, message.task] = max(1, known + (took - known) // 8)
+        self._correct(message, uncharged)
+        self._unblock(message.tenant)
+
+    def _correct(self, message: Message, ms: int) -> None:
+        """Move a tenant's virtual time by worker time that it was not charged for yet, or was charged too much."""
         pool = self._pool(message.pool)
-        finish = pool.finished.get(message.tenant, 0) + (took - message.cost_ms) // self.rules.get(message.tenant, Rule()).weight
+        finish = pool.finished.get(message.tenant, 0) + ms // self.rules.get(message.tenant, Rule()).weight
         pool.finished[message.tenant] = finish
         if message.tenant in pool.ready:
             pool.ready[message.tenant] = max(pool.clock, finish)
-        self._unblock(message.tenant)
+
+    def _charge_overdue(self, inc: str) -> None:
+        """What runs for longer than it was expected to is charged as it goes."""
+        for tag in self.unacked.get(inc, {}):
+            overdue = self.now_ms - self.popped[tag] - self.charged[tag]
+            if overdue > 0:
+                self.charged[tag] += overdue
+                self._correct(self.gone.get(tag) or self.messages[tag], overdue)
 
     def _release(self, inc: str, tag: str, delay_ms: int = 0, *, demote: bool = False) -> None:
         """Take a tag from who holds it: back in line, first, or delayed."""

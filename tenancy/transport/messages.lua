@@ -20,7 +20,7 @@
 -- hg1:letters               tag -> JSON {reason, at, deaths} of dead letters
 -- hg1:pools                 set of pools that ever had a message
 -- hg1:bell:{pool}, hg1:sleepers:{pool}     doorbell tokens, at most one for each sleeper
--- hg1:incarnations zset, hg1:unacked:{inc} tag -> delivery|popped ms, hg1:dying list, hg1:worker:{inc}, hg1:serves, hg1:slots:{pool}
+-- hg1:incarnations zset, hg1:unacked:{inc} tag -> delivery|popped ms|charged ms, hg1:dying list, hg1:worker:{inc}, hg1:serves, hg1:slots:{pool}
 -- @include tenancy/transport/limits
 local PRIORITIES = {1, 3, 5, 7, 9}
 local PATIENCE = 9
@@ -34,7 +34,7 @@ end
 local function read_held(inc, tag)
   local row = redis.call('HGET', 'hg1:unacked:' .. inc, tag)
   if not row then return nil end
-  return row:match('^(%d+)|(%d+)$')
+  return row:match('^(%d+)|(%d+)|(%d+)$')
 end
 
 local function holds(inc, tag, delivery)
@@ -191,9 +191,34 @@ local function learn(m, took)
   redis.call('HSET', 'hg1:expected', field, int(math.max(1, math.floor(known + (took - known) / 8))))
 end
 
+-- Move a tenant's virtual time by worker time that it was not charged for yet, or was charged too much.
+local function correct(m, ms)
+  local weight = rule_of(m.t)
+  local finish = redis.call('HINCRBY', 'hg1:vft:' .. m.q, m.t, int(math.floor(ms / weight)))
+  if redis.call('ZSCORE', 'hg1:ready:' .. m.q, m.t) then
+    local clock = tonumber(redis.call('GET', 'hg1:clock:' .. m.q) or 0)
+    redis.call('ZADD', 'hg1:ready:' .. m.q, int(math.max(clock, finish)), m.t)
+  end
+end
+
+-- What runs for longer than it was expected to is charged as it goes: else a tenant of long work would take every slot
+-- before its first message ends.
+local function charge_overdue(inc)
+  local rows = redis.call('HGETALL', 'hg1:unacked:' .. inc)
+  for i = 1, #rows, 2 do
+    local delivery, popped, charged = rows[i + 1]:match('^(%d+)|(%d+)|(%d+)$')
+    local overdue = NOW - popped - charged
+    local m = overdue > 0 and read_meta(rows[i])
+    if m then
+      redis.call('HSET', 'hg1:unacked:' .. inc, rows[i], delivery .. '|' .. popped .. '|' .. int(charged + overdue))
+      correct(m, overdue)
+    end
+  end
+end
+
 -- Take a tag from who holds it: places it took are free, and its tenant's clock is corrected by what it really took.
 local function unhold(inc, tag)
-  local _, popped = read_held(inc, tag)
+  local _, popped, charged = read_held(inc, tag)
   redis.call('HDEL', 'hg1:unacked:' .. inc, tag)
   local m = read_meta(tag)
   if not m then return nil end
@@ -206,14 +231,8 @@ local function unhold(inc, tag)
     redis.call('SREM', 'hg1:held:limit:' .. limit.key, tag)
     unpark('limit:' .. limit.key)
   end
-  local weight = rule_of(m.t)
   learn(m, NOW - popped)
-  local correction = math.floor((NOW - popped - m.c) / weight)
-  local finish = redis.call('HINCRBY', 'hg1:vft:' .. m.q, m.t, correction)
-  if redis.call('ZSCORE', 'hg1:ready:' .. m.q, m.t) then
-    local clock = tonumber(redis.call('GET', 'hg1:clock:' .. m.q) or 0)
-    redis.call('ZADD', 'hg1:ready:' .. m.q, int(math.max(clock, finish)), m.t)
-  end
+  correct(m, NOW - popped - charged)
   unblock(m.q, m.t)
   m.w = ''
   if m.gone then

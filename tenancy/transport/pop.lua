@@ -68,7 +68,7 @@ local function hold(tag, m)
   end
   m.w, m.n, m.u = 'h', m.n + 1, nil
   write_meta(tag, m)
-  redis.call('HSET', 'hg1:unacked:' .. inc, tag, m.n .. '|' .. int(NOW))
+  redis.call('HSET', 'hg1:unacked:' .. inc, tag, m.n .. '|' .. int(NOW) .. '|' .. int(m.c))
 end
 
 local ready = 'hg1:ready:' .. pool
