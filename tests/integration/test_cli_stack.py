@@ -18,6 +18,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from running import until
 from terminal import Terminal, end
 
 WORK = """
@@ -143,6 +144,13 @@ def test_a_timeout_is_code_124_a_cancelled_run_code_3_and_watching_resumes(termi
     watched = terminal.headgate("watch", found[1], "--json")
     assert (watched.code, watched.json["outcome"], watched.json["reason"]) == (3, "cancelled", "a test")
     assert terminal.headgate("cancel", found[1]).out == f"run {found[1]} had ended before\n"
+
+
+def test_cancelling_says_what_still_runs(terminal: Terminal) -> None:
+    run_id = terminal.headgate("submit", "work:fan", "n=1", "s=8").out.strip()
+    until(lambda: any(node["state"] == "running" for node in terminal.headgate("show", run_id, "--json").json["nodes"]))
+    assert terminal.headgate("cancel", run_id).out == f"run {run_id} is being cancelled; 1 running node ends first\n"
+    assert terminal.headgate("watch", run_id).code == 3
 
 
 def test_a_budget_that_covers_nothing_is_code_4_and_an_unknown_tenant_code_2(terminal: Terminal) -> None:
