@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
-_HOST_SCHEMES = ("redis", "rediss")
+_HOST_SCHEMES = ("redis://", "rediss://")
 _SOCKET_SCHEMES = ("redis+socket", "socket", "unix")
 
 
@@ -13,7 +13,7 @@ def check_redis_url(url: str) -> None:
     try:
         parts = urlsplit(url)
         socket = parts.scheme in _SOCKET_SCHEMES
-        fits = len(parts.path) > 1 if socket else parts.scheme in _HOST_SCHEMES and bool(parts.hostname) and (parts.port or 0) >= 0
+        fits = len(parts.path) > 1 if socket else url.startswith(_HOST_SCHEMES) and (parts.port or 6379) > 0
     except ValueError:  # a port that is no number
         fits = False
     if not fits:

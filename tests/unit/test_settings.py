@@ -66,7 +66,7 @@ def test_the_limits_of_a_graph_are_the_same_set_or_not() -> None:
 
 @pytest.mark.parametrize(
     "value",
-    ["foo", "", "localhost:6379", "http://localhost", "redis://", "redis://host:port/0", "unix://", "redis+socket:///", "amqp://host"],
+    ["foo", "", "localhost:6379", "http://localhost", "redis:foo", "redis://host:port/0", "unix://", "redis+socket:///", "amqp://host"],
 )
 def test_a_url_that_is_no_redis_is_refused_with_what_is_taken(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HEADGATE_REDIS_URL", value)
@@ -78,7 +78,14 @@ def test_a_url_that_is_no_redis_is_refused_with_what_is_taken(value: str, monkey
 
 @pytest.mark.parametrize(
     "value",
-    ["redis://h", "redis://:pw@h:6379/1", "rediss://u:p@h/0", "unix:///r.sock?db=1", "redis+socket://:pw@/r.sock?virtual_host=0"],
+    [
+        "redis://h",
+        "redis:///1",
+        "redis://:pw@h:6379/1",
+        "rediss://u:p@h/0",
+        "unix:///r.sock?db=1",
+        "redis+socket://:pw@/r.sock?virtual_host=0",
+    ],
 )
 def test_a_url_of_a_redis_is_taken_as_it_is(value: str) -> None:
     assert Settings(redis_url=value).redis_url == value
