@@ -29,7 +29,7 @@ class Policy(BaseModel):
     limit_per_day_micros: Micros = 1_000_000_000
     limit_per_month_micros: Micros | None = None
     max_concurrent_runs: Count = 10
-    max_running_nodes: Count | None = None
+    max_running_nodes: Annotated[int, Field(ge=1, strict=True)] | None = None
     weight: Annotated[int, Field(ge=1, le=1000, strict=True)] = 1
     default_priority: Literal["CRITICAL", "HIGH", "NORMAL", "LOW", "BATCH"] = "NORMAL"
     warn_percent: Percent = 80
