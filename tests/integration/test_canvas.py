@@ -18,6 +18,7 @@ from types import ModuleType
 import psutil
 import pytest
 import redis
+from celery.signals import before_task_publish
 
 from orchestrator import canvas
 from orchestrator.compiler import Plan, compile_plan, decode_fragment, encode_fragment
@@ -47,7 +48,10 @@ def canvas_app(server: RedisServer) -> Iterator[ModuleType]:
     """The test app, as the producer has it."""
     os.environ["CANVAS_TEST_SOCKET"] = str(server.socket)
     sys.path.insert(0, str(HERE))
-    yield importlib.import_module("canvas_app")
+    module = importlib.import_module("canvas_app")
+    yield module
+    # Signals are the process's: without this every later publication would look for a Redis that is gone.
+    before_task_publish.disconnect(module.record)
     sys.path.remove(str(HERE))
     del os.environ["CANVAS_TEST_SOCKET"], sys.modules["canvas_app"]
 
