@@ -15,6 +15,7 @@ from time import monotonic
 from typing import Any
 
 import redis
+from kombu import transport as transports
 from kombu.asynchronous import get_event_loop
 from kombu.transport import TRANSPORT_ALIASES
 from kombu.transport import redis as stock
@@ -310,6 +311,11 @@ class FairTransport(stock.Transport):
 
 
 def install() -> None:
-    """Put the fair transport in place of Kombu's Redis transports (sockets and Flower's Broker page keep their URL schemes)."""
+    """Put the fair transport in place of Kombu's Redis transports (sockets and Flower's Broker page keep their URL schemes).
+
+    Kombu remembers what an alias stood for when it was first used; a process that spoke to Redis by stock Celery before would go on
+    publishing to lists that nobody reads.
+    """
     for alias in ("redis", "rediss", "redis+socket"):
         TRANSPORT_ALIASES[alias] = "tenancy.transport.channel:FairTransport"
+        transports._transport_cache.pop(alias, None)
