@@ -22,22 +22,22 @@ def check_redis_url(url: str) -> None:
 
 def for_kombu(url: str) -> str:
     """Return `url` as Kombu and Celery read it: a unix socket is `redis+socket:///path?virtual_host=0`."""
-    parts = urlsplit(url)
-    if parts.scheme not in _SOCKET_SCHEMES:
-        return url
-    query = dict(parse_qsl(parts.query))
-    db = query.pop("virtual_host", query.pop("db", "0"))
-    return f"redis+socket://{_authority(parts.netloc)}{parts.path}?{urlencode({'virtual_host': db, **query})}"
+    return _spelt(url, "redis+socket", "virtual_host")
 
 
 def for_client(url: str) -> str:
     """Return `url` as redis-py reads it: a unix socket is `unix:///path?db=0`."""
+    return _spelt(url, "unix", "db")
+
+
+def _spelt(url: str, scheme: str, database: str) -> str:
+    """Return the URL of a unix socket with this scheme and this name for its database; any other URL as it is."""
     parts = urlsplit(url)
     if parts.scheme not in _SOCKET_SCHEMES:
         return url
     query = dict(parse_qsl(parts.query))
     db = query.pop("virtual_host", query.pop("db", "0"))
-    return f"unix://{_authority(parts.netloc)}{parts.path}?{urlencode({'db': db, **query})}"
+    return f"{scheme}://{_authority(parts.netloc)}{parts.path}?{urlencode({database: db, **query})}"
 
 
 def _authority(netloc: str) -> str:
