@@ -77,7 +77,7 @@ def demo(temporary: Path) -> Iterator[Demo]:
     until(lambda: not playing.left())
 
 
-def test_the_demo_shows_the_main_job_and_the_join_night_and_leaves_nothing(demo: Demo) -> None:
+def test_the_demo_shows_the_main_job_and_two_nights_and_leaves_nothing(demo: Demo) -> None:
     began = time.monotonic()
     said, _ = demo.process.communicate(timeout=110)
     took_s = time.monotonic() - began
@@ -98,6 +98,8 @@ def test_the_demo_shows_the_main_job_and_the_join_night_and_leaves_nothing(demo:
     executions = re.search(r"headgate: 20 of 20 members done, in (\d+) executions", said)
     assert executions is not None
     assert 21 <= int(executions[1]) <= 22  # a worker of two processes held at most two
+
+    assert re.search(r"^won: birch's node began after \d+\.\d\d s, \d+ of acme's before it; in stock Celery after", said, re.MULTILINE)
 
 
 @pytest.mark.slow
@@ -121,6 +123,8 @@ def test_with_json_the_figures_are_one_object_on_standard_output(temporary: Path
     assert night["headgate"]["members_done"] == night["members"] == 20
     assert night["headgate"]["join_after_kill_s"] > 0
     assert night["verdict"] in done.stderr.replace("\n", " ")
+    flood = figures["flood_night"]
+    assert flood["headgate"]["ahead"] < flood["stock_celery"]["ahead"] <= flood["flood"] == 1000
     assert figures["succeeded"] is True
     assert figures["seconds"] > figures["indexing_s"] > 0
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from .night_flood import FLOOD
+from .night_flood import show as show_flood
 from .night_join import MEMBERS
 from .night_join import show as show_join
 from .scene import Scene
@@ -19,5 +21,8 @@ class Night:
     show: Callable[[Scene], bool]
 
 
-NIGHTS = (Night("join", f"a worker dies while it holds members of a {MEMBERS}-way join", show_join),)
+NIGHTS = (
+    Night("join", f"a worker dies while it holds members of a {MEMBERS}-way join", show_join),
+    Night("flood", f"one customer queues {FLOOD:,} nodes, and another one", show_flood),
+)
 """In the order in which they are shown."""

@@ -1,4 +1,4 @@
-"""Stock Celery's side of the join night: its own workers, on another database of the same Redis server."""
+"""Stock Celery's side of the nights: its own workers, on another database of the same Redis server."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ READY_S = 30.0
 
 
 class StockCelery:
-    """Plain Celery workers and one chord; made by `running`."""
+    """Plain Celery workers with a chord or a flood to work on; made by `running`."""
 
     name = "stock Celery"
 
@@ -69,12 +69,29 @@ class StockCelery:
             tether.close()
 
     def submit(self, members: int, seconds: float) -> None:
-        argv = [sys.executable, "-P", str(PEER / "stock_app.py"), str(members), str(seconds)]
+        found = self._publish("chord", members, seconds)
+        self._members, self._join, self.visibility_timeout_s = found["members"], found["join"], float(found["visibility_timeout_s"])
+
+    def submit_flood(self, count: int, seconds: float) -> float:
+        """Publish `count` tasks that sleep for `seconds` each, then one more; return when that one was in line (epoch seconds)."""
+        found = self._publish("flood", count, seconds)
+        self._members, self._join = found["flood"], found["one"]
+        return float(found["queued_at"])
+
+    def look_at_flood(self) -> tuple[list[float], float | None]:
+        """Return when the tasks of the flood ended, as far as they have, and when the one began; epoch seconds."""
+        metas = [self._read(meta) for meta in self._connection.mget([f"celery-task-meta-{each}" for each in (*self._members, self._join)])]
+        one = metas.pop()
+        ended = [when for meta in metas if (when := _date_done(meta)) is not None]
+        return ended, float(one["result"]) if one.get("status") == "SUCCESS" else None
+
+    def _publish(self, what: str, count: int, seconds: float) -> dict[str, Any]:
+        argv = [sys.executable, "-P", str(PEER / "stock_app.py"), what, str(count), str(seconds)]
         said = subprocess.run(argv, env=self._environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
         if said.returncode:
-            raise Unavailable(f"stock Celery did not take its chord: {said.stderr.strip().splitlines()[-1:]}")
-        found = json.loads(said.stdout)
-        self._members, self._join, self.visibility_timeout_s = found["members"], found["join"], float(found["visibility_timeout_s"])
+            raise Unavailable(f"stock Celery did not take its {what}: {said.stderr.strip().splitlines()[-1:]}")
+        found: dict[str, Any] = json.loads(said.stdout)
+        return found
 
     def look(self, now: float) -> View:
         metas = [self._read(meta) for meta in self._connection.mget([f"celery-task-meta-{each}" for each in (*self._members, self._join)])]

@@ -1,4 +1,4 @@
-"""Stock Celery with the tasks of the join night; as a program it submits the chord and prints its ids as JSON.
+"""Stock Celery with the tasks of the nights; as a program it publishes a chord or a flood and prints its ids as JSON.
 
 Imports nothing of ours: Celery, Kombu's Redis transport and the chord are as they come. Late acknowledgement and rejection on a lost
 worker are what its documentation advises for work that must not get lost; the visibility timeout is the default.
@@ -32,8 +32,13 @@ def _join(_results: list[Any]) -> None:
     return None
 
 
+def _single() -> float:
+    return time.time()
+
+
 member = app.task(name="stock.member")(_sleep)
 join = app.task(name="stock.join")(_join)
+single = app.task(name="stock.single")(_single)
 
 
 def submit(members: int, seconds: float) -> dict[str, Any]:
@@ -44,5 +49,15 @@ def submit(members: int, seconds: float) -> dict[str, Any]:
     return {"members": [each.id for each in result.parent.results], "join": result.id, "visibility_timeout_s": timeout_s}
 
 
+def submit_flood(count: int, seconds: float) -> dict[str, Any]:
+    """Publish `count` tasks that sleep, in one batch, and then one that returns when it began; all in the one default queue."""
+    with app.producer_pool.acquire(block=True) as producer:
+        with producer.batch():
+            flood = [member.apply_async((seconds,), producer=producer).id for _ in range(count)]
+        one = single.apply_async(producer=producer).id
+    return {"flood": flood, "one": one, "queued_at": time.time()}
+
+
 if __name__ == "__main__":
-    print(json.dumps(submit(int(sys.argv[1]), float(sys.argv[2]))))  # noqa: T201 - what the demo reads
+    publish = {"chord": submit, "flood": submit_flood}[sys.argv[1]]
+    print(json.dumps(publish(int(sys.argv[2]), float(sys.argv[3]))))  # noqa: T201 - what the demo reads
