@@ -33,9 +33,13 @@ _GROUP_SUFFIX = ":group"
 _GROUP_ID = re.compile(r"[0-9a-z]{26}\.[0-9]+\.[A-Za-z0-9_.-]+" + _GROUP_SUFFIX)
 
 
-def signature_bytes(node_id: str, task: str, tenant: str) -> int:
+_POOL_BYTES = len(', "pool": ""')
+
+
+def signature_bytes(node_id: str, task: str, tenant: str, pool: str | None = None) -> int:
     """Return the most bytes that the signature of a node takes in the body of a message, before its base64."""
-    return SIGNATURE_BYTES + 4 * len(node_id) + len(task.encode()) + 2 * len(tenant)
+    pinned = _POOL_BYTES + len(pool) if pool else 0
+    return SIGNATURE_BYTES + 4 * len(node_id) + len(task.encode()) + 2 * len(tenant) + pinned
 
 
 @Signature.register_type("fork")
@@ -161,14 +165,17 @@ class _Writer:
         return f"{self.run_id}.{self.generation}.{node}"
 
     def node(self, node: str, body: Signature | None) -> Signature:
-        task, priority, timeout_s = self.spec.nodes[node]
+        task, priority, timeout_s, pool = self.spec.nodes[node]
+        headers: dict[str, Any] = {"tenant": self.tenant, "headgate": [self.run_id, self.generation, node]}
+        if pool:
+            headers["pool"] = pool
         made = Signature(
             task,
             immutable=True,
             app=self.app,
             options={
                 "task_id": self.task_id(node),
-                "headers": {"tenant": self.tenant, "headgate": [self.run_id, self.generation, node]},
+                "headers": headers,
                 "priority": priority,
                 "exchange": "",
                 "exchange_type": ANONYMOUS,

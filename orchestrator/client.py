@@ -67,6 +67,7 @@ class Client:
         priority: Priority | str | None = None,
         key: str | None = None,
         budget: str | int | None = None,
+        max_parallel: int | None = None,
     ) -> RunHandle:
         """Submit a graph and return its run; once this returns it is on record and will run, whatever dies.
 
@@ -74,12 +75,15 @@ class Client:
         :param priority: order among the tenant's work; NORMAL unless said.
         :param key: makes the submission idempotent: the same key and graph give the same run.
         :param budget: the most that the run may cost: units as text ("0.06") or whole micros.
+        :param max_parallel: how many of its nodes may be in workers' hands at once, instead of what the graph says.
 
         Raises GraphInvalid, BudgetRefused, RunsLimit, QueueFull (nobody serves one of its tasks), Refused, Conflict (the key was used for
         another graph) and Unavailable; then nothing has been published. After Unavailable, submit again with the same key.
         """
         budget_micros = parse_units(budget) if isinstance(budget, str) else None if budget is None else check_micros(budget)
         served = self._served()
+        if max_parallel is not None:
+            graph = graph.evolve(max_parallel=max_parallel)
         resolved = graph.resolved(registry)
         resolved.check(registry=registry, served=[*served, *registry.names()], limits=self._limits())
         self._await_service(resolved, served)

@@ -24,7 +24,8 @@ class TaskDefinition:
 
     name: in Celery and in graphs. function: the plain function; of an adopted Celery task, its `run`.
     signature: of what a node's params give, without self. estimate: micros by category. value: 0 to 10^9.
-    max_cost: micros of one execution, or None. adopted: the Celery task, or None.
+    max_cost: micros of one execution, or None. adopted: the Celery task, or None. pool: the workers that may run it, or None for the
+    tenant's.
     """
 
     name: str
@@ -35,6 +36,7 @@ class TaskDefinition:
     variants: tuple[Variant, ...] = ()
     max_cost: int | None = None
     adopted: Any = None
+    pool: str | None = None
 
     @property
     def is_async(self) -> bool:

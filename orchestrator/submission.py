@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -40,7 +41,7 @@ class Submission:
             graph.parents(),
             nodes_max=settings.message_nodes,
             bytes_max=settings.message_bytes,
-            weight=lambda node: signature_bytes(node, by_id[node].task, _LONGEST_TENANT),
+            weight=lambda node: signature_bytes(node, by_id[node].task, _LONGEST_TENANT, by_id[node].pool),
         )
         return cls(graph, plan, priority)
 
@@ -76,7 +77,8 @@ class Submission:
         return None if hold_micros >= self.estimate_micros else plan_down(self.costs, hold_micros)
 
     def want(self, budget_micros: int | None) -> dict[str, Any]:
-        """What `admit` is asked for; amounts as decimal strings."""
+        """What `admit` is asked for; amounts as decimal strings. The pool '' is the tenant's own, whichever that is when nodes are put."""
+        by_id = self.graph.by_id
         return {
             "graph": self.graph.name,
             "total": len(self.graph.nodes),
@@ -84,6 +86,10 @@ class Submission:
             "floor": str(self.floor_micros),
             "budget": "" if budget_micros is None else str(budget_micros),
             "priority": int(self.priority),
+            "max_parallel": "" if self.graph.max_parallel is None else self.graph.max_parallel,
+            "pools": sorted({node.pool or "" for node in self.graph.nodes}),
+            "roots": dict(Counter(by_id[root].pool or "" for root in self.roots())),
+            "tasks": sorted(self.graph.tasks()),
         }
 
     def roots(self) -> list[str]:
@@ -113,8 +119,8 @@ class Submission:
 
     @cached_property
     def info(self) -> dict[str, NodeInfo]:
-        """What a message must know of each node: task, priority, timeout in seconds."""
-        return {n.id: NodeInfo(n.task, int(n.priority or self.priority), n.timeout_s) for n in self.graph.nodes}
+        """What a message must know of each node: task, priority, timeout in seconds, pool where it is pinned."""
+        return {n.id: NodeInfo(n.task, int(n.priority or self.priority), n.timeout_s, n.pool) for n in self.graph.nodes}
 
 
 def _total(estimate: Mapping[Any, int]) -> int:

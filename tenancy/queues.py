@@ -10,6 +10,8 @@ POOL_PREFIX = "pool."
 DEFAULT_POOL = "default"
 SYSTEM_QUEUE = "system"
 TENANT_PATTERN = r"[a-z0-9][a-z0-9-]{1,62}"
+POOL_PATTERN = r"[a-z0-9][a-z0-9-]{0,62}"
+"""Names of pools: they are parts of keys and of fields, where other characters separate."""
 
 _QUEUE = re.compile(rf"t\.({TENANT_PATTERN})\.({'|'.join(p.name.lower() for p in Priority)})")
 

@@ -152,11 +152,12 @@ class Fragment:
 
 
 class NodeInfo(NamedTuple):
-    """What a message needs to know of a node; `timeout_s` is the soft limit in seconds."""
+    """What a message needs to know of a node; `timeout_s` is the soft limit in seconds, `pool` None where the node is not pinned."""
 
     task: str
     priority: int
     timeout_s: int
+    pool: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,13 +168,17 @@ class FragmentSpec:
     nodes: dict[str, NodeInfo]
 
 
-def encode_fragment(fragment: Fragment, info: Mapping[str, tuple[str, int, int]]) -> str:
+def encode_fragment(fragment: Fragment, info: Mapping[str, NodeInfo | tuple[str, int, int]]) -> str:
     """Return `fragment` as compact JSON, ``{"seq": [...], "nodes": {id: [task, priority, timeout_s]}}``.
 
-    A Par is a list of lists; a late branch begins with null.
+    A pinned node has its pool as a fourth element. A Par is a list of lists; a late branch begins with null.
     """
-    document = {"seq": _listed(fragment.seq), "nodes": {node: list(info[node]) for node in fragment.nodes}}
+    document = {"seq": _listed(fragment.seq), "nodes": {node: _info(NodeInfo(*info[node])) for node in fragment.nodes}}
     return json.dumps(document, separators=(",", ":"), ensure_ascii=False)
+
+
+def _info(info: NodeInfo) -> list[object]:
+    return list(info if info.pool else info[:3])
 
 
 def _listed(seq: Seq) -> list[object]:
@@ -191,7 +196,10 @@ def decode_fragment(text: str | bytes) -> FragmentSpec:
     document = json.loads(text)
     try:
         entries = document["nodes"].items()
-        infos = {str(node): NodeInfo(str(task), int(priority), int(timeout_s)) for node, (task, priority, timeout_s) in entries}
+        infos = {
+            str(node): NodeInfo(str(task), int(priority), int(timeout_s), *map(str, pool))
+            for node, (task, priority, timeout_s, *pool) in entries
+        }
         seq = _tupled(document["seq"])
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"not a fragment: {error!r}") from error

@@ -9,11 +9,15 @@ from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, Pl
 
 from cost.money import CATEGORIES, MICROS_MAX
 from tenancy.priorities import Priority
+from tenancy.queues import POOL_PATTERN
+
+from .limits import NODES_CEILING
 
 VALUE_MAX = 10**9
 TIMEOUT_MAX_S = 7 * 86_400
 ATTEMPTS_MAX = 20
 LABELS_MAX = 64
+MAX_PARALLEL_MAX = NODES_CEILING
 
 ID_PATTERN = r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}$"
 #: C0, DEL, C1, line and paragraph separators, and halves of surrogate pairs, which no UTF-8 text can hold.
@@ -24,7 +28,7 @@ Kind = Literal["generation", "retrieval", "variant"]
 Join = Literal["all_succeeded"]
 
 #: Known and reserved: refused with "not yet", never ignored.
-RESERVED_KEYS = ("when", "map", "graph", "pool")
+RESERVED_KEYS = ("when", "map", "graph")
 RESERVED_JOINS = re.compile(r"all_done|at_least(\(.*\))?")
 
 
@@ -64,6 +68,8 @@ Estimate = Annotated[dict[Category, Micros], AfterValidator(_total)]
 Value = Annotated[int, Field(ge=0, le=VALUE_MAX)]
 TimeoutS = Annotated[int, Field(ge=1, le=TIMEOUT_MAX_S)]
 Attempts = Annotated[int, Field(ge=1, le=ATTEMPTS_MAX)]
+MaxParallel = Annotated[int, Field(ge=1, le=MAX_PARALLEL_MAX)]
+PoolName = Annotated[str, Field(pattern=f"^{POOL_PATTERN}$")]
 Params = Annotated[dict[str, Any], PlainValidator(_object)]
 Parents = Annotated[tuple[Identifier, ...], BeforeValidator(listed)]
 _LabelName = Annotated[str, Field(min_length=1, max_length=100), AfterValidator(printable)]
@@ -76,6 +82,7 @@ PriorityName = Annotated[
     WithJsonSchema({"type": "string", "enum": list(Priority.__members__)}),
 ]
 
+POOL_REMEDY = "use 1 to 63 lower-case letters, digits or '-', not starting with '-'"
 _IDENTIFIER = "use 1 to 100 letters, digits, '_', '.' or '-', not starting with '.' or '-'"
 
 #: What each field takes; the remedy of every problem with it.
@@ -96,6 +103,8 @@ REMEDIES = {
     "timeout_s": f"give whole seconds from 1 to {TIMEOUT_MAX_S}",
     "attempts": f"give a whole number from 1 to {ATTEMPTS_MAX}",
     "join": "use all_succeeded",
+    "pool": POOL_REMEDY,
+    "max_parallel": f"give a whole number from 1 to {MAX_PARALLEL_MAX}, or null",
     "labels": f"give at most {LABELS_MAX} texts by name, names to 100 and texts to 500 characters, without control characters",
 }
 

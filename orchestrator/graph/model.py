@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from tenancy.errors import GraphInvalid, HeadgateError
 
@@ -19,9 +19,11 @@ from .fields import (
     Join,
     Kind,
     Labels,
+    MaxParallel,
     Micros,
     Params,
     Parents,
+    PoolName,
     PriorityName,
     TaskName,
     TimeoutS,
@@ -93,15 +95,19 @@ class Node(_Frozen):
     """When the node is due: after all its parents succeeded; skipped optional ones are passed over."""
     labels: Labels = {}
     """Texts for people and searches; nothing acts on them."""
+    pool: PoolName | None = None
+    """The workers that may run it; null is the task's pool, else the tenant's."""
 
     def parents(self) -> tuple[str, ...]:
         """Return the ids this node waits for: those in params by path, then `after`; each once."""
         return tuple(dict.fromkeys([*(r.node for r in references(self.params)), *self.after]))
 
     def resolved(self, definition: TaskDefinition | None) -> Node:
-        """Return the node with all of estimate, value, variants and max_cost said, by itself or its task."""
-        unset = [name for name in FALLBACKS if name not in self.model_fields_set]
-        return self.model_copy(update={name: getattr(definition or self, name) for name in unset}) if unset else self
+        """Return the node with all of estimate, value, variants and max_cost said, by itself or its task, and pinned as its task is."""
+        said = {name: getattr(definition or self, name) for name in FALLBACKS if name not in self.model_fields_set}
+        if self.pool is None and definition is not None and definition.pool is not None:
+            said["pool"] = definition.pool
+        return self.model_copy(update=said) if said else self
 
 
 class Graph(_Frozen):
@@ -116,6 +122,8 @@ class Graph(_Frozen):
     """In any order: edges order the work."""
     labels: Labels = {}
     """Texts for people and searches; nothing acts on them."""
+    max_parallel: MaxParallel | None = None
+    """How many nodes of a run may be in workers' hands at once; null is as many as there are slots."""
 
     @staticmethod
     def parse(
@@ -164,7 +172,22 @@ class Graph(_Frozen):
 
     def resolved(self, registry: Registry) -> Graph:
         """Return the graph with what nodes left to their tasks' definitions filled in, so that it means the same anywhere."""
-        return self.model_copy(update={"nodes": tuple(node.resolved(registry.get(node.task)) for node in self.nodes)})
+        return self.evolve(nodes=tuple(node.resolved(registry.get(node.task)) for node in self.nodes))
+
+    def evolve(self, **changes: Any) -> Graph:
+        """Return the graph with some of its fields changed, such as `max_parallel`.
+
+        Raises GraphInvalid with a sentence for each field that does not fit.
+        """
+        # Not `model_copy`, which checks nothing and takes the digest along that was asked for before.
+        said = {name: getattr(self, name) for name in self.model_fields_set} | changes
+        try:
+            return Graph.model_validate(said)
+        except ValidationError as error:
+            from .parse import sentences
+            from .wording import Suggestions
+
+            raise GraphInvalid(tuple(sentences(error, "graph", "graph", Suggestions())[0])) from None
 
     def run_local(self, *, budget: str | int | None = None, tenant: str = "default") -> LocalRun:
         """Run the graph to its end in this process, without Redis or workers; for unit tests. See `orchestrator.local.run_local`."""
@@ -180,6 +203,10 @@ class Graph(_Frozen):
     def parents(self) -> dict[str, tuple[str, ...]]:
         """Return each node's parents, before any reduction; the order survives canonical form."""
         return {node.id: node.parents() for node in self.nodes}
+
+    def tasks(self) -> frozenset[str]:
+        """Return the names of all tasks that a run may need, those of variants included."""
+        return frozenset(name for node in self.nodes for name in (node.task, *(v.task for v in node.variants if v.task)))
 
     @property
     def sink(self) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.compiler import Fragment, Par, Plan, Seq, compile_plan, decode_fragment, encode_fragment
+from orchestrator.compiler import Fragment, NodeInfo, Par, Plan, Seq, compile_plan, decode_fragment, encode_fragment
 
 pytestmark = pytest.mark.unit
 
@@ -157,7 +157,7 @@ def test_a_fragment_survives_its_json() -> None:
     text = encode_fragment(fragment, info)
     assert json.loads(text)["seq"] == ["a", [["b"], ["c", [["d"], ["e"]]], [None, "f", "g"]], "h"]
     spec = decode_fragment(text)
-    assert (spec.seq, spec.nodes["c"]) == (fragment.seq, ("task.c", 5, 300))
+    assert (spec.seq, spec.nodes["c"]) == (fragment.seq, NodeInfo("task.c", 5, 300))
 
 
 @pytest.mark.parametrize(
