@@ -25,9 +25,9 @@ from orchestrator.node_task import NO_RETRY, describe
 from orchestrator.registry import registry
 from orchestrator.results import NotStorable, ResultStore
 from orchestrator.settings import Settings
-from orchestrator.store.policy import Policy
 from orchestrator.submission import Submission
 from tenancy.errors import HeadgateError, RunFailed, Unknown
+from tenancy.policy import Policy
 
 if TYPE_CHECKING:
     from orchestrator.graph import Graph

@@ -12,13 +12,13 @@ from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import redis
-from sqlalchemy import Engine
+from sqlalchemy import Engine, select
 from ulid import ULID
 
 from orchestrator.recorder.announce import announce, now_ms
 from orchestrator.recorder.batch import apply, differing, payloads_of
-from orchestrator.recorder.requests import policy_fields
 from orchestrator.recorder.stream import read_after, read_until
+from orchestrator.recorder.tenants import policy_fields
 from orchestrator.settings import Settings
 from orchestrator.store import tables as t
 from orchestrator.store.changes import Row
@@ -42,7 +42,7 @@ CHUNK = 1_000
 
 _KEPT = (
     "epoch", "events", "recorded", "recorder", "reply:", "payload:",
-    "msg", "meta", "delayed", "queue:", "depth:", "ready:", "pools", "letters", "expected", "paused", "dead",
+    "msg", "meta", "delayed", "queue:", "depth:", "ready:", "pools", "letters", "expected", "dead",
 )  # fmt: skip
 """What a rebuild does not delete, by the beginning of the key after `hg1:`: the log, requests, ordinary messages."""
 
@@ -141,6 +141,8 @@ def _rebuild(client: redis.Redis, engine: Engine, settings: Settings, epoch: int
             runs.append(Recorded(recorded.run, {}, recorded.ledger))
         charged = charged_since(connection, now // MILLISECONDS_PER_DAY - DAYS_KEPT)
         writer.write(tenant_keys(policy_fields(connection), runs, charged))
+        paused = list(connection.execute(select(t.pause.c.scope)).scalars())
+    writer.run(lambda pipe: (pipe.delete(names.PAUSED), paused and pipe.sadd(names.PAUSED, *paused)))
     if lost:
         log.error("%s live runs cannot be rebuilt: %s", len(lost), lost)
         with engine.begin() as connection:

@@ -12,6 +12,7 @@ MESSAGES = "hg1:msg"
 META = "hg1:meta"
 DELAYED = "hg1:delayed"
 LETTERS = "hg1:letters"
+PAUSED = "hg1:paused"
 BELLS = "hg1:bell:"
 QUEUES = "hg1:queue:"
 

@@ -12,6 +12,8 @@ SYSTEM_QUEUE = "system"
 TENANT_PATTERN = r"[a-z0-9][a-z0-9-]{1,62}"
 POOL_PATTERN = r"[a-z0-9][a-z0-9-]{0,62}"
 """Names of pools: they are parts of keys and of fields, where other characters separate."""
+POOL_REMEDY = "use 1 to 63 lower-case letters, digits or '-', not starting with '-'"
+"""What POOL_PATTERN takes, in words."""
 
 _QUEUE = re.compile(rf"t\.({TENANT_PATTERN})\.({'|'.join(p.name.lower() for p in Priority)})")
 

@@ -88,7 +88,7 @@ def show(id: str, as_json: bool) -> None:  # noqa: A002 - what the argument is c
 
 
 def _check(fields: dict[str, Any]) -> None:
-    from orchestrator.store.policy import ACTS, Policy
+    from tenancy.policy import ACTS, Policy
 
     for name, value in fields.items():
         if name not in Policy.model_fields:

@@ -14,12 +14,13 @@ from sqlalchemy.engine import Engine
 from orchestrator.settings import Settings
 from orchestrator.store import tables as t
 from orchestrator.store.engine import create_tables, open_engine
-from orchestrator.store.policy import Policy
 from tenancy.errors import HeadgateError
 from tenancy.link import Link
+from tenancy.policy import Policy
+from tenancy.router import DEFAULT_TENANT
 
 from .loop import Recorder
-from .requests import DEFAULT_TENANT, create_tenant
+from .tenants import create_tenant
 
 
 def first_start(engine: Engine, now_ms: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import redis
@@ -13,11 +13,15 @@ from cost import keys as money
 from orchestrator import keys
 from orchestrator.store.engine import reading
 from orchestrator.store.position import Position
+from tenancy.link import Link
 
 from .batch import Applied
 from .projection import parse_event
-from .requests import ANSWER_KEPT_S, policy_fields, stored_answer
+from .requests import ANSWER_KEPT_S, stored_answer
 from .stream import read_until
+from .tenants import policy_fields
+
+REFRESHED_AT_ONCE = 200
 
 
 def now_ms(client: redis.Redis) -> int:
@@ -26,11 +30,15 @@ def now_ms(client: redis.Redis) -> int:
     return int(seconds) * 1000 + int(micros) // 1000
 
 
-def announce(client: redis.Redis, engine: Engine, applied: Applied) -> None:
-    """Say what is durable now; a new tenant's policy is there before the answer that names the tenant."""
-    created = [str(answer["tenant"]) for answer in applied.answers.values() if "tenant" in answer and answer["status"] == "accepted"]
-    if created:
-        publish_policies(client, engine, created)
+def announce(client: redis.Redis, engine: Engine, applied: Applied, link: Link | None = None) -> None:
+    """Say what is durable now; what changed of a tenant holds before the answer that says so.
+
+    link: to what the changes mean for messages in line; None while no script passes, because the epoch is still to be opened.
+    """
+    if changed := applied.tenants:
+        publish_policies(client, engine, changed)
+        if link is not None:
+            refresh(link, changed)
     at = now_ms(client)
     with client.pipeline(transaction=False) as pipe:
         pipe.set(keys.RECORDED, str(applied.cursor))
@@ -44,14 +52,24 @@ def announce(client: redis.Redis, engine: Engine, applied: Applied) -> None:
         pipe.execute()
 
 
-def publish_policies(client: redis.Redis, engine: Engine, tenants: Iterable[str] | None = None) -> None:
-    """Write the fields of `tenants` (None: of all) that their policies fix: absolute values, counters are not touched."""
+def publish_policies(client: redis.Redis, engine: Engine, tenants: Collection[str] | None = None) -> list[str]:
+    """Write the fields of `tenants` (None: of all) that their policies fix: absolute values, counters are not touched.
+
+    Returns the tenants. Every hot path reads these fields, so a change holds from the next message and the next run on.
+    """
     with reading(engine).connect() as connection:
-        fields: dict[str, Any] = dict(policy_fields(connection))
+        fields: dict[str, Any] = dict(policy_fields(connection, tenants))
     with client.pipeline(transaction=False) as pipe:
-        for tenant in fields if tenants is None else tenants:
-            pipe.hset(money.tenant(tenant), mapping=fields[tenant])
+        for tenant, mapping in fields.items():
+            pipe.hset(money.tenant(tenant), mapping=mapping)
         pipe.execute()
+    return list(fields)
+
+
+def refresh(link: Link, tenants: Sequence[str]) -> None:
+    """Let what was written of tenants reach their messages in line: another cap, weight or status."""
+    for first in range(0, len(tenants), REFRESHED_AT_ONCE):
+        link.batch([("tenancy/transport/refresh", [tenant]) for tenant in tenants[first : first + REFRESHED_AT_ONCE]])
 
 
 def answer_again(client: redis.Redis, engine: Engine, cursor: Position) -> None:

@@ -16,7 +16,10 @@ from tenancy.log import append
 PAYLOAD_KEPT_S = 3_600
 """How long a graph waits in Redis for the recorder."""
 
-Kind = Literal["request.submit", "request.tenant"]
+Kind = Literal["request.submit", "request.tenant", "request.policy", "request.status"]
+
+_AS_TEXT = {"request.tenant": "policy", "request.policy": "changes"}
+"""Fields that travel as JSON text: Lua would round an amount of 16 digits."""
 
 
 def append_request(link: Link, kind: Kind, fields: Mapping[str, Any], *, payload: str | bytes | None = None) -> str:
@@ -32,8 +35,8 @@ def append_request(link: Link, kind: Kind, fields: Mapping[str, Any], *, payload
     if payload is not None:
         link.read("SET", keys.payload(request), payload, "EX", PAYLOAD_KEPT_S)
     event = {**fields, "t": kind, "request": request}
-    if kind == "request.tenant":
-        event["policy"] = json.dumps(dict(fields.get("policy") or {}))
+    if name := _AS_TEXT.get(kind):
+        event[name] = json.dumps(dict(fields.get(name) or {}))
     elif event.get("budget") is not None:
         event["budget"] = str(event["budget"])
     append(link, event)
@@ -43,7 +46,7 @@ def append_request(link: Link, kind: Kind, fields: Mapping[str, Any], *, payload
 def await_answer(link: Link, request: str, timeout_s: float) -> dict[str, Any] | None:
     """Return the recorder's answer to `request`, or None if none came within `timeout_s` seconds.
 
-    An answer can be taken once. Its `status` is accepted, duplicate, conflict, unknown_tenant, suspended, lost or invalid.
+    An answer can be taken once. What its `status` may be is in docs/record.md.
     Raises Unavailable when Redis goes away meanwhile.
     """
     until = time.monotonic() + timeout_s

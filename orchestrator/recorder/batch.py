@@ -18,7 +18,8 @@ from orchestrator.store.position import Position
 from orchestrator.store.writer import keep, move_cursor, read_cursor, write
 
 from .projection import Entry, incident, parse_event, parts, project
-from .requests import Answer, decide
+from .requests import decide
+from .tenants import Answer
 
 log = logging.getLogger("headgate.recorder")
 
@@ -34,6 +35,12 @@ class Applied:
     events: int = 0
     ended: list[str] = field(default_factory=list)
     answers: dict[str, Answer] = field(default_factory=dict)
+
+    @property
+    def tenants(self) -> list[str]:
+        """The tenants that are new or changed."""
+        accepted = (answer for answer in self.answers.values() if answer["status"] == "accepted")
+        return list(dict.fromkeys(str(answer["tenant"]) for answer in accepted if "tenant" in answer))
 
 
 def payloads_of(client: redis.Redis, entries: list[Entry]) -> dict[str, bytes]:

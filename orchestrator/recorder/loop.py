@@ -19,7 +19,7 @@ from orchestrator.store.writer import CursorMoved, read_cursor
 from tenancy.errors import Fenced, Unavailable
 from tenancy.link import Link
 
-from .announce import announce, answer_again, now_ms, publish_policies
+from .announce import announce, answer_again, now_ms, publish_policies, refresh
 from .batch import Applied, apply, payloads_of
 from .stream import read_after, trim
 
@@ -89,7 +89,7 @@ class Recorder:
         recover(self.link, self.engine, self.settings, alive=self._keep_lease)
         with reading(self.engine).connect() as connection:
             self.cursor = read_cursor(connection)
-        publish_policies(self.link.client, self.engine)
+        refresh(self.link, publish_policies(self.link.client, self.engine))
         go_on(self.link, self.engine)
         answer_again(self.link.client, self.engine, self.cursor)
         self._server = server
@@ -103,7 +103,7 @@ class Recorder:
         entries = read_after(client, self.cursor, block_ms)
         applied = apply(self.engine, entries, payloads_of(client, entries)) if entries else Applied(self.cursor)
         self.cursor = applied.cursor
-        announce(client, self.engine, applied)
+        announce(client, self.engine, applied, self.link)
         return applied.events
 
     def _look_after_itself(self) -> bool:

@@ -139,14 +139,15 @@ def _entry(event: Event, kind: str, category: str, micros: int) -> Row:
 
 
 def _audit(changes: Changes, event: Event, position: Position, actor: str) -> None:
+    kind, _, name = str(event.get("scope") or "").partition(":")
     changes.audit.append(
         {
             "id": str(position),
             "at": int(event["at"]),
             "actor": actor,
             "action": event["t"],
-            "tenant": event.get("tenant"),
-            "target": event.get("run"),
+            "tenant": name if kind == "tenant" else event.get("tenant"),
+            "target": event.get("run") or event.get("scope"),
             "data": json.dumps({k: v for k, v in event.items() if k in ("reason", "limit", "current", "hold", "floor")}),
         }
     )
@@ -202,11 +203,23 @@ def _cancelling(changes: Changes, event: Event, position: Position) -> None:
     _audit(changes, event, position, str(event.get("by") or ""))
 
 
+def _paused(changes: Changes, event: Event, position: Position) -> None:
+    scope, by = str(event["scope"]), str(event.get("by") or "")
+    changes.pauses[scope] = {"scope": scope, "by": by, "reason": str(event.get("reason") or ""), "at": int(event["at"])}
+    _audit(changes, event, position, by)
+
+
+def _resumed(changes: Changes, event: Event, position: Position) -> None:
+    changes.pauses[str(event["scope"])] = None
+    _audit(changes, event, position, str(event.get("by") or ""))
+
+
 def _over(changes: Changes, event: Event, _position: Position) -> None:
     counts = {name: int(count) for name, count in dict(event.get("counts") or {}).items()}
     _run(changes, event).update(
         status="ended", outcome=event["outcome"], finished_at=int(event["at"]), counts=json.dumps(counts, sort_keys=True)
     )
+    changes.pauses[f"run:{event['run']}.{event['gen']}"] = None
     changes.ended.append(str(event["run"]))
 
 
@@ -265,11 +278,15 @@ _PROJECTIONS: dict[str, Callable[[Changes, Event, Position], None]] = {
     "epoch.opened": _opened,
     "request.submit": _requested,
     "request.tenant": _requested,
+    "request.policy": _requested,
+    "request.status": _requested,
     "run.admitted": _admitted,
     "run.refused": _refused,
     "run.started": _started,
     "run.cancelling": _cancelling,
     "run.ended": _over,
+    "scope.paused": _paused,
+    "scope.resumed": _resumed,
     "node.due": _due,
     "node.began": _began,
     "node.retry": _retried,

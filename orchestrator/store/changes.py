@@ -17,6 +17,7 @@ class Changes:
     running in the record at that moment is not any more.
     events, ledger, audit: rows to insert.
     new_runs: rows of runs that may not be there yet; runs, nodes: updates, one for each run and node.
+    pauses: by scope, the row of a pause that began, None for one that is over.
     requests: requests in their order, to be decided inside the transaction.
     incidents: rows for what cannot be: an event that does not read as its type says.
     ended: runs that came to their end, to be announced after the commit.
@@ -29,6 +30,7 @@ class Changes:
     nodes: dict[tuple[str, int, str], Row] = field(default_factory=dict)
     ledger: list[Row] = field(default_factory=list)
     audit: list[Row] = field(default_factory=list)
+    pauses: dict[str, Row | None] = field(default_factory=dict)
     requests: list[dict[str, Any]] = field(default_factory=list)
     incidents: list[Row] = field(default_factory=list)
     ended: list[str] = field(default_factory=list)

@@ -15,9 +15,9 @@ from sqlalchemy.exc import OperationalError, ProgrammingError
 
 from cost.money import CATEGORIES
 from tenancy.errors import Unavailable, Unknown
+from tenancy.policy import Policy
 
 from . import tables as t
-from .policy import Policy
 from .position import START, Position
 from .writer import read_cursor
 
@@ -98,6 +98,32 @@ class TenantView:
     policy: Policy
 
 
+@dataclass(frozen=True)
+class PauseView:
+    """A scope that is paused: `platform`, `tenant:{id}` or `run:{run}.{generation}`; by whom, why, and since when (epoch seconds)."""
+
+    scope: str
+    by: str
+    reason: str
+    at: float
+
+
+@dataclass(frozen=True)
+class AuditView:
+    """Who did what: when (epoch seconds), to which field and from what to what, where something had a value before."""
+
+    at: float
+    actor: str
+    action: str
+    tenant: str | None
+    target: str | None
+    field: str | None
+    old: Any
+    new: Any
+    reason: str | None
+    version: int | None
+
+
 @contextmanager
 def _reading(engine: Engine) -> Iterator[Connection]:
     try:
@@ -167,14 +193,16 @@ def run_cost(engine: Engine, run_id: str, generation: int | None = None) -> dict
         return _cost(connection, run)
 
 
-def tenants(engine: Engine) -> list[TenantView]:
-    """Return all tenants with the policies that hold, by id."""
+def tenants(engine: Engine, only: str | None = None) -> list[TenantView]:
+    """Return all tenants, or only the one of that id, with the policies that hold, by id."""
     newest = select(t.policy.c.tenant, func.max(t.policy.c.version).label("version")).group_by(t.policy.c.tenant).subquery()
     statement = (
         select(t.tenant, t.policy.c.version, t.policy.c.fields)
         .join(newest, newest.c.tenant == t.tenant.c.id)
         .join(t.policy, (t.policy.c.tenant == t.tenant.c.id) & (t.policy.c.version == newest.c.version))
     )
+    if only is not None:
+        statement = statement.where(t.tenant.c.id == only)
     with _reading(engine) as connection:
         return [
             TenantView(
@@ -186,9 +214,8 @@ def tenants(engine: Engine) -> list[TenantView]:
 
 def get_tenant(engine: Engine, tenant: str) -> TenantView:
     """Return one tenant. Raises Unknown."""
-    for found in tenants(engine):
-        if found.id == tenant:
-            return found
+    for found in tenants(engine, tenant):
+        return found
     raise Unknown(f"there is no tenant {tenant!r}")
 
 
@@ -197,6 +224,23 @@ def policies(engine: Engine, tenant: str) -> dict[int, Policy]:
     versions = select(t.policy.c.version, t.policy.c.fields).where(t.policy.c.tenant == tenant).order_by(t.policy.c.version)
     with _reading(engine) as connection:
         return {row.version: Policy.model_validate_json(row.fields) for row in connection.execute(versions)}
+
+
+def audit(engine: Engine, tenant: str | None = None, *, limit: int = LIMIT_MAX) -> list[AuditView]:
+    """Return what was done to a tenant and its runs (None: to any), oldest first: the newest `limit` (1 to 10,000) of it."""
+    statement = select(t.audit)
+    if tenant is not None:
+        statement = statement.where(t.audit.c.tenant == tenant)
+    newest = statement.order_by(t.audit.c.at.desc(), t.audit.c.id.desc()).limit(max(1, min(limit, LIMIT_MAX)))
+    with _reading(engine) as connection:
+        return [_audit_view(dict(row)) for row in connection.execute(newest).mappings()][::-1]
+
+
+def pauses(engine: Engine) -> list[PauseView]:
+    """Return what is paused, oldest first."""
+    with _reading(engine) as connection:
+        rows = connection.execute(select(t.pause).order_by(t.pause.c.at, t.pause.c.scope)).all()
+    return [PauseView(row.scope, row.by, row.reason, row.at / 1000) for row in rows]
 
 
 def recorded(engine: Engine) -> Position:
@@ -286,6 +330,13 @@ def _run_view(row: Mapping[str, Any]) -> RunView:
         reason=row["reason"] or None,
         labels=json.loads(row["labels"] or "{}"),
     )
+
+
+def _audit_view(row: Mapping[str, Any]) -> AuditView:
+    data = json.loads(row["data"] or "{}")
+    said = {name: data.get(name) for name in ("field", "old", "new", "version")}
+    same = {name: row[name] for name in ("actor", "action", "tenant", "target")}
+    return AuditView(at=row["at"] / 1000, **same, **said, reason=data.get("reason") or None)
 
 
 def _node_view(node_id: str, row: Mapping[str, Any] | None, spec: Mapping[str, Any]) -> NodeView:

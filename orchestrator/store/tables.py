@@ -164,6 +164,17 @@ class RequestRow(SQLModel, table=True):
     answer: str = _text()
 
 
+class PauseRow(SQLModel, table=True):
+    """A scope that is paused now: `platform`, `tenant:{id}` or `run:{run}.{generation}`; a resumed one has no row."""
+
+    __tablename__ = "pause"
+
+    scope: str = Field(primary_key=True)
+    by: str = _text()
+    reason: str = _text()
+    at: int = _big()
+
+
 class IncidentRow(SQLModel, table=True):
     """Something that must never happen and did: two events with one id, a hole in the log."""
 
@@ -186,9 +197,10 @@ class CursorRow(SQLModel, table=True):
 
 
 class AuditRow(SQLModel, table=True):
-    """Who changed what: tenants, admissions, cancellations."""
+    """Who changed what, never changed itself: tenants, policies, pauses, admissions, cancellations. `data` is JSON."""
 
     __tablename__ = "audit"
+    __table_args__ = (Index("audit_tenant", "tenant", "at"),)
 
     id: str = Field(primary_key=True)
     at: int = _big()
@@ -213,8 +225,9 @@ node = _table(NodeRow)
 event = _table(EventRow)
 ledger = _table(LedgerRow)
 request = _table(RequestRow)
+pause = _table(PauseRow)
 incident = _table(IncidentRow)
 cursor = _table(CursorRow)
 audit = _table(AuditRow)
 
-TABLES = (tenant, policy, run, node, event, ledger, request, incident, cursor, audit)
+TABLES = (tenant, policy, run, node, event, ledger, request, pause, incident, cursor, audit)

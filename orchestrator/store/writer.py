@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Table, and_, bindparam, exists, func, insert, literal, select, update
+from sqlalchemy import Table, and_, bindparam, delete, exists, func, insert, literal, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection
 
@@ -46,7 +46,8 @@ def write(connection: Connection, changes: Changes) -> None:
     _many(connection, _RUN_UPDATE, [{f"to_{name}": value for name, value in row.items()} for row in changes.runs.values()])
     _many(connection, _node_upsert(connection.dialect.name), list(changes.nodes.values()))
     keep(connection, t.ledger, changes.ledger)
-    keep(connection, t.audit, changes.audit)
+    _pause(connection, changes.pauses)
+    keep(connection, t.audit, [_owned(connection, row) for row in changes.audit])
     keep(connection, t.incident, changes.incidents)
 
 
@@ -77,6 +78,19 @@ def forget_executions(connection: Connection, at: int) -> None:
         t.run.c.run_id == t.node.c.run_id, t.run.c.generation == t.node.c.generation, t.run.c.status.in_(t.LIVE)
     )
     connection.execute(update(t.node).where(t.node.c.state == "running", exists(running)).values(state="due"))
+
+
+def _pause(connection: Connection, pauses: dict[str, Row | None]) -> None:
+    _many(connection, _PAUSE_OVER, [{"over": scope} for scope in pauses])
+    keep(connection, t.pause, [row for row in pauses.values() if row is not None])
+
+
+def _owned(connection: Connection, row: Row) -> Row:
+    """Return a row of the audit with the tenant of the run that its target names, where the event did not know it."""
+    kind, _, rg = str(row["target"]).partition(":")
+    if row["tenant"] is not None or kind != "run":
+        return row
+    return {**row, "tenant": connection.execute(select(t.run.c.tenant).where(t.run.c.run_id == rg.partition(".")[0]).limit(1)).scalar()}
 
 
 def _many(connection: Connection, statement: Any, rows: list[Row]) -> None:
@@ -112,6 +126,8 @@ def _node_upsert(dialect: str) -> Any:
 def _updated(names: Iterable[str]) -> dict[str, Any]:
     return {name: func.coalesce(bindparam(f"to_{name}", type_=t.run.c[name].type), t.run.c[name]) for name in names}
 
+
+_PAUSE_OVER = delete(t.pause).where(t.pause.c.scope == bindparam("over"))
 
 _NODE_KEY = ("run_id", "generation", "node_id")
 _SUMMED = {"fails", "lost", *(name for name in t.node.c.keys() if name.startswith("cost_"))}  # noqa: SIM118

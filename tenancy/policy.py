@@ -1,0 +1,100 @@
+"""A tenant's policy: the limits, shares and habits that it set or was given."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from tenancy.queues import POOL_PATTERN
+
+MICROS_MAX = 2**53 - 1
+"""Largest amount; Lua's numbers are doubles, exact to here."""
+
+Micros = Annotated[int, Field(ge=0, le=MICROS_MAX, strict=True)]
+Percent = Annotated[int, Field(ge=0, le=1000, strict=True)]
+Count = Annotated[int, Field(ge=0, le=1_000_000, strict=True)]
+Flag = Annotated[bool, Field(strict=True)]
+
+ACTS = (
+    "limit_per_day_micros",
+    "max_concurrent_runs",
+    "max_waiting_runs",
+    "submissions_per_minute",
+    "max_running_nodes",
+    "weight",
+    "pool",
+    "default_priority",
+    "on_runs_limit",
+    "on_budget_limit",
+    "can_fork",
+)
+"""The fields that something reads; a tenant with another value in any other field is not accepted."""
+
+
+class Policy(BaseModel):
+    """One version of a tenant's policy; a change makes the next version.
+
+    Amounts are whole micros, levels are percent of the limit. Unknown fields are refused.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    limit_per_day_micros: Micros = 1_000_000_000
+    limit_per_month_micros: Micros | None = None
+    max_concurrent_runs: Count = 10
+    max_waiting_runs: Count = 1000
+    submissions_per_minute: Annotated[int, Field(ge=1, le=1_000_000, strict=True)] | None = None
+    max_running_nodes: Annotated[int, Field(ge=1, le=1_000_000, strict=True)] | None = None
+    weight: Annotated[int, Field(ge=1, le=1000, strict=True)] = 1
+    pool: Annotated[str, Field(pattern=rf"^{POOL_PATTERN}$")] | None = None
+    default_priority: Literal["CRITICAL", "HIGH", "NORMAL", "LOW", "BATCH"] = "NORMAL"
+    warn_percent: Percent = 80
+    critical_percent: Percent = 90
+    exceeded_percent: Percent = 100
+    on_runs_limit: Literal["hold", "reject"] = "hold"
+    on_budget_limit: Literal["hold", "reject"] = "reject"
+    admit: Literal["floor", "full"] = "floor"
+    enforcement: Literal["enforce", "observe", "off"] = "enforce"
+    strict: Flag = False
+    can_fork: Flag = False
+    share_learning: Flag = False
+
+    def acting(self) -> dict[str, int | str | None]:
+        """Return the fields that act, in the order of `ACTS`."""
+        return {name: getattr(self, name) for name in ACTS}
+
+    def not_yet(self) -> list[str]:
+        """Return one sentence for each field that was set to something and would be ignored."""
+        fields = type(self).model_fields.items()
+        ignored = [name for name, field in fields if name not in ACTS and getattr(self, name) != field.default]
+        return [f"the field {name!r} of a policy is not yet supported; leave it out" for name in ignored]
+
+    def evolve(self, changes: Mapping[str, Any]) -> Self:
+        """Return this policy with some fields changed; None clears a field that may be empty.
+
+        Raises ValueError that says for each field what is wrong: there is none of that name, its value does not fit, or it would be
+        ignored.
+        """
+        if problems := [no_field(name) for name in changes if name not in type(self).model_fields]:
+            raise ValueError("; ".join(problems))
+        try:
+            evolved = type(self).model_validate({**self.model_dump(), **changes})
+        except ValidationError as error:
+            raise ValueError("; ".join(f"{each['loc'][0]}: {each['msg']}" for each in error.errors())) from None
+        if ignored := evolved.not_yet():
+            raise ValueError("; ".join(ignored))
+        return evolved
+
+    def differs(self, other: Policy) -> dict[str, tuple[Any, Any]]:
+        """Return (own value, the other's) of each field in which the other policy differs."""
+        pairs = {name: (getattr(self, name), getattr(other, name)) for name in Policy.model_fields}
+        return {name: (own, its) for name, (own, its) in pairs.items() if own != its}
+
+
+def no_field(name: str) -> str:
+    """Return the sentence that tells of a field that no policy has, with the nearest one that acts."""
+    nearest = difflib.get_close_matches(name, ACTS, n=1, cutoff=0.0)[0]
+    return f"a policy has no field {name!r}; the nearest is {nearest!r}"
