@@ -2,30 +2,37 @@
 --
 -- hg1:msg        tag -> payload
 -- hg1:meta       tag -> JSON {t tenant, p priority, q pool, c expected ms, n deliveries, o once-id, r run, f task, l limits, s since, w place, k entry,
---                u the list it was let out of last, gone 1 when it was removed while held, deaths}
+--                u the list it was let out of last, h the limits it takes a place of while it is held, gone 1 when it was removed while
+--                held, deaths}
 --                place: q in line, h held, d delayed, x dead letter, or the name of the list where it is parked
 -- hg1:once       once-id -> tag                     hg1:delayed    zset tag -> due ms
 -- hg1:queue:{pool}:{tenant}:{priority}              list of entries tag:k, the next one at the right end; an entry counts while
 --                                                   its message is in line and k is its latest
--- hg1:depth:{pool}   tenant|priority -> messages in line
+-- hg1:depth:{pool}   tenant|priority -> messages in line             hg1:work:{pool}    tenant -> expected ms of what it has in line
 -- hg1:ready:{pool}, hg1:clock:{pool}, hg1:vft:{pool}     start-time fair queueing (Goyal, Vin, Cheng 1996), in ms / weight
 -- hg1:age:{pool}:{tenant}   priority -> starts of the tenant since this level's last
--- hg1:blocked:{pool}        tenants that are paused or at their cap: not in ready
+-- hg1:blocked               tenants that are paused, suspended or at their cap: in no pool's ready
+-- hg1:load                  {pool} -> messages in line whose tenant is not blocked, {pool}|ms -> their expected ms
+-- hg1:running               {pool} -> messages held
+-- hg1:parked:by, hg1:delayed:by     tenant -> messages parked, delayed
+-- hg1:served:{minute}       tenant -> slot-ms that it received in that minute
 -- hg1:held:{scope}          set of tags held; scope tenant:{t}, run:{r}, limit:{key}
 -- hg1:parked:{list}         tags that wait for a run's pause to end, a place of a run, a place of a limit
 -- hg1:paused                set of platform, tenant:{t}, run:{r}       hg1:caps   run -> max_parallel
--- hg1:bucket:{key}          tokens|since of a rate limit              hg1:tokens     zset key -> when it has the next token
--- hg1:expected              tenant|task -> ms that it took lately (moving average, 1/8)
+-- hg1:out                   list|pool -> tag of that pool that was let out of the list last and has not gone yet
+-- hg1:expected              tenant|task -> ms that it took lately (moving average, 1/8)     hg1:declared   task -> ms that it should take
 -- hg1:dead                  scope -> tag number up to which messages of the scope are removed
 -- hg1:letters               tag -> JSON {reason, at, deaths} of dead letters
 -- hg1:pools                 set of pools that ever had a message
 -- hg1:bell:{pool}, hg1:sleepers:{pool}     doorbell tokens, at most one for each sleeper
--- hg1:incarnations zset, hg1:unacked:{inc} tag -> delivery|popped ms|charged ms, hg1:dying list, hg1:worker:{inc}, hg1:serves, hg1:slots:{pool}
+-- hg1:incarnations zset, hg1:unacked:{inc} tag -> delivery|popped ms|charged ms|served until, hg1:dying list, hg1:worker:{inc}, hg1:serves, hg1:slots:{pool}
 -- @include tenancy/transport/limits
 local PRIORITIES = {1, 3, 5, 7, 9}
 local PATIENCE = 9
 local DEATHS_MAX = 3
 local EXPECTED_MS = 1000
+local SERVED_KEPT_S = 7200
+local LOOK_AGAIN_MAX = 20
 
 local function live(inc)
   return redis.call('ZSCORE', 'hg1:incarnations', inc)
@@ -34,7 +41,7 @@ end
 local function read_held(inc, tag)
   local row = redis.call('HGET', 'hg1:unacked:' .. inc, tag)
   if not row then return nil end
-  return row:match('^(%d+)|(%d+)|(%d+)$')
+  return row:match('^(%d+)|(%d+)|(%d+)|(%d+)$')
 end
 
 local function holds(inc, tag, delivery)
@@ -75,16 +82,19 @@ local function is_removed(tag, m)
   return removed('tenant:' .. m.t, tag) or (m.r ~= '' and removed('run:' .. m.r, tag))
 end
 
--- Policy numbers of a tenant that popping needs: weight, cap ('' none), pause.
+-- What a tenant's policy says to the queue: weight, cap (nil none), whether it is suspended.
 local function rule_of(tenant)
-  local row = redis.call('HMGET', 'hg1:tenant:' .. tenant, 'weight', 'max_running_nodes')
-  return tonumber(row[1]) or 1, row[2] and tonumber(row[2])
+  local row = redis.call('HMGET', 'hg1:tenant:' .. tenant, 'weight', 'max_running_nodes', 'status')
+  return {weight = tonumber(row[1]) or 1, cap = row[2] and tonumber(row[2]), suspended = row[3] == 'suspended'}
 end
 
-local function is_blocked(tenant)
-  if redis.call('SISMEMBER', 'hg1:paused', 'tenant:' .. tenant) == 1 then return true end
-  local _, cap = rule_of(tenant)
-  return cap and redis.call('SCARD', 'hg1:held:tenant:' .. tenant) >= cap
+local function at_cap(tenant, rule)
+  return rule.cap and redis.call('SCARD', 'hg1:held:tenant:' .. tenant) >= rule.cap
+end
+
+local function is_blocked(tenant, rule)
+  if rule.suspended or redis.call('SISMEMBER', 'hg1:paused', 'tenant:' .. tenant) == 1 then return true end
+  return at_cap(tenant, rule)
 end
 
 local function make_ready(pool, tenant)
@@ -94,8 +104,52 @@ local function make_ready(pool, tenant)
   redis.call('ZADD', 'hg1:ready:' .. pool, int(math.max(clock, finish)), tenant)
 end
 
+local function add_load(pool, count, ms)
+  redis.call('HINCRBY', 'hg1:load', pool, int(count))
+  redis.call('HINCRBY', 'hg1:load', pool .. '|ms', int(ms))
+end
+
+-- What a tenant has in line in a pool: messages, and their expected ms.
+local function waiting_of(pool, tenant)
+  local fields, count = {}, 0
+  for i, priority in ipairs(PRIORITIES) do fields[i] = tenant .. '|' .. priority end
+  for _, depth in ipairs(redis.call('HMGET', 'hg1:depth:' .. pool, unpack(fields))) do count = count + (tonumber(depth) or 0) end
+  return count, tonumber(redis.call('HGET', 'hg1:work:' .. pool, tenant) or 0)
+end
+
+-- Nothing of the tenant is popped from here on, in any pool.
+local function block(tenant)
+  if redis.call('SADD', 'hg1:blocked', tenant) == 0 then return end
+  for _, pool in ipairs(redis.call('SMEMBERS', 'hg1:pools')) do
+    redis.call('ZREM', 'hg1:ready:' .. pool, tenant)
+    local count, ms = waiting_of(pool, tenant)
+    if count > 0 then add_load(pool, -count, -ms) end
+  end
+end
+
+-- A tenant that was blocked goes on, if nothing else stands in its way.
+local function unblock(tenant)
+  if redis.call('SISMEMBER', 'hg1:blocked', tenant) == 0 or is_blocked(tenant, rule_of(tenant)) then return end
+  redis.call('SREM', 'hg1:blocked', tenant)
+  for _, pool in ipairs(redis.call('SMEMBERS', 'hg1:pools')) do
+    local count, ms = waiting_of(pool, tenant)
+    if count > 0 then
+      add_load(pool, count, ms)
+      make_ready(pool, tenant)
+      ring(pool)
+    end
+  end
+end
+
+-- One more or fewer of a tenant in a hash of counts; a count of nothing is no field.
+local function count_by(key, tenant, by)
+  if redis.call('HINCRBY', key, tenant, int(by)) <= 0 then redis.call('HDEL', key, tenant) end
+end
+
 -- What a message leaves when it leaves its line; the last one takes the stale entries with it.
 local function leave_line(m)
+  if redis.call('SISMEMBER', 'hg1:blocked', m.t) == 0 then add_load(m.q, -1, -m.c) end
+  count_by('hg1:work:' .. m.q, m.t, -m.c)
   local left = redis.call('HINCRBY', 'hg1:depth:' .. m.q, m.t .. '|' .. m.p, -1)
   if left <= 0 then
     redis.call('HDEL', 'hg1:depth:' .. m.q, m.t .. '|' .. m.p)
@@ -110,39 +164,96 @@ local function enqueue(tag, m, first)
   write_meta(tag, m)
   redis.call(first and 'RPUSH' or 'LPUSH', queue_of(m), tag .. ':' .. m.k)
   redis.call('HINCRBY', 'hg1:depth:' .. m.q, m.t .. '|' .. m.p, 1)
-  if redis.call('SISMEMBER', 'hg1:blocked:' .. m.q, m.t) == 0 then
+  redis.call('HINCRBY', 'hg1:work:' .. m.q, m.t, int(m.c))
+  if redis.call('SISMEMBER', 'hg1:blocked', m.t) == 0 then
+    add_load(m.q, 1, m.c)
     make_ready(m.q, m.t)
     ring(m.q)
   end
 end
 
+-- A message waits for its time.
+local function delay(tag, m, ms)
+  m.w = 'd'
+  write_meta(tag, m)
+  redis.call('ZADD', 'hg1:delayed', int(NOW + ms), tag)
+  count_by('hg1:delayed:by', m.t, 1)
+end
+
 -- A message that was let out of a list before, and could not go, comes first there again.
-local function park(tag, m, list)
+local function park(tag, m, list, recheck_ms)
   m.w = list
   write_meta(tag, m)
   redis.call(m.u == list and 'LPUSH' or 'RPUSH', 'hg1:parked:' .. list, tag)
+  count_by('hg1:parked:by', m.t, 1)
+  if recheck_ms then redis.call('ZADD', 'hg1:recheck', 'LT', int(NOW + recheck_ms), list) end
 end
 
--- The oldest message parked in a list goes back in line, first; those forgotten meanwhile are passed over.
-local function unpark(list)
-  for _ = 1, 200 do
+-- Whether a message of this pool was let out of a list, and only its turn is missing.
+local function is_on_its_way(list, pool)
+  local tag = redis.call('HGET', 'hg1:out', list .. '|' .. pool)
+  local m = tag and read_meta(tag)
+  return m and m.w == 'q' and m.u == list and redis.call('SISMEMBER', 'hg1:blocked', m.t) == 0
+end
+
+-- The oldest message parked in a list whose tenant is not blocked goes back in line, first; those forgotten meanwhile are passed over.
+-- `patient`: none of a pool where one is on its way already.
+local function unpark(list, patient)
+  local aside, found = {}, nil
+  for _ = 1, patient and LOOK_AGAIN_MAX or 200 do
     local tag = redis.call('LPOP', 'hg1:parked:' .. list)
-    if not tag then return end
+    if not tag then break end
     local m = read_meta(tag)
     if m and m.w == list then
-      m.u = list
-      return enqueue(tag, m, true)
+      if redis.call('SISMEMBER', 'hg1:blocked', m.t) == 0 and not (patient and is_on_its_way(list, m.q)) then
+        found, m.u = tag, list
+        redis.call('HSET', 'hg1:out', list .. '|' .. m.q, tag)
+        count_by('hg1:parked:by', m.t, -1)
+        enqueue(tag, m, true)
+        break
+      end
+      aside[#aside + 1] = tag
     end
+  end
+  for i = #aside, 1, -1 do redis.call('LPUSH', 'hg1:parked:' .. list, aside[i]) end
+  return found
+end
+
+-- Lists with messages that might go: a token is due, or what was let out is held up by its tenant or its pool.
+local function look_again()
+  for _, list in ipairs(redis.call('ZRANGEBYSCORE', 'hg1:recheck', '-inf', int(NOW), 'LIMIT', 0, 10)) do
+    redis.call('ZREM', 'hg1:recheck', list)
+    unpark(list, true)
+    if redis.call('EXISTS', 'hg1:parked:' .. list) == 1 then redis.call('ZADD', 'hg1:recheck', int(NOW + RECHECK_MS), list) end
   end
 end
 
--- A message that had been let out and does not go after all: the place it was let out for is the next one's.
+-- What a message that was let out and went, or does not go after all, leaves to the next one.
+local function forget_out(m)
+  redis.call('HDEL', 'hg1:out', m.u .. '|' .. m.q)
+end
+
+-- A message that had been let out does not go after all: the place it was let out for is the next one's.
 local function pass_on(m)
   if not m.u then return end
+  forget_out(m)
   if m.r ~= '' and run_has_place(m.r) then unpark('place:' .. m.r) end
-  for _, limit in ipairs(m.l) do
+  for _, limit in ipairs(limits_of(m)) do
     if limit_has_place(limit) then unpark('limit:' .. limit.key) end
   end
+end
+
+-- A message that had been let out is held. There may be more room than for it alone: a cap or a limit was raised, or is gone.
+local function let_follow(list, m)
+  local run, key = list:match('^place:(.*)$'), list:match('^limit:(.*)$')
+  local room = run and run_has_place(run)
+  if key then
+    room = true
+    for _, limit in ipairs(m.h or {}) do
+      if limit.key == key then room = not limit.rate and limit_has_place(limit) end
+    end
+  end
+  if room then unpark(list) end
 end
 
 -- Forget a message wherever it is; entries and tags left behind in lists are passed over. One that is held takes its places until
@@ -157,11 +268,16 @@ local function drop(tag, known)
   else
     redis.call('HDEL', 'hg1:meta', tag)
   end
-  if m.w == 'd' then redis.call('ZREM', 'hg1:delayed', tag) end
-  if m.w == 'x' then redis.call('HDEL', 'hg1:letters', tag) end
-  if m.w == 'q' then
+  if m.w == 'd' then
+    redis.call('ZREM', 'hg1:delayed', tag)
+    count_by('hg1:delayed:by', m.t, -1)
+  elseif m.w == 'x' then
+    redis.call('HDEL', 'hg1:letters', tag)
+  elseif m.w == 'q' then
     leave_line(m)
     pass_on(m)
+  elseif m.w ~= 'h' and m.w ~= '' then
+    count_by('hg1:parked:by', m.t, -1)
   end
   if m.o ~= '' and redis.call('HGET', 'hg1:once', m.o) == tag then redis.call('HDEL', 'hg1:once', m.o) end
 end
@@ -176,14 +292,6 @@ local function outstanding(once)
   return tag and redis.call('HEXISTS', 'hg1:msg', tag) == 1
 end
 
--- A tenant that was paused or at its cap may have room again.
-local function unblock(pool, tenant)
-  if redis.call('SISMEMBER', 'hg1:blocked:' .. pool, tenant) == 0 or is_blocked(tenant) then return end
-  redis.call('SREM', 'hg1:blocked:' .. pool, tenant)
-  make_ready(pool, tenant)
-  ring(pool)
-end
-
 local function learn(m, took)
   if m.f == '' then return end
   local field = m.t .. '|' .. m.f
@@ -193,48 +301,59 @@ end
 
 -- Move a tenant's virtual time by worker time that it was not charged for yet, or was charged too much.
 local function correct(m, ms)
-  local weight = rule_of(m.t)
-  local finish = redis.call('HINCRBY', 'hg1:vft:' .. m.q, m.t, int(math.floor(ms / weight)))
+  local finish = redis.call('HINCRBY', 'hg1:vft:' .. m.q, m.t, int(math.floor(ms / rule_of(m.t).weight)))
   if redis.call('ZSCORE', 'hg1:ready:' .. m.q, m.t) then
     local clock = tonumber(redis.call('GET', 'hg1:clock:' .. m.q) or 0)
     redis.call('ZADD', 'hg1:ready:' .. m.q, int(math.max(clock, finish)), m.t)
   end
 end
 
--- What runs for longer than it was expected to is charged as it goes: else a tenant of long work would take every slot
--- before its first message ends.
-local function charge_overdue(inc)
-  local rows = redis.call('HGETALL', 'hg1:unacked:' .. inc)
-  for i = 1, #rows, 2 do
-    local delivery, popped, charged = rows[i + 1]:match('^(%d+)|(%d+)|(%d+)$')
-    local overdue = NOW - popped - charged
-    local m = overdue > 0 and read_meta(rows[i])
-    if m then
-      redis.call('HSET', 'hg1:unacked:' .. inc, rows[i], delivery .. '|' .. popped .. '|' .. int(charged + overdue))
-      correct(m, overdue)
-    end
-  end
+-- Note worker time that a tenant received, in the minute in which it is noted.
+local function serve(tenant, ms)
+  if ms <= 0 then return end
+  local key = 'hg1:served:' .. int(math.floor(NOW / 60000))
+  if redis.call('HINCRBY', key, tenant, int(ms)) == ms then redis.call('EXPIRE', key, SERVED_KEPT_S) end
 end
 
--- Take a tag from who holds it: places it took are free, and its tenant's clock is corrected by what it really took.
+-- What runs for longer than it was expected to is charged as it goes: else a tenant of long work would take every slot
+-- before its first message ends. What it received is noted as it goes, too.
+local function account_for_held(inc)
+  local key, received = 'hg1:unacked:' .. inc, {}
+  local rows = redis.call('HGETALL', key)
+  for i = 1, #rows, 2 do
+    local delivery, popped, charged, served = rows[i + 1]:match('^(%d+)|(%d+)|(%d+)|(%d+)$')
+    local m = NOW > tonumber(served) and read_meta(rows[i])
+    if m then
+      local overdue = math.max(0, NOW - popped - charged)
+      redis.call('HSET', key, rows[i], delivery .. '|' .. popped .. '|' .. int(charged + overdue) .. '|' .. int(NOW))
+      received[m.t] = (received[m.t] or 0) + NOW - served
+      if overdue > 0 then correct(m, overdue) end
+    end
+  end
+  for tenant, ms in pairs(received) do serve(tenant, ms) end
+end
+
+-- Take a tag from who holds it: places it took are free, and its tenant's clock is corrected by what it really took (nothing, where the
+-- server's clock was set back meanwhile).
 local function unhold(inc, tag)
-  local _, popped, charged = read_held(inc, tag)
+  local _, popped, charged, served = read_held(inc, tag)
   redis.call('HDEL', 'hg1:unacked:' .. inc, tag)
   local m = read_meta(tag)
   if not m then return nil end
+  redis.call('HINCRBY', 'hg1:running', m.q, -1)
   redis.call('SREM', 'hg1:held:tenant:' .. m.t, tag)
   if m.r ~= '' then
     redis.call('SREM', 'hg1:held:run:' .. m.r, tag)
     unpark('place:' .. m.r)
   end
-  for _, limit in ipairs(m.l) do
-    redis.call('SREM', 'hg1:held:limit:' .. limit.key, tag)
-    unpark('limit:' .. limit.key)
-  end
-  learn(m, NOW - popped)
-  correct(m, NOW - popped - charged)
-  unblock(m.q, m.t)
-  m.w = ''
+  for _, limit in ipairs(m.h or {}) do redis.call('SREM', 'hg1:held:limit:' .. limit.key, tag) end
+  for _, limit in ipairs(m.h or {}) do unpark('limit:' .. limit.key) end
+  local took = math.max(0, NOW - popped)
+  learn(m, took)
+  correct(m, took - charged)
+  serve(m.t, NOW - served)
+  unblock(m.t)
+  m.w, m.h = '', nil
   if m.gone then
     redis.call('HDEL', 'hg1:meta', tag)
     return nil
@@ -247,13 +366,7 @@ local function release(inc, tag, delay_ms, demote)
   local m = unhold(inc, tag)
   if not m then return end
   if demote then m.p = math.min(m.p + 2, 9) end
-  if delay_ms > 0 then
-    m.w = 'd'
-    write_meta(tag, m)
-    redis.call('ZADD', 'hg1:delayed', int(NOW + delay_ms), tag)
-  else
-    enqueue(tag, m, true)
-  end
+  if delay_ms > 0 then delay(tag, m, delay_ms) else enqueue(tag, m, true) end
 end
 
 -- A message that is not tried again by itself; a person looks at it.

@@ -11,7 +11,7 @@ redis.call('ZREM', 'hg1:sleepers:' .. pool, inc)
 
 local function sleep()
   local ms = tonumber(ARGV[4])
-  for _, key in ipairs({'hg1:delayed', 'hg1:tokens'}) do
+  for _, key in ipairs({'hg1:delayed', 'hg1:recheck'}) do
     local first = redis.call('ZRANGE', key, 0, 0, 'WITHSCORES')
     if first[2] then ms = math.max(1, math.min(ms, first[2] - NOW)) end
   end
@@ -22,12 +22,12 @@ end
 for _, tag in ipairs(redis.call('ZRANGEBYSCORE', 'hg1:delayed', '-inf', int(NOW), 'LIMIT', 0, 200)) do
   redis.call('ZREM', 'hg1:delayed', tag)
   local m = read_meta(tag)
-  if m then enqueue(tag, m, false) end
+  if m then
+    count_by('hg1:delayed:by', m.t, -1)
+    enqueue(tag, m, false)
+  end
 end
-for _, key in ipairs(redis.call('ZRANGEBYSCORE', 'hg1:tokens', '-inf', int(NOW), 'LIMIT', 0, 50)) do
-  redis.call('ZREM', 'hg1:tokens', key)
-  unpark('limit:' .. key)
-end
+look_again()
 if redis.call('SISMEMBER', 'hg1:paused', 'platform') == 1 then return sleep() end
 
 -- A level that was passed over nine times goes next, lowest level first; else the best level.
@@ -53,22 +53,26 @@ local function count_start(tenant, level)
   end
 end
 
-local function hold(tag, m)
+local function hold(tag, m, limits)
   redis.call('SADD', 'hg1:held:tenant:' .. m.t, tag)
   if m.r ~= '' then redis.call('SADD', 'hg1:held:run:' .. m.r, tag) end
-  for _, limit in ipairs(m.l) do
+  for _, limit in ipairs(limits) do
     redis.call('SADD', 'hg1:held:limit:' .. limit.key, tag)
     if limit.rate then
       local _, tokens = wait_for_token(limit)
       redis.call('SET', 'hg1:bucket:' .. limit.key, string.format('%.6f', tokens - 1) .. '|' .. int(NOW), 'PX', 120000)
       if redis.call('LLEN', 'hg1:parked:limit:' .. limit.key) > 0 then
-        redis.call('ZADD', 'hg1:tokens', int(NOW + (wait_for_token(limit))), limit.key)
+        redis.call('ZADD', 'hg1:recheck', int(NOW + (wait_for_token(limit))), 'limit:' .. limit.key)
       end
     end
   end
-  m.w, m.n, m.u = 'h', m.n + 1, nil
+  local list = m.u
+  if list then forget_out(m) end
+  m.w, m.n, m.u, m.h = 'h', m.n + 1, nil, #limits > 0 and limits or nil
   write_meta(tag, m)
-  redis.call('HSET', 'hg1:unacked:' .. inc, tag, m.n .. '|' .. int(NOW) .. '|' .. int(m.c))
+  redis.call('HSET', 'hg1:unacked:' .. inc, tag, m.n .. '|' .. int(NOW) .. '|' .. int(m.c) .. '|' .. int(NOW))
+  redis.call('HINCRBY', 'hg1:running', pool, 1)
+  if list then let_follow(list, m) end
 end
 
 local ready = 'hg1:ready:' .. pool
@@ -76,9 +80,9 @@ for _ = 1, 200 do
   local head = redis.call('ZRANGE', ready, 0, 0, 'WITHSCORES')
   local tenant = head[1]
   if not tenant then return sleep() end
-  if is_blocked(tenant) then
-    redis.call('ZREM', ready, tenant)
-    redis.call('SADD', 'hg1:blocked:' .. pool, tenant)
+  local rule = rule_of(tenant)
+  if is_blocked(tenant, rule) then
+    block(tenant)
   else
     local level = pick_level(tenant)
     local entry = level and redis.call('RPOP', 'hg1:queue:' .. pool .. ':' .. tenant .. ':' .. level)
@@ -89,22 +93,23 @@ for _ = 1, 200 do
       redis.call('ZREM', ready, tenant)
     elseif m and m.w == 'q' and m.k == tonumber(k) then
       leave_line(m)
-      local list = not is_removed(tag, m) and obstacle(m)
-      if list == false then
+      local limits = limits_of(m)
+      local list, recheck_ms = obstacle(m, limits)
+      if is_removed(tag, m) then
         m.w = ''
         drop(tag, m)
         pass_on(m)
       elseif list then
-        park(tag, m, list)
+        park(tag, m, list, recheck_ms)
         pass_on(m)
       else
-        hold(tag, m)
         count_start(tenant, level)
-        local weight = rule_of(tenant)
-        local finish = int(head[2] + math.max(1, math.floor(m.c / weight)))
+        local finish = int(head[2] + math.max(1, math.floor(m.c / rule.weight)))
         redis.call('SET', 'hg1:clock:' .. pool, head[2])
         redis.call('HSET', 'hg1:vft:' .. pool, tenant, finish)
         redis.call('ZADD', ready, finish, tenant)
+        hold(tag, m, limits)
+        if at_cap(tenant, rule) then block(tenant) end
         ring(pool)
         return {tag, redis.call('HGET', 'hg1:msg', tag), m.n}
       end

@@ -11,14 +11,15 @@ if run then
     local tag = redis.call('RPOP', list)
     if not tag then break end
     local m = read_meta(tag)
-    if m and m.w == 'pause:' .. run then enqueue(tag, m, true) end
+    if m and m.w == 'pause:' .. run then
+      count_by('hg1:parked:by', m.t, -1)
+      enqueue(tag, m, true)
+    end
   end
   if redis.call('LLEN', list) > 0 then return 1 end
 end
 redis.call('SREM', 'hg1:paused', scope)
 emit({t = 'scope.resumed', scope = scope, by = ARGV[3], reason = ARGV[4]})
-if tenant then
-  for _, pool in ipairs(redis.call('SMEMBERS', 'hg1:pools')) do unblock(pool, tenant) end
-end
+if tenant then unblock(tenant) end
 for _, pool in ipairs(redis.call('SMEMBERS', 'hg1:pools')) do ring(pool) end
 return 0

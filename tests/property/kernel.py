@@ -16,7 +16,8 @@ View = dict[str, Any]
 
 TRANSPORTS_OWN = (
     "ready", "clock", "vft", "sleepers", "bell", "depth", "age", "blocked", "held", "parked", "pools", "slots",
-    "letters", "expected", "bucket", "tokens", "caps", "paused", "dead",
+    "letters", "expected", "bucket", "recheck", "out", "caps", "paused", "dead", "work", "load", "running", "served", "delayed",
+    "limits", "declared",
 )  # fmt: skip
 """Keys that test_transport.py compares."""
 
