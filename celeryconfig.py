@@ -7,7 +7,7 @@ from typing import Any
 from kombu.entity import Queue
 
 from orchestrator.settings import Settings
-from tenancy.queues import DEFAULT_POOL, POOL_PREFIX, SYSTEM_QUEUE
+from tenancy.queues import POOL_PREFIX, SYSTEM_QUEUE
 from tenancy.router import route
 
 _settings = Settings.load()
@@ -19,7 +19,8 @@ result_backend = "orchestrator.backend:NodeBackend+" + _settings.resolved_redis_
 task_serializer = result_serializer = event_serializer = "json"
 accept_content = result_accept_content = ["json"]
 
-task_queues = (Queue(POOL_PREFIX + DEFAULT_POOL), Queue(SYSTEM_QUEUE))
+# What a worker consumes from; `celery worker -Q pool.gpu,system` overrides it.
+task_queues = (*(Queue(POOL_PREFIX + pool) for pool in _settings.pools), Queue(SYSTEM_QUEUE))
 task_default_queue = SYSTEM_QUEUE
 task_routes = (route,)
 task_default_priority = 5

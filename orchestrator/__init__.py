@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from orchestrator.building import dag, task, with_default
     from orchestrator.client import Client
     from orchestrator.graph import Graph
+    from orchestrator.limit import Limit
     from tenancy.errors import (
         BudgetRefused,
         Conflict,
@@ -33,6 +34,7 @@ __all__ = [
     "Graph",
     "GraphInvalid",
     "HeadgateError",
+    "Limit",
     "Priority",
     "QueueFull",
     "Rate",
@@ -52,6 +54,7 @@ __all__ = [
 _HOMES = {
     "Client": "orchestrator.client",
     "Graph": "orchestrator.graph",
+    "Limit": "orchestrator.limit",
     "Priority": "tenancy.priorities",
     "dag": "orchestrator.building",
     "meter": "cost.meter",

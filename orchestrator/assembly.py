@@ -105,4 +105,17 @@ def _ordinary(definition: TaskDefinition) -> Callable[..., Any]:
 
 def _introduce(sender: Any = None, **_: Any) -> None:
     """What this worker says of itself when it enrolls."""
-    channel.WORKER_INFO.update(name=str(sender), host=socket.gethostname(), pid=os.getpid(), tasks=list(registry.names()))
+    names = registry.names()
+    channel.WORKER_INFO.update(
+        name=str(sender),
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        tasks=list(names),
+        limits={name: [limit.document() for limit in limits] for name in names if (limits := registry.limits_of(name))},
+        expected_ms={name: ms for name in names if (ms := _expected_ms(name))},
+    )
+
+
+def _expected_ms(name: str) -> int:
+    definition = registry.get(name)
+    return max(1, round(definition.expected_s * 1000)) if definition is not None and definition.expected_s else 0

@@ -15,10 +15,12 @@ from tenancy.errors import GraphInvalid
 from tenancy.priorities import Priority
 
 from .graph import Graph, Limits, Node, Variant
+from .graph.fields import TIMEOUT_MAX_S
 from .graph.limits import EDGES_CEILING, NODES_CEILING
 from .graph.model import FALLBACKS
 from .graph.parse import parse, sentences
-from .graph.wording import Suggestions
+from .graph.wording import Suggestions, shown
+from .limit import Limit, problems_of
 from .placeholder import Placeholder, referenced, with_default
 from .registry import TaskDefinition, module_name, registry
 
@@ -75,8 +77,8 @@ class Task(Generic[P, R]):
 
         id: default the function's name, then name-2, name-3. required: false lets the run go on without it. value: 0 to 10^9.
         after: results or ids, one or several, to wait for without using them. timeout_s: 1 to 604800. attempts: 1 to 20.
-        estimate, max_cost: micros. when, pool and joins other than all_succeeded are reserved. What is wrong with an option is
-        among the problems that calling the `@dag` function reports.
+        estimate, max_cost: micros. pool: the workers that may run it. when and joins other than all_succeeded are reserved. What is
+        wrong with an option is among the problems that calling the `@dag` function reports.
         """
         said = {
             "id": id, "required": required, "value": value, "after": after, "priority": priority, "timeout_s": timeout_s,
@@ -112,7 +114,9 @@ class _TaskDecorator:
         value: int | None = None,
         variants: Sequence[Variant | Mapping[str, Any]] = (),
         max_cost: int | None = None,
-        limits: object = None,
+        limits: Sequence[Limit] = (),
+        pool: str | None = None,
+        expected_s: float | None = None,
     ) -> _Decorator: ...
 
     def __call__(
@@ -124,13 +128,17 @@ class _TaskDecorator:
         value: int | None = None,
         variants: Sequence[Variant | Mapping[str, Any]] = (),
         max_cost: int | None = None,
-        limits: object = None,
+        limits: Sequence[Limit] = (),
+        pool: str | None = None,
+        expected_s: float | None = None,
     ) -> Any:
         """Make a function a task and register it.
 
         name: default module.function; a script that runs goes by its file's stem. estimate: expected micros by category, default
         1000 of compute. value: 0 to 10^9, default 1. variants: cheaper ways to run it. max_cost: micros that one execution may cost
-        at most. limits: reserved. Raises GraphInvalid where one of these is wrong, Conflict where the name is taken.
+        at most. limits: what it takes of things that are scarce. pool: the workers that may run it, default the tenant's. expected_s:
+        how long it takes, above 0 to 604800 s, until that is learned. Raises GraphInvalid where one of these is wrong, Conflict where
+        the name is taken or another task declares one of the limits with other numbers.
         """
 
         def define(function: Callable[..., Any]) -> Task[..., Any]:
@@ -138,7 +146,12 @@ class _TaskDecorator:
             if name is None and own == "<lambda>":
                 raise GraphInvalid(("a lambda has no name that a worker could find it by; pass name=, or use def",))
             definition = _definition(
-                name or f"{module_name(function)}.{own}", function, inspect.signature(function), estimate, value, variants, max_cost, limits
+                name or f"{module_name(function)}.{own}",
+                function,
+                inspect.signature(function),
+                {"estimate": estimate, "value": value, "variants": tuple(variants) or None, "max_cost": max_cost, "pool": pool},
+                limits,
+                expected_s,
             )
             return Task(definition, function)
 
@@ -153,6 +166,9 @@ class _TaskDecorator:
         value: int | None = None,
         variants: Sequence[Variant | Mapping[str, Any]] = (),
         max_cost: int | None = None,
+        limits: Sequence[Limit] = (),
+        pool: str | None = None,
+        expected_s: float | None = None,
     ) -> Task[..., Any]:
         """Make an existing Celery task usable as a node, unchanged; bound tasks, retries and own base classes keep working.
 
@@ -163,7 +179,8 @@ class _TaskDecorator:
         if not callable(run) or not isinstance(celery_name, str):
             raise GraphInvalid((f"a Python {type(celery_task).__name__} is not a Celery task; adopt what @app.task or @shared_task made",))
         signature = inspect.signature(run)
-        definition = _definition(name or celery_name, run, signature, estimate, value, variants, max_cost, None, adopted=celery_task)
+        said = {"estimate": estimate, "value": value, "variants": tuple(variants) or None, "max_cost": max_cost, "pool": pool}
+        definition = _definition(name or celery_name, run, signature, said, limits, expected_s, adopted=celery_task)
         return Task(definition, celery_task)
 
 
@@ -174,30 +191,33 @@ def _definition(
     name: str,
     function: Callable[..., Any],
     signature: inspect.Signature,
-    estimate: Mapping[str, int] | None,
-    value: int | None,
-    variants: Sequence[Variant | Mapping[str, Any]],
-    max_cost: int | None,
-    limits: object,
+    defaults: Mapping[str, Any],
+    limits: Sequence[Limit],
+    expected_s: float | None,
     adopted: Any = None,
 ) -> TaskDefinition:
     problems: list[str] = []
     label = f"task {name!r}"
-    if limits is not None:
-        problems.append(f"{label}: `limits` is reserved and not yet supported; leave it out")
+    problems += [f"{label}: {problem}" for problem in problems_of(limits)]
+    if not _is_duration(expected_s):
+        problems.append(f"{label}: `expected_s` is {shown(expected_s)}; give seconds above 0, to {TIMEOUT_MAX_S}")
     if only := [p.name for p in signature.parameters.values() if p.kind is p.POSITIONAL_ONLY]:
         problems.append(f"{label}: the parameter {only[0]!r} is positional-only, and params go by name; remove the '/'")
-    said: dict[str, Any] = {"estimate": estimate, "value": value, "variants": tuple(variants) or None, "max_cost": max_cost}
-    said = {key: _plain(option) for key, option in said.items() if option is not None}
+    said = {key: _plain(option) for key, option in defaults.items() if option is not None}
     try:
         node = Node.model_validate({"id": "_", "task": name, **said})
     except ValidationError as error:
         problems += sentences(error, label, "node", Suggestions())[0]
     if problems:
         raise GraphInvalid(tuple(problems))
-    definition = TaskDefinition(name, function, signature, adopted=adopted, **{field: getattr(node, field) for field in FALLBACKS})
+    taken = {field: getattr(node, field) for field in (*FALLBACKS, "pool")}
+    definition = TaskDefinition(name, function, signature, adopted=adopted, limits=tuple(limits), expected_s=expected_s, **taken)
     registry.register(definition)
     return definition
+
+
+def _is_duration(seconds: object) -> bool:
+    return seconds is None or (type(seconds) in (int, float) and 0 < cast("float", seconds) <= TIMEOUT_MAX_S)
 
 
 def _plain(option: Any) -> Any:
@@ -210,11 +230,12 @@ def _plain(option: Any) -> Any:
 class Dag(Generic[P]):
     """A function that describes a graph; calling it builds one, and raises GraphInvalid with all problems where it has any."""
 
-    def __init__(self, function: Callable[P, object], name: str | None, labels: Mapping[str, str]) -> None:
+    def __init__(self, function: Callable[P, object], name: str | None, labels: Mapping[str, str], max_parallel: int | None) -> None:
         functools.update_wrapper(cast("Callable[..., Any]", self), function, updated=())
         self.function = function
         self.name = name or function.__name__
         self.labels = dict(labels)
+        self.max_parallel = max_parallel
 
     def __repr__(self) -> str:
         return f"<dag {self.name!r}>"
@@ -224,7 +245,7 @@ class Dag(Generic[P]):
             raise GraphInvalid(
                 (f"dag {outer.name!r}: it calls the dag {self.name!r}; graphs within graphs are reserved and not yet supported",)
             )
-        building = _Building(self.name, self.labels)
+        building = _Building(self.name, self.labels, self.max_parallel)
         token = _building.set(building)
         try:
             self.function(*args, **kwargs)
@@ -240,17 +261,25 @@ class _DagDecorator(Protocol):
 @overload
 def dag(function: Callable[P, object], /) -> Dag[P]: ...
 @overload
-def dag(*, name: str | None = None, labels: Mapping[str, str] | None = None) -> _DagDecorator: ...
-def dag(function: Callable[..., object] | None = None, /, *, name: str | None = None, labels: Mapping[str, str] | None = None) -> Any:
+def dag(*, name: str | None = None, labels: Mapping[str, str] | None = None, max_parallel: int | None = None) -> _DagDecorator: ...
+def dag(
+    function: Callable[..., object] | None = None,
+    /,
+    *,
+    name: str | None = None,
+    labels: Mapping[str, str] | None = None,
+    max_parallel: int | None = None,
+) -> Any:
     """Make a function that calls tasks a graph; its return value is free.
 
-    name: default the function's. labels: texts for people and searches.
+    name: default the function's. labels: texts for people and searches. max_parallel: how many nodes of a run may be in workers' hands
+    at once, 1 to 200,000, default as many as there are slots.
     """
 
     def define(function: Callable[..., object]) -> Dag[...]:
         if inspect.iscoroutinefunction(function):
             raise GraphInvalid((f"dag {function.__name__!r}: it is async, and building a graph waits for nothing; use a plain def",))
-        return Dag(function, name, labels or {})
+        return Dag(function, name, labels or {}, max_parallel)
 
     return define if function is None else define(function)
 
@@ -258,9 +287,9 @@ def dag(function: Callable[..., object] | None = None, /, *, name: str | None = 
 class _Building:
     """The graph under construction, as the plain values that JSON would give: both ways in are judged by the same code."""
 
-    def __init__(self, name: str, labels: Mapping[str, str]) -> None:
+    def __init__(self, name: str, labels: Mapping[str, str], max_parallel: int | None) -> None:
         self.name = name
-        self._labels = labels
+        self._said = {"name": name, "labels": labels, "max_parallel": max_parallel}
         self._nodes: list[dict[str, Any]] = []
         self._ids: set[object] = set()
         self._counts: dict[str, int] = {}
@@ -281,7 +310,7 @@ class _Building:
     def graph(self) -> Graph:
         if not self._nodes:
             raise GraphInvalid((*self._problems, f"dag {self.name!r}: the dag called no task; what it calls becomes its nodes"))
-        raw = {"name": self.name, "nodes": self._nodes, "labels": self._labels}
+        raw = {**self._said, "nodes": self._nodes}
         graph, problems = parse(raw, _LIMITS, registry, elsewhere=True)
         if graph is None or self._problems:
             raise GraphInvalid((*self._problems, *problems))

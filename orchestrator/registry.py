@@ -15,6 +15,7 @@ from tenancy.errors import Conflict
 
 from .graph.model import Variant
 from .graph.wording import Suggestions
+from .limit import Limit
 from .parameters import Parameters
 
 
@@ -25,7 +26,7 @@ class TaskDefinition:
     name: in Celery and in graphs. function: the plain function; of an adopted Celery task, its `run`.
     signature: of what a node's params give, without self. estimate: micros by category. value: 0 to 10^9.
     max_cost: micros of one execution, or None. adopted: the Celery task, or None. pool: the workers that may run it, or None for the
-    tenant's.
+    tenant's. limits: what it takes of things that are scarce. expected_s: how long it takes until that is learned, or None.
     """
 
     name: str
@@ -37,6 +38,8 @@ class TaskDefinition:
     max_cost: int | None = None
     adopted: Any = None
     pool: str | None = None
+    limits: tuple[Limit, ...] = ()
+    expected_s: float | None = None
 
     @property
     def is_async(self) -> bool:
@@ -78,7 +81,8 @@ class Registry:
     def register(self, definition: TaskDefinition) -> None:
         """Add a definition and tell subscribers.
 
-        The same function again (a reload) takes the place of the earlier; Conflict for another function under a known name.
+        The same function again (a reload) takes the place of the earlier; Conflict for another function under a known name, and for
+        a limit that another task declares with other numbers.
         """
         with self._lock:
             known = self._definitions.get(definition.name)
@@ -87,6 +91,7 @@ class Registry:
                     f"the task name {definition.name!r} is taken by {'.'.join(known.origin)} and cannot be given to "
                     f"{'.'.join(definition.origin)}; pass name= to one of them"
                 )
+            self._check_limits(definition)
             self._definitions[definition.name] = definition
             callbacks = tuple(self._callbacks)
         for callback in callbacks:
@@ -100,6 +105,28 @@ class Registry:
         """Return the known names, sorted."""
         with self._lock:
             return tuple(sorted(self._definitions))
+
+    def limits_of(self, name: str) -> tuple[Limit, ...]:
+        """Return what holds for messages of the task `name`: its own limits, and those of the tasks that its declared variants name.
+
+        A message is popped before its variant is known for good, and it always names the node's own task.
+        """
+        definition = self._definitions.get(name)
+        if definition is None:
+            return ()
+        others = (self._definitions.get(variant.task) for variant in definition.variants if variant.task is not None)
+        every = [definition, *(other for other in others if other is not None)]
+        return tuple({limit.key: limit for each in every for limit in each.limits}.values())
+
+    def _check_limits(self, definition: TaskDefinition) -> None:
+        for limit in definition.limits:
+            for other in self._definitions.values():
+                known = next((each for each in other.limits if each.key == limit.key), limit)
+                if known != limit and other.name != definition.name:
+                    raise Conflict(
+                        f"the limit {limit.key!r} is ({known}) for the task {other.name!r} and ({limit}) for {definition.name!r}; "
+                        "a key has one limit: make it once and give it to both"
+                    )
 
     def subscribe(self, callback: Callable[[TaskDefinition], object]) -> None:
         """Call `callback` with each definition, those there are and those to come."""

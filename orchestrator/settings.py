@@ -20,6 +20,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from orchestrator.graph.limits import BYTES_CEILING, DEFAULT_LIMITS, EDGES_CEILING, NODES_CEILING, PARAMS_BYTES_CEILING
 from orchestrator.redis_url import check_redis_url, for_client, for_kombu
 from tenancy.errors import HeadgateError, Unavailable
+from tenancy.queues import DEFAULT_POOL, POOL_PATTERN, POOL_REMEDY
 
 PREFIX = "HEADGATE_"
 NOT_SETTINGS = frozenset({"HEADGATE_VENV"})
@@ -49,6 +50,8 @@ class Settings(BaseSettings):
     """The SQL database; None is SQLite at `home`/headgate.db."""
     tasks: Annotated[tuple[str, ...], NoDecode] = ()
     """Modules that define tasks, separated by commas in the environment."""
+    pools: Annotated[tuple[str, ...], NoDecode] = (DEFAULT_POOL,)
+    """The pools that workers of this environment serve, separated by commas in the environment."""
 
     max_nodes: int = Field(DEFAULT_LIMITS.nodes, ge=1, le=NODES_CEILING)
     max_edges: int = Field(DEFAULT_LIMITS.edges, ge=1, le=EDGES_CEILING)
@@ -106,7 +109,7 @@ class Settings(BaseSettings):
             pass
         raise ValueError("write a URL of SQLAlchemy's, such as sqlite:////var/lib/headgate.db or postgresql+psycopg://user@host/name")
 
-    @field_validator("tasks", mode="before")
+    @field_validator("tasks", "pools", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         if isinstance(value, str):
@@ -121,6 +124,16 @@ class Settings(BaseSettings):
                 hint = f"; name the module, {name[:-3].replace('/', '.')}" if name.endswith(".py") else ""
                 raise ValueError(f"{name!r} is not the name of a module{hint}")
         return value
+
+    @field_validator("pools")
+    @classmethod
+    def _are_pools(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not value:
+            raise ValueError(f"name at least one pool, such as {DEFAULT_POOL}")
+        for name in value:
+            if not re.fullmatch(POOL_PATTERN, name):
+                raise ValueError(f"{name!r} is not the name of a pool; {POOL_REMEDY}")
+        return tuple(dict.fromkeys(value))
 
     @classmethod
     def load(cls) -> Settings:

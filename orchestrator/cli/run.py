@@ -34,6 +34,7 @@ def submission(command: Command) -> Command:
             click.option(
                 "--priority", type=click.Choice([p.name for p in Priority], case_sensitive=False), help="Among the tenant's work."
             ),
+            click.option("--max-parallel", type=click.IntRange(min=1), metavar="N", help="How many of its nodes may run at once."),
             click.option("--tasks", type=TASKS, default=(), metavar="MODULE", help="Modules with the tasks of a graph in JSON."),
         )
     ):
@@ -55,6 +56,7 @@ def run(
     budget: str | None,
     key: str | None,
     priority: str | None,
+    max_parallel: int | None,
     tasks: tuple[str, ...],
     timeout_s: float | None,
     as_json: bool,
@@ -75,7 +77,7 @@ def run(
     try:
         with service(settings, loaded.modules, say) as own:
             client = Client(settings)
-            handle = _submit(client, loaded, tenant, budget, key, priority)
+            handle = _submit(client, loaded, tenant, budget, key, priority, max_parallel)
             say(f"run {handle.run_id} of {loaded.graph.name} submitted")
             code = Following(handle, _resume(handle.run_id, settings, loaded.modules if own else None)).to_the_end(
                 timeout_s, as_json=as_json
@@ -95,6 +97,7 @@ def submit(
     budget: str | None,
     key: str | None,
     priority: str | None,
+    max_parallel: int | None,
     tasks: tuple[str, ...],
     as_json: bool,
 ) -> None:
@@ -108,7 +111,7 @@ def submit(
     settings = Settings.load()
     client = running(settings)
     loaded = _load(target, parameters, tasks, settings)
-    handle = _submit(client, loaded, tenant, budget, key, priority)
+    handle = _submit(client, loaded, tenant, budget, key, priority, max_parallel)
     if as_json:
         print_json({"run_id": handle.run_id, "generation": handle.generation, "tenant": tenant, "graph": loaded.graph.name, "key": key})
     else:
@@ -191,9 +194,11 @@ def _load(target: str, parameters: tuple[str, ...], tasks: tuple[str, ...], sett
     return loaded
 
 
-def _submit(client: Client, loaded: Target, tenant: str, budget: str | None, key: str | None, priority: str | None) -> RunHandle:
+def _submit(
+    client: Client, loaded: Target, tenant: str, budget: str | None, key: str | None, priority: str | None, max_parallel: int | None
+) -> RunHandle:
     try:
-        return client.submit(loaded.graph, tenant=tenant, priority=priority, key=key, budget=budget)
+        return client.submit(loaded.graph, tenant=tenant, priority=priority, key=key, budget=budget, max_parallel=max_parallel)
     except QueueFull as error:
         stack = client.settings.stack()
         if stack is None or client.settings.redis_url is not None:

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, Pl
 
 from cost.money import CATEGORIES, MICROS_MAX
 from tenancy.priorities import Priority
-from tenancy.queues import POOL_PATTERN
+from tenancy.queues import POOL_PATTERN, POOL_REMEDY
 
 from .limits import NODES_CEILING
 
@@ -82,7 +82,6 @@ PriorityName = Annotated[
     WithJsonSchema({"type": "string", "enum": list(Priority.__members__)}),
 ]
 
-POOL_REMEDY = "use 1 to 63 lower-case letters, digits or '-', not starting with '-'"
 _IDENTIFIER = "use 1 to 100 letters, digits, '_', '.' or '-', not starting with '.' or '-'"
 
 #: What each field takes; the remedy of every problem with it.

@@ -175,10 +175,25 @@ class _Validation:
             if variant.task is not None:
                 yield from self._task(variant.task, whose)
             other = self.registry.get(variant.task) if variant.task is not None and self.registry is not None else definition
+            if other is not None and other is not definition:
+                yield from (f"{whose}{sentence}" for sentence in self._borrowed(node, definition, other))
             if other is not None and params_ok and not wrong:
                 params: dict[str, Any] = {**node.params, **variant.params}
                 already = set(other.problems(node.params)) if other is definition else set()
                 yield from (f"{whose}{sentence}" for sentence in other.problems(params, self.words) if sentence not in already)
+
+    def _borrowed(self, node: Node, definition: TaskDefinition | None, other: TaskDefinition) -> Iterator[str]:
+        """A message goes by its node's own task, whichever variant is chosen in the end: pool and limits are that task's."""
+        if other.pool is not None and other.pool != node.pool:
+            where = f"in pool {node.pool!r}" if node.pool else "wherever its tenant's nodes do"
+            yield f"task {other.name!r} is pinned to pool {other.pool!r}, and the node runs {where}; give the node pool {other.pool!r}"
+        held = {limit.key for limit in self.registry.limits_of(definition.name)} if self.registry and definition else set()
+        for limit in other.limits if definition is not None else ():
+            if limit.key not in held:
+                yield (
+                    f"task {other.name!r} has the limit {limit.key!r}, which would not hold here, because {node.task!r} has not; "
+                    f"declare the variant with the task {node.task!r}, or give that task the limit too"
+                )
 
 
 def _cut(text: str) -> str:

@@ -58,6 +58,7 @@ class NodeTask(Task):
             "priority": self.request.delivery_info["priority"],
             "timelimit": self.request.timelimit,
             "tenant": self.request.tenant,
+            "pool": getattr(self.request, "pool", None),
             "id": self.request.id,
             "queues": sorted(self.app.amqp.queues),
             "ended": time.clock_gettime(time.CLOCK_MONOTONIC),

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 
@@ -21,7 +21,7 @@ import redis
 from celery.signals import before_task_publish
 
 from orchestrator import canvas
-from orchestrator.compiler import Plan, compile_plan, decode_fragment, encode_fragment
+from orchestrator.compiler import NodeInfo, Plan, compile_plan, decode_fragment, encode_fragment
 from orchestrator.compiler.fragments import edges
 from orchestrator.compiler.measure import DEPTH_MAX
 from orchestrator.embedded import RedisServer
@@ -100,11 +100,14 @@ class Run:
 
     count = 0
 
-    def __init__(self, app: ModuleType, graph: Graph, **bounds: int) -> None:
+    def __init__(self, app: ModuleType, graph: Graph, pools: Mapping[str, str] | None = None, **bounds: int) -> None:
         Run.count += 1
+        self.pools = dict(pools or {})
         self.app, self.graph, self.id = app, graph, run_id(Run.count)
-        self.plan: Plan = compile_plan(graph, **{**UNBOUNDED, **bounds}, weight=lambda node: canvas.signature_bytes(node, TASK, TENANT))
-        info = dict.fromkeys(graph, (TASK, 5, 30))
+        self.plan: Plan = compile_plan(
+            graph, **{**UNBOUNDED, **bounds}, weight=lambda node: canvas.signature_bytes(node, TASK, TENANT, self.pools.get(node))
+        )
+        info = {node: NodeInfo(TASK, 5, 30, self.pools.get(node)) for node in graph}
         self.fragments = [encode_fragment(fragment, info) for fragment in self.plan.fragments]
         document = {
             "children": self.plan.children,
@@ -157,6 +160,7 @@ class Run:
             assert entry["timelimit"] == [40, 30]
             assert entry["tenant"] == TENANT
             assert entry["priority"] == 5
+            assert entry["pool"] == self.pools.get(entry["node"])
             assert entry["queues"] == [self.app.QUEUE]
         self.check_wire()
 
@@ -249,6 +253,14 @@ SHAPES: dict[str, Graph] = {
 @pytest.mark.parametrize("shape", SHAPES)
 def test_each_node_of_every_shape_runs_once_and_after_its_parents(shape: str, canvas_app: ModuleType, worker: psutil.Popen) -> None:
     Run(canvas_app, SHAPES[shape]).start().check()
+
+
+@pytest.mark.parametrize(
+    "shape", ["pipeline", "fork in a branch", "branch that ends in a fork", "chain of forks", "tree", "tree upside down"]
+)
+def test_pools_travel_with_the_nodes_that_are_pinned_and_with_no_others(shape: str, canvas_app: ModuleType, worker: psutil.Popen) -> None:
+    for pinned in (list(SHAPES[shape]), list(SHAPES[shape])[::2]):
+        Run(canvas_app, SHAPES[shape], pools=dict.fromkeys(pinned, "p" * 63)).start().check()
 
 
 @pytest.mark.parametrize(

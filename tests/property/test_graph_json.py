@@ -45,6 +45,7 @@ def graphs(draw: st.DrawFn) -> dict[str, Any]:
                     "value": st.integers(0, 10**9),
                     "estimate": st.dictionaries(st.sampled_from(["llm", "retrieval", "storage", "compute", "other"]), micros()),
                     "priority": st.none() | st.sampled_from(["CRITICAL", "HIGH", "NORMAL", "LOW", "BATCH"]),
+                    "pool": st.none() | st.sampled_from(["gpu", "a-1"]),
                     "timeout_s": st.integers(1, 604_800),
                     "attempts": st.integers(1, 20),
                     "labels": st.dictionaries(st.sampled_from("abc"), st.just("x")),
@@ -53,7 +54,8 @@ def graphs(draw: st.DrawFn) -> dict[str, Any]:
             )
         )
         nodes.append(node)
-    return {"name": "g", "nodes": draw(st.permutations(nodes))}
+    head = draw(st.fixed_dictionaries({"name": st.just("g")}, optional={"max_parallel": st.none() | st.integers(1, 200_000)}))
+    return {**head, "nodes": draw(st.permutations(nodes))}
 
 
 @SETTINGS
@@ -102,7 +104,23 @@ anything = st.recursive(
         st.lists(inner, max_size=4)
         | st.dictionaries(
             st.sampled_from(
-                ["name", "nodes", "id", "task", "params", "after", "$ref", "default", "variants", "estimate", "join", "labels", "x"]
+                [
+                    "name",
+                    "nodes",
+                    "id",
+                    "task",
+                    "params",
+                    "after",
+                    "$ref",
+                    "default",
+                    "variants",
+                    "estimate",
+                    "join",
+                    "labels",
+                    "pool",
+                    "max_parallel",
+                    "x",
+                ]
             ),
             inner,
             max_size=5,

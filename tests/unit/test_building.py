@@ -181,7 +181,7 @@ def test_everything_wrong_is_reported_at_once_when_the_dag_is_called() -> None:
     for part in (
         "node 'merge': it is required, and `drafts` refers to the optional node 'draft'",
         "node 'draft-2': `candidates` is 'x'; the task takes int",
-        "`when` is reserved and not yet", "`pool` is 'GPU'; use 1 to 63 lower-case letters", "'all_done' is reserved and not yet", "did you mean 'HIGH'?",
+        "`when` is reserved and not yet", "`pool` is 'GPU'; use", "'all_done' is reserved and not yet", "did you mean 'HIGH'?",
         "node 'n': 3 positional arguments", "node 'n': unknown parameter 'candidate'", "node 'n': `angle` is 1; the task takes str",
         "refers to 'nobody'", "is a Python PosixPath; give JSON values",
     ):  # fmt: skip
@@ -288,15 +288,19 @@ def test_a_task_is_named_by_module_and_function() -> None:
 def test_a_task_declared_wrongly_says_everything_at_once() -> None:
     with pytest.raises(GraphInvalid) as refused:
 
-        @task(name="bad", estimate={"lmm": 1}, value=-1, variants=[{"name": "v", "kind": "gen"}], limits={"openai": 8})
+        @task(
+            name="bad", estimate={"lmm": 1}, value=-1, variants=[{"name": "v", "kind": "gen"}], limits={"openai": 8}, pool="", expected_s=-1
+        )  # type: ignore[arg-type]
         def bad(x: int, /) -> None: ...
 
     text = "\n".join(refused.value.problems)
     for part in (
-        "`limits` is reserved and not yet",
+        "`limits` takes a tuple of Limit",
         "positional-only",
         "did you mean 'llm'?",
         "`value` is -1",
+        "`pool` is ''",
+        "`expected_s` is -1",
         "`variants[0].value` is missing",
     ):
         assert part in text

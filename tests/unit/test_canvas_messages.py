@@ -53,6 +53,14 @@ def test_a_node_is_named_by_its_id_and_its_headers_and_nothing_else() -> None:
     }
 
 
+def test_a_pinned_node_names_its_pool_and_those_after_it_do_not() -> None:
+    spec = FragmentSpec(("a", "b"), {"a": NodeInfo("t", 5, 300, "gpu"), "b": NodeInfo("t", 5, 300)})
+    (signature,) = canvas.signatures(spec, ["a"], RUN, 2, "acme", APP)
+    assert signature["options"]["headers"] == {"tenant": "acme", "headgate": [RUN, 2, "a"], "pool": "gpu"}
+    (following,) = signature["options"]["chain"]
+    assert "pool" not in following["options"]["headers"]
+
+
 @pytest.mark.parametrize(
     ("head", "carried"),
     [

@@ -158,6 +158,9 @@ def test_a_fragment_survives_its_json() -> None:
     assert json.loads(text)["seq"] == ["a", [["b"], ["c", [["d"], ["e"]]], [None, "f", "g"]], "h"]
     spec = decode_fragment(text)
     assert (spec.seq, spec.nodes["c"]) == (fragment.seq, NodeInfo("task.c", 5, 300))
+    pinned = encode_fragment(fragment, {**info, "c": NodeInfo("task.c", 5, 300, "gpu")})
+    assert json.loads(pinned)["nodes"]["c"] == ["task.c", 5, 300, "gpu"]
+    assert decode_fragment(pinned).nodes["c"].pool == "gpu"
 
 
 @pytest.mark.parametrize(

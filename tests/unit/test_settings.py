@@ -131,6 +131,23 @@ def test_task_modules_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -
     assert Settings.load().tasks == ("pipeline", "shop.tasks")
 
 
+def test_pools_are_separated_by_commas_each_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Settings.load().pools == ("default",)
+    Settings.forget()
+    monkeypatch.setenv("HEADGATE_POOLS", "gpu, default,gpu")
+    assert Settings.load().pools == ("gpu", "default")
+    assert Settings.load().environment()["HEADGATE_POOLS"] == "gpu,default"
+
+
+@pytest.mark.parametrize(
+    ("value", "why"), [("GPU", "'GPU' is not the name of a pool; use 1 to 63 lower-case"), (",", "name at least one pool")]
+)
+def test_what_is_no_pool_is_named_in_one_sentence(value: str, why: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEADGATE_POOLS", value)
+    with pytest.raises(HeadgateError, match=rf"^HEADGATE_POOLS={value} does not fit: {why}[^\n]*$"):
+        Settings.load()
+
+
 def test_a_file_given_as_task_module_is_answered_with_the_modules_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HEADGATE_TASKS", "shop/pipeline.py")
     with pytest.raises(HeadgateError, match=r"name the module, shop\.pipeline$"):
