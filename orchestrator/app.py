@@ -8,6 +8,7 @@ from pathlib import Path
 from orchestrator.assembly import make_app
 from orchestrator.loading import SHIPPED, load_tasks
 from orchestrator.settings import Settings
+from orchestrator.web import entry
 from tenancy.errors import HeadgateError
 
 __all__ = ["SHIPPED", "app"]
@@ -25,6 +26,7 @@ def _is_celery_command() -> bool:
 try:
     app = make_app()
     load_tasks(Settings.load().tasks)
+    entry.install()
 except HeadgateError as missing:
     if not _is_celery_command():
         raise

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from orchestrator.cli import plan, record, run, stack, tenant
+from orchestrator.cli import console, pause, plan, record, run, stack, tenant
 from orchestrator.cli.group import Headgate
 
 __all__ = ["main"]
@@ -21,10 +21,10 @@ def main() -> None:
 
 
 for command in (
-    *(stack.demo, stack.up, stack.sweep),
+    *(stack.demo, stack.up, stack.sweep, console.console),
     *(run.run, run.submit, run.watch, run.cancel),
     *(record.runs, record.show),
     *(plan.plan, plan.schema),
-    tenant.tenant,
+    *(tenant.tenant, pause.pause, pause.resume),
 ):
     main.add_command(command)

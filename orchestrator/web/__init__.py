@@ -1,0 +1,1 @@
+"""The console: Flower with our pages. Importing the package imports nothing of Flower's; `entry` says how it is opened."""
