@@ -7,7 +7,7 @@ import getpass
 import time
 from collections.abc import Collection
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ulid import ULID
 
@@ -15,12 +15,14 @@ from cost.money import check_micros, parse_units
 from orchestrator.graph import Graph
 from orchestrator.graph.limits import Limits
 from orchestrator.handle import RunHandle
-from orchestrator.recorder.ask import append_request, await_answer
+from orchestrator.pauses import pause, resume
+from orchestrator.recorder.ask import answer_to, append_request
 from orchestrator.registry import registry
 from orchestrator.settings import Settings
 from orchestrator.store import read
 from orchestrator.store.engine import open_engine
 from orchestrator.submission import Submission
+from orchestrator.tenants import Tenants
 from tenancy import keys
 from tenancy.errors import Conflict, QueueFull, Refused, Unavailable
 from tenancy.priorities import Priority
@@ -29,9 +31,6 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from orchestrator.kernel import Kernel
-
-ANSWER_S = 15.0
-"""How long a submission waits for the recorder."""
 
 GENERATION = 1
 
@@ -58,6 +57,11 @@ class Client:
     def engine(self) -> Engine:
         """The record that this client reads."""
         return open_engine(self.settings.resolved_database_url())
+
+    @cached_property
+    def tenants(self) -> Tenants:
+        """The tenants: create, get, list, update, suspend, resume, close, fork, usage."""
+        return Tenants(self)
 
     def submit(
         self,
@@ -98,22 +102,22 @@ class Client:
         """Return the handle of an earlier run. Raises Unknown."""
         return RunHandle(self, run_id, read.get_run(self.engine, run_id).generation)
 
-    def create_tenant(self, tenant: str, *, name: str | None = None, **policy: Any) -> None:
-        """Create a tenant; `policy` are fields of its policy, such as limit_per_day_micros.
-
-        Raises Conflict when it exists, Refused when a field does not fit.
-        """
-        request = append_request(self.kernel.link, "request.tenant", {"tenant": tenant, "name": name or tenant, "policy": policy})
-        answer = self._answer(request)
-        if answer["status"] == "duplicate":
-            raise Conflict(f"there is a tenant {tenant!r} already")
-        if answer["status"] != "accepted":
-            raise Refused(f"the tenant {tenant!r} was not created: {answer.get('reason') or answer['status']}")
-
     def cancel(self, run_id: str, *, reason: str = "cancelled by its producer", by: str | None = None) -> bool:
         """Cancel a run; once this returns nothing of it begins. False when it has ended before. Raises Unknown."""
         handle = self.run(run_id)
         return self.kernel.launcher.cancel(run_id, handle.generation, reason, by or getpass.getuser())
+
+    def pause(self, scope: str, *, reason: str = "", by: str | None = None) -> bool:
+        """Begin nothing of `platform`, `tenant:{id}` or `run:{id}` until it is resumed; False when it was paused before.
+
+        Holds at once, also for what is queued, and is on record when this returns, so it survives a restart of everything. What runs
+        goes on. Raises Unknown, Unavailable, and Refused for a run that is over.
+        """
+        return pause(self.kernel.link, self.engine, scope, reason, by or getpass.getuser())
+
+    def resume(self, scope: str, *, reason: str = "", by: str | None = None) -> bool:
+        """End a pause; what waited goes on in its order. False when there was none. Raises Unknown and Unavailable."""
+        return resume(self.kernel.link, self.engine, scope, reason, by or getpass.getuser())
 
     # -- steps of a submission ------------------------------------------------------------------
 
@@ -158,20 +162,14 @@ class Client:
             },
             payload=submission.graph.canonical(),
         )
-        answer = self._answer(request)
+        answer = answer_to(self.kernel.link, request)
         status = answer["status"]
         if status == "conflict":
             raise Conflict(f"the key {key!r} of tenant {tenant!r} belongs to run {answer['run']} of another graph; use another key")
         if status == "unknown_tenant":
             raise Refused(f"there is no tenant {tenant!r}; create it with `headgate tenant create {tenant}`")
         if status == "suspended":
-            raise Refused(f"tenant {tenant!r} is not active")
+            raise Refused(f"tenant {tenant!r} is {answer.get('standing', 'suspended')} and takes no new runs")
         if status not in ("accepted", "duplicate"):
             raise Unavailable(f"the submission was not stored ({status}); submit it again")
         return str(answer["run"])
-
-    def _answer(self, request: str) -> dict[str, Any]:
-        answer = await_answer(self.kernel.link, request, ANSWER_S)
-        if answer is None:
-            raise Unavailable(f"the recorder did not answer within {ANSWER_S:g} s; is it running? (`headgate up` starts it)")
-        return answer

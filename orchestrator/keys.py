@@ -20,6 +20,11 @@ def of_run(part: Part, rg: str) -> str:
     return f"hg1:{part}:{rg}"
 
 
+def line(tenant: str) -> str:
+    """The runs of a tenant that wait for admission, in their order."""
+    return f"hg1:line:{tenant}"
+
+
 def payload(request: str) -> str:
     """The graph of a submission on its way to SQL, kept one hour."""
     return f"hg1:payload:{request}"

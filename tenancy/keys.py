@@ -35,3 +35,8 @@ def depth(pool: str) -> str:
 def ready(pool: str) -> str:
     """Waiting tenants by virtual start time."""
     return f"hg1:ready:{pool}"
+
+
+def held(scope: str) -> str:
+    """Tags held of `tenant:{t}`, `run:{r}` or `limit:{key}`."""
+    return f"hg1:held:{scope}"

@@ -85,7 +85,7 @@ class Seed:
             client = Client()
             direct = redis.Redis.from_url(stack.client_url, decode_responses=True)
             for tenant in TENANTS:
-                client.create_tenant(tenant, limit_per_day_micros=10**12, max_concurrent_runs=50)
+                client.tenants.create(tenant, limit_per_day_micros=10**12, max_concurrent_runs=50)
             submitting = [threading.Thread(target=self._submit, args=(client, at)) for at in range(len(self.plan.graphs))]
             for thread in submitting:
                 thread.start()

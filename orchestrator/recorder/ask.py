@@ -10,11 +10,15 @@ from typing import Any, Literal
 from ulid import ULID
 
 from orchestrator import keys
+from tenancy.errors import Unavailable
 from tenancy.link import Link
 from tenancy.log import append
 
 PAYLOAD_KEPT_S = 3_600
 """How long a graph waits in Redis for the recorder."""
+
+ANSWER_S = 15.0
+"""How long whoever asks waits for the recorder."""
 
 Kind = Literal["request.submit", "request.tenant", "request.policy", "request.status"]
 
@@ -56,3 +60,16 @@ def await_answer(link: Link, request: str, timeout_s: float) -> dict[str, Any] |
             answer: dict[str, Any] = json.loads(found[1])
             return answer
     return None
+
+
+def answer_to(link: Link, request: str) -> dict[str, Any]:
+    """Return the recorder's answer to `request`. Raises Unavailable when none came within 15 s."""
+    answer = await_answer(link, request, ANSWER_S)
+    if answer is None:
+        raise Unavailable(f"the recorder did not answer within {ANSWER_S:g} s; is it running? (`headgate up` starts it)")
+    return answer
+
+
+def ask(link: Link, kind: Kind, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Append a request and return its answer: `append_request` and `answer_to` in one."""
+    return answer_to(link, append_request(link, kind, fields))

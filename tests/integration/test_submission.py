@@ -129,7 +129,7 @@ def test_what_only_waited_for_a_skipped_node_runs_when_the_run_was_planned_down(
 
 def test_a_tenant_s_day_limit_holds_over_runs(stack: Running) -> None:
     tenant = f"short-{new_key()[-8:].lower()}"
-    stack.client.create_tenant(tenant, limit_per_day_micros=50_000)
+    stack.client.tenants.create(tenant, limit_per_day_micros=50_000)
     first = stack.client.submit(graph_of(spend("a", 30_000)), tenant=tenant).wait(TIMEOUT_S)
     assert first.outcome == "succeeded"
     assert 30_000 <= first.cost_micros < 50_000

@@ -66,9 +66,10 @@ def test_help_imports_nothing_heavy() -> None:
 
 
 def test_every_command_says_what_it_does_and_takes_json() -> None:
-    names = ["demo", "up", "run", "submit", "plan", "schema", "runs", "show", "watch", "cancel", "sweep", "tenant"]
+    names = ["demo", "up", "console", "run", "submit", "plan", "schema", "runs", "show", "watch", "cancel", "sweep", "tenant", "pause", "resume"]
     assert sorted(names) == main.list_commands(None)  # type: ignore[arg-type]
-    for name in (*names, "tenant create", "tenant list", "tenant show"):
+    of_tenants = ("create", "list", "show", "set", "suspend", "resume", "close", "fork", "history")
+    for name in (*names, *(f"tenant {verb}" for verb in of_tenants)):
         shown = headgate(*name.split(), "--help")
         assert shown.exit_code == 0
         assert "--json" in shown.output or name == "tenant"
@@ -80,7 +81,7 @@ def test_an_unknown_command_is_answered_with_the_nearest() -> None:
     assert "there is no command 'wacth'; did you mean 'watch'?" in done.stderr
 
 
-@pytest.mark.parametrize("words", [("runs",), ("show", "latest"), ("watch", "latest"), ("tenant", "list")])
+@pytest.mark.parametrize("words", [("runs",), ("show", "latest"), ("watch", "latest"), ("tenant", "list"), ("pause",)])
 def test_without_a_record_there_is_one_sentence(words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HEADGATE_HOME", str(tmp_path / "none"))
     done = headgate(*words)
@@ -89,7 +90,7 @@ def test_without_a_record_there_is_one_sentence(words: tuple[str, ...], tmp_path
     assert done.stderr == f"headgate: there is no record in {tmp_path}/none yet: `headgate up` makes one, or set HEADGATE_HOME\n"
 
 
-@pytest.mark.parametrize("words", [("submit", "x.json"), ("cancel", "latest"), ("sweep",), ("tenant", "create", "acme")])
+@pytest.mark.parametrize("words", [("submit", "x.json"), ("cancel", "latest"), ("sweep",), ("console",), ("tenant", "create", "acme"), ("pause", "platform")])
 def test_without_a_stack_there_is_one_sentence(words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HEADGATE_HOME", str(tmp_path / "none"))
     done = headgate(*words)
@@ -116,6 +117,11 @@ def test_a_misspelt_setting_is_a_usage_error(monkeypatch: pytest.MonkeyPatch) ->
         (("up", "--tasks", "no_such_module_here"), "there is no module 'no_such_module_here'"),
         (("up", "--workers", "65"), "65 is not in the range"),
         (("tenant", "create", "acme", "wieght=2"), "a policy has no field 'wieght'; the nearest is 'weight'"),
+        (("tenant", "set", "acme"), "there is nothing to set; write FIELD=VALUE"),
+        (("pause", "tenant"), "which tenant? write its id after `tenant`"),
+        (("pause", "platform", "acme"), "paused and resumed as a whole"),
+        (("pause", "fleet"), "'fleet' is not one of 'platform', 'tenant', 'run'"),
+        (("resume",), "say what to resume"),
     ],
 )
 def test_wrong_words_are_usage_errors(words: tuple[str, ...], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,7 +44,7 @@ class Scene:
         try:
             for tenant in TENANTS:
                 with suppress(Conflict):  # the home was given, and this is not the first demo in it
-                    client.create_tenant(tenant)
+                    client.tenants.create(tenant)
             yield cls(stack, client, board, workers, slots, importlib.import_module(f"{SHIPPED}.documents"), figures)
         finally:
             client.engine.dispose()
