@@ -30,6 +30,8 @@ task_acks_late = True
 task_reject_on_worker_lost = True
 worker_prefetch_multiplier = 1
 worker_cancel_long_running_tasks_on_connection_loss = False
+# Told to end, a worker finishes what it runs, within seconds.
+worker_consumer = "orchestrator.consumer:Consumer"
 worker_deduplicate_successful_tasks = False
 worker_hijack_root_logger = True
 broker_connection_retry_on_startup = True
