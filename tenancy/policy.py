@@ -78,14 +78,15 @@ class Policy(BaseModel):
         Raises ValueError that says for each field what is wrong: there is none of that name, its value does not fit, or it would be
         ignored.
         """
-        if problems := [no_field(name) for name in changes if name not in type(self).model_fields]:
-            raise ValueError("; ".join(problems))
+        own = type(self).model_fields
+        problems = [no_field(name) for name in changes if name not in own]
+        evolved = self
         try:
-            evolved = type(self).model_validate({**self.model_dump(), **changes})
+            evolved = type(self).model_validate({**self.model_dump(), **{name: changes[name] for name in changes if name in own}})
         except ValidationError as error:
-            raise ValueError("; ".join(f"{each['loc'][0]}: {each['msg']}" for each in error.errors())) from None
-        if ignored := evolved.not_yet():
-            raise ValueError("; ".join(ignored))
+            problems += [f"{each['loc'][0]}: {each['msg']}" for each in error.errors()]
+        if problems := problems + evolved.not_yet():
+            raise ValueError("; ".join(problems))
         return evolved
 
     def differs(self, other: Policy) -> dict[str, tuple[Any, Any]]:

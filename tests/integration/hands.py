@@ -86,7 +86,7 @@ class Hands:
 
     def publish(self, run: str, nodes: list[str], tenant: str = "default") -> None:
         for node in nodes:
-            self.queue.put("{}", tenant, 5, POOL, 1000, once=f"{run}.1.{node}")
+            self.queue.put("{}", tenant, 5, POOL, 1000, once=f"{run}.1.{node}", run=f"{run}.1")
 
     def node_of(self, tag: str) -> tuple[str, str]:
         run, _, node = json.loads(str(self.link.client.hget("hg1:meta", tag)))["o"].split(".", 2)

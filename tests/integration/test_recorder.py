@@ -66,8 +66,14 @@ def test_the_first_start_opens_epoch_one_and_makes_the_tenant_default(recorder: 
     assert link.client.hgetall("hg1:tenant:default") == {
         "limit_day": "1000000000",
         "max_runs": "10",
+        "max_waiting_runs": "1000",
+        "submissions_per_minute": "",
         "max_running_nodes": "",
         "weight": "1",
+        "pool": "",
+        "default_priority": "NORMAL",
+        "on_runs_limit": "hold",
+        "on_budget_limit": "reject",
         "status": "active",
         "version": "1",
     }

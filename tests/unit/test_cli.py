@@ -66,7 +66,23 @@ def test_help_imports_nothing_heavy() -> None:
 
 
 def test_every_command_says_what_it_does_and_takes_json() -> None:
-    names = ["demo", "up", "console", "run", "submit", "plan", "schema", "runs", "show", "watch", "cancel", "sweep", "tenant", "pause", "resume"]
+    names = [
+        "demo",
+        "up",
+        "console",
+        "run",
+        "submit",
+        "plan",
+        "schema",
+        "runs",
+        "show",
+        "watch",
+        "cancel",
+        "sweep",
+        "tenant",
+        "pause",
+        "resume",
+    ]
     assert sorted(names) == main.list_commands(None)  # type: ignore[arg-type]
     of_tenants = ("create", "list", "show", "set", "suspend", "resume", "close", "fork", "history")
     for name in (*names, *(f"tenant {verb}" for verb in of_tenants)):
@@ -90,7 +106,9 @@ def test_without_a_record_there_is_one_sentence(words: tuple[str, ...], tmp_path
     assert done.stderr == f"headgate: there is no record in {tmp_path}/none yet: `headgate up` makes one, or set HEADGATE_HOME\n"
 
 
-@pytest.mark.parametrize("words", [("submit", "x.json"), ("cancel", "latest"), ("sweep",), ("console",), ("tenant", "create", "acme"), ("pause", "platform")])
+@pytest.mark.parametrize(
+    "words", [("submit", "x.json"), ("cancel", "latest"), ("sweep",), ("console",), ("tenant", "create", "acme"), ("pause", "platform")]
+)
 def test_without_a_stack_there_is_one_sentence(words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HEADGATE_HOME", str(tmp_path / "none"))
     done = headgate(*words)
