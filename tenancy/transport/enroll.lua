@@ -23,7 +23,7 @@ if not live(inc) then
     redis.call('SADD', 'hg1:pools', pool)
     redis.call('HSET', 'hg1:slots:' .. pool, inc, info.slots or 1)
   end
-  redis.call('HSET', 'hg1:worker:' .. inc, 'info', ARGV[4])
+  redis.call('HSET', 'hg1:worker:' .. inc, 'info', ARGV[4], 'since', int(NOW))
   emit({t = 'worker.enrolled', inc = inc, info = info})
 end
 redis.call('ZADD', 'hg1:incarnations', int(NOW), inc)
