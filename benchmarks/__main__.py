@@ -6,7 +6,6 @@ import argparse
 import contextlib
 import json
 import os
-import subprocess
 import sys
 import tempfile
 from dataclasses import asdict
@@ -15,22 +14,12 @@ from typing import Any
 
 from benchmarks import harness, profiling
 from benchmarks.fan import WORKLOADS, Workload
-from tenancy.lua import ROOT, load
-
-
-def script_names() -> dict[str, str]:
-    """Return our scripts' names by SHA-1."""
-    found = {}
-    for path in ROOT.glob("*/**/*.lua"):
-        name = str(path.relative_to(ROOT).with_suffix(""))
-        if name.split("/")[0] in ("tenancy", "cost", "orchestrator"):
-            found[load(name).sha] = path.stem
-    return found
+from benchmarks.transport.__main__ import main as transport
 
 
 def run(workloads: list[Workload], rounds: int) -> dict[str, Any]:
     """Measure every workload on both systems, one round of each in turn; return the results as JSON has them."""
-    results: dict[str, Any] = {"commit": commit(), "machine": harness.machine(), "rounds": rounds, "workloads": {}}
+    results: dict[str, Any] = {"commit": harness.commit(), "machine": harness.machine(), "rounds": rounds, "workloads": {}}
     with tempfile.TemporaryDirectory(prefix="hg-bench-") as place, contextlib.ExitStack() as stack:
         ours = stack.enter_context(harness.OurSystem(Path(place) / "ours"))
         stock = stack.enter_context(harness.StockSystem(Path(place) / "stock"))
@@ -41,7 +30,7 @@ def run(workloads: list[Workload], rounds: int) -> dict[str, Any]:
                 for system in (ours, stock) if number % 2 else (stock, ours):
                     system.rounds[workload.name].append(system.measure(workload))
                 print(f"{workload.name} round {number + 1} of {rounds}", file=sys.stderr, flush=True)
-            counted = {system.name: system.count(workload, script_names()) for system in (ours, stock)}
+            counted = {system.name: system.count(workload, harness.script_names()) for system in (ours, stock)}
             results["workloads"][workload.name] = report(workload, ours, stock, counted)
     results["machine"]["load_after"] = round(os.getloadavg()[0], 1)
     return results
@@ -87,18 +76,11 @@ def report(workload: Workload, ours: harness.System, stock: harness.System, coun
     }
 
 
-def commit() -> str:
-    """Return the commit that is measured, with a + when the tree has changes; '' outside a checkout."""
-    try:
-        words = ["git", "-C", str(harness.ROOT), "describe", "--always", "--dirty=+"]
-        return subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return ""
-
-
 def main() -> None:
+    if sys.argv[1:2] == ["transport"]:
+        sys.exit(transport(sys.argv[2:]))
     parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
-    parser.add_argument("workloads", nargs="*", metavar="WORKLOAD", help=f"{', '.join(WORKLOADS)}; all if none")
+    parser.add_argument("workloads", nargs="*", metavar="WORKLOAD", help=f"{', '.join(WORKLOADS)}; all if none; or transport, alone")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", type=Path, help="write the results to this file")
     parser.add_argument("--profile", action="store_true", help="profile our worker instead, by cProfile")

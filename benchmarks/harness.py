@@ -25,6 +25,8 @@ from orchestrator.embedded.commands import Commands
 from orchestrator.embedded.stack import child_environment
 from orchestrator.embedded.tether import Tether
 from orchestrator.settings import Settings
+from tenancy.lua import LAYERS, load
+from tenancy.lua import ROOT as LUA_ROOT
 
 ROOT = Path(__file__).resolve().parent.parent
 SLOTS = 2
@@ -168,6 +170,12 @@ def command_costs(slowlog: Iterable[Sequence[Any]], names: Mapping[str, str], no
     }
 
 
+def script_names() -> dict[str, str]:
+    """Return our scripts' names by SHA-1, as Redis's slow log has them."""
+    names = [str(path.relative_to(LUA_ROOT).with_suffix("")) for folder in LAYERS for path in (LUA_ROOT / folder).glob("**/*.lua")]
+    return {load(name).sha: name.rpartition("/")[2] for name in names}
+
+
 # -- systems ------------------------------------------------------------------------------------------------------------
 
 
@@ -301,6 +309,15 @@ class StockSystem:
 
 
 # -- results ------------------------------------------------------------------------------------------------------------
+
+
+def commit() -> str:
+    """Return the commit that is measured, with a + when the tree has changes; '' outside a checkout."""
+    try:
+        words = ["git", "-C", str(ROOT), "describe", "--always", "--dirty=+"]
+        return subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""
 
 
 def machine() -> dict[str, Any]:

@@ -60,10 +60,11 @@ def profile(workload: Workload) -> None:
             found = sorted(Path(place).glob(f"{kind}.*"))
             if found:
                 stats = pstats.Stats(*map(str, found), stream=sys.stdout)
-                _show(kind, stats, nodes)
+                show(kind, stats, nodes)
 
 
-def _show(kind: str, stats: Any, nodes: int) -> None:
+def show(kind: str, stats: Any, nodes: int) -> None:
+    """Print the costliest functions of a profile."""
     for order, title in ((3, "with what they called"), (2, "by themselves")):
         print(f"\n{kind}: microseconds a node, functions {title}")
         for (file, line, name), row in sorted(stats.stats.items(), key=lambda item: -item[1][order])[:60]:
