@@ -25,7 +25,7 @@ from kombu.utils.json import dumps, loads
 from tenancy import keys
 from tenancy.errors import Fenced, HeadgateError, Unavailable
 from tenancy.link import Link
-from tenancy.queues import DEFAULT_POOL, POOL_PREFIX, parse_queue
+from tenancy.queues import POOL_PREFIX, parse_queue
 from tenancy.transport.incarnation import TTL_S, Incarnation
 from tenancy.transport.queue import SLEEP_MS, DeadIncarnation, Delivery, Queue
 
@@ -187,7 +187,7 @@ class FairChannel(stock.Channel):
             dumps(message),
             tenant,
             priority,
-            str(headers.get("pool") or DEFAULT_POOL),
+            str(headers.get("pool") or ""),
             int(headers.get("expected_ms") or 0),
             once,
             0,
