@@ -1,0 +1,38 @@
+"""The rules of money as a simulator: the ledger's transitions, graphs that spend by them, and an auditor. No Redis, no clock."""
+
+from .accounts import Account, Book, Purse, Request, Reservation
+from .agent import Decision, RunView, TenantView, confidence, decide
+from .audit import differences
+from .entries import WASTE, Answer, Entry, Event, Execution, RunKey
+from .ledger import Ledger
+from .levels import Latches
+from .play import Step, play, steps
+from .policy import Policy
+from .simulator import Simulator
+
+__all__ = [
+    "WASTE",
+    "Account",
+    "Answer",
+    "Book",
+    "Decision",
+    "Entry",
+    "Event",
+    "Execution",
+    "Latches",
+    "Ledger",
+    "Policy",
+    "Purse",
+    "Request",
+    "Reservation",
+    "RunKey",
+    "RunView",
+    "Simulator",
+    "Step",
+    "TenantView",
+    "confidence",
+    "decide",
+    "differences",
+    "play",
+    "steps",
+]
