@@ -25,15 +25,19 @@ DRAINED = 86
 """Exit code of a worker that was drained: whoever watches it does not start it again."""
 
 
-@control_command(name=DRAIN)
 def drain(_state: Any, **_: Any) -> None:
     """Take nothing new, finish what runs, and end."""
     logger.warning("drained: taking nothing new")
     raise WorkerShutdown(DRAINED)
 
 
+control_command(name=DRAIN)(drain)
+
+
 class Consumer(Stock):
     """Celery's consumer with an end that loses nothing and waits for nothing but work."""
+
+    loop: Any
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

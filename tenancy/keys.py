@@ -12,7 +12,14 @@ MESSAGES = "hg1:msg"
 META = "hg1:meta"
 DELAYED = "hg1:delayed"
 LETTERS = "hg1:letters"
+CAPS = "hg1:caps"
 PAUSED = "hg1:paused"
+LOAD = "hg1:load"
+RUNNING = "hg1:running"
+LOADING = "hg1:loading"
+WAITING = "hg1:waiting"
+PARKED_BY = "hg1:parked:by"
+DELAYED_BY = "hg1:delayed:by"
 BELLS = "hg1:bell:"
 QUEUES = "hg1:queue:"
 
@@ -40,3 +47,33 @@ def ready(pool: str) -> str:
 def held(scope: str) -> str:
     """Tags held of `tenant:{t}`, `run:{r}` or `limit:{key}`."""
     return f"hg1:held:{scope}"
+
+
+def slots(pool: str) -> str:
+    """Slots that incarnations offer a pool."""
+    return f"hg1:slots:{pool}"
+
+
+def pressure(pool: str) -> str:
+    """Whether a pool takes new runs, since when, and how often and how long it did not."""
+    return f"hg1:pressure:{pool}"
+
+
+def served(minute: int) -> str:
+    """Slot-ms that each tenant received in a minute (since 1970-01-01 UTC)."""
+    return f"hg1:served:{minute}"
+
+
+def unacked(inc: str) -> str:
+    """Tags that an incarnation holds."""
+    return f"hg1:unacked:{inc}"
+
+
+def worker(inc: str) -> str:
+    """What an incarnation said of itself, and since when it is enrolled."""
+    return f"hg1:worker:{inc}"
+
+
+def policy(tenant: str) -> str:
+    """A tenant's policy numbers, as far as the queue reads them."""
+    return f"hg1:tenant:{tenant}"
