@@ -6,29 +6,42 @@ set by the caller, and a change that would be one script is one method.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tenancy.transport.memory_lines import DEATHS_MAX, EXPECTED_MS, TAGS_MAX, MemoryLines, Message, Reply, Rule, Worker, number_of
+from tenancy.queues import DEFAULT_POOL
+from tenancy.transport.interface import SLEEP_MS, DeadIncarnation, Delivery
+from tenancy.transport.memory_places import MemoryPlaces
+from tenancy.transport.memory_state import DEATHS_MAX, EXPECTED_MS, RECHECK_MAX_MS, TAGS_MAX, Message, Reply, Rule, Worker, number_of
 
 __all__ = ["TAGS_MAX", "MemoryQueue", "Reply", "Rule"]
 
 
-class MemoryQueue(MemoryLines):
-    """One method for each script of the transport; the state and the rules are those of `MemoryLines`."""
+class MemoryQueue(MemoryPlaces):
+    """One method for each script of the transport; the state and the rules are those of `MemoryPlaces` and `MemoryLines`."""
 
     # Incarnations
 
-    def enroll(self, inc: str, ttl_ms: int, info: str) -> int:  # noqa: ARG002 - for the log only, as in the script
-        """Make the incarnation live; asked again, only its heartbeat changes. `info` is JSON; its `tasks` are served."""
+    def enroll(self, inc: str, ttl_ms: int, info: Mapping[str, Any]) -> int:  # noqa: ARG002 - for the log only, as in the script
+        """Make the incarnation live; asked again, only its heartbeat changes. What it says of its tasks replaces what was said before."""
         self._fence()
         if inc not in self.workers:
-            self.workers[inc] = Worker(self.now_ms, info)
-            self._append("worker.enrolled", inc=inc, info=json.loads(info))
-            for pool in json.loads(info).get("pools", []):
+            self.workers[inc] = Worker(self.now_ms, dict(info), int(info.get("slots", 1)))
+            self._append("worker.enrolled", inc=inc, info=dict(info))
+            for pool in info.get("pools", []):
                 self._pool(pool)
+            for task in info.get("tasks", []):
+                self.limits[task] = [dict(limit) for limit in info.get("limits", {}).get(task, ())]
+                self.declared[task] = int(info.get("expected_ms", {}).get(task, 0))
         self.workers[inc].beat_ms = self.now_ms
+        return 1
+
+    def slots(self, inc: str, slots: int) -> int:
+        """A worker's pool grew or shrank; 0: it is not live."""
+        self._fence()
+        if inc not in self.workers:
+            return 0
+        self.workers[inc].slots = slots
         return 1
 
     def beat(self, inc: str) -> int:
@@ -37,7 +50,7 @@ class MemoryQueue(MemoryLines):
         if inc not in self.workers:
             return 0
         self.workers[inc].beat_ms = self.now_ms
-        self._charge_overdue(inc)
+        self._account_for_held(inc)
         return 1
 
     @property
@@ -45,17 +58,21 @@ class MemoryQueue(MemoryLines):
         """How many live incarnations serve each task."""
         counts: dict[str, int] = {}
         for worker in self.workers.values():
-            for task in json.loads(worker.info).get("tasks", []):
+            for task in worker.info.get("tasks", []):
                 counts[task] = counts.get(task, 0) + 1
         return counts
 
-    def reclaim(self, ttl_ms: int, limit: int) -> Reply:
-        """Declare dead who has not been heard of for `ttl_ms`, and give back at most `limit` tags: [moved, more]."""
+    def reclaim(self, ttl_ms: int, limit: int = TAGS_MAX) -> tuple[int, int]:
+        """Declare dead who has not been heard of for `ttl_ms`, and give back at most `limit` tags: (moved, more)."""
         self._fence()
+        # Later than now is a time that the clock had before it was set back.
+        for worker in self.workers.values():
+            worker.beat_ms = min(worker.beat_ms, self.now_ms)
+        self.recheck = {name: when if when < self.now_ms + RECHECK_MAX_MS else self.now_ms for name, when in self.recheck.items()}
         silent = [(worker.beat_ms, inc) for inc, worker in self.workers.items() if worker.beat_ms <= self.now_ms - ttl_ms]
         for _, inc in sorted(silent):
             self._bury(inc, "worker.dead")
-        return [self._give_back(limit), int(bool(self.dying))]
+        return self._give_back(limit), int(bool(self.dying))
 
     def retire(self, inc: str) -> int:
         """End an incarnation that leaves by itself; what it still holds goes back at once. 0: it is not live."""
@@ -119,15 +136,15 @@ class MemoryQueue(MemoryLines):
         """Store a message and return its tag, or '' if `once` names one that still exists and `replace` is 0.
 
         With `replace` the new message is the outstanding one; the former stays in line and finds at the gate that it is late.
-        A cost of 0 is what the task took lately, else a second.
         """
         self._fence()
         if once and not replace and self._outstanding(once):
             return ""
         self.tags += 1
         tag = f"m{self.tags}"
+        pool = pool or self.rule(tenant).pool or DEFAULT_POOL
         self._pool(pool)
-        cost = cost_ms or self.expected.get((tenant, task), EXPECTED_MS)
+        cost = cost_ms or self.expected.get((tenant, task)) or self.declared.get(task) or EXPECTED_MS
         self.messages[tag] = Message(payload, tenant, priority, pool, cost, once, run, task, tuple(dict(limit) for limit in limits))
         if once:
             self.once[once] = tag
@@ -137,8 +154,20 @@ class MemoryQueue(MemoryLines):
             self._line_up(tag)
         return tag
 
-    def pop(self, inc: str, pool: str, sleep_ms: int) -> Reply:
-        """Give the incarnation the next message: least virtual start time, then priority, then age, of those that may go.
+    def pop(self, inc: str, pool: str, sleep_ms: int = SLEEP_MS) -> Delivery | None:
+        """Take the next message of a pool, or None. Raises DeadIncarnation."""
+        found = self.pop_or_wait(inc, pool, sleep_ms)
+        return found if isinstance(found, Delivery) else None
+
+    def pop_or_wait(self, inc: str, pool: str, sleep_ms: int = SLEEP_MS) -> Delivery | int:
+        """Take the next message of a pool, or return how many ms to wait for its doorbell at most. Raises DeadIncarnation."""
+        reply = self.pop_row(inc, pool, sleep_ms)
+        if reply[0] == "DEAD":
+            raise DeadIncarnation(inc)
+        return int(reply[1]) if reply[0] == "SLEEP" else Delivery(*reply)
+
+    def pop_row(self, inc: str, pool: str, sleep_ms: int) -> Reply:
+        """What the script `pop` answers: the next message, by virtual start time, then priority, then age, of those that may go.
 
         Returns [tag, payload, delivery]; ["SLEEP", ms] when there is none (`inc` is then a sleeper) and how long to wait for the bell at
         most; ["DEAD"] when `inc` is not live.
@@ -149,29 +178,29 @@ class MemoryQueue(MemoryLines):
         line = self._pool(pool)
         line.sleepers.pop(inc, None)
         self._wake_delayed()
-        self._wake_limits()
+        self._look_again()
         while line.ready and "platform" not in self.paused:
             tenant = min(line.ready, key=lambda name: (line.ready[name], name))
             level = self._level(pool, line, tenant)
             if self._is_blocked(tenant):
-                del line.ready[tenant]
-                line.blocked.add(tenant)
+                self._block(tenant)
             elif level is None:
                 del line.ready[tenant]
             else:
                 tag = self._take(pool, tenant, level)
                 message = self.messages[tag]
-                obstacle = self._obstacle(message)
+                limits = self._limits_of(message)
+                obstacle = self._obstacle(message, limits)
                 if self._is_removed(tag, message):
                     message.place = ""
                     self._drop(tag)
                     self._pass_on(message)
                 elif obstacle is not None:
-                    self._park(tag, obstacle)
+                    self._park(tag, *obstacle)
                     self._pass_on(message)
                 else:
-                    return self._deliver(inc, line, tenant, level, tag)
-        ms = max(1, min([sleep_ms, *(when - self.now_ms for when in (*self.delayed.values(), *self.tokens.values()))]))
+                    return self._deliver(inc, line, tenant, level, tag, limits)
+        ms = max(1, min([sleep_ms, *(when - self.now_ms for when in (*self.delayed.values(), *self.recheck.values()))]))
         line.sleepers[inc] = self.now_ms + ms
         return ["SLEEP", ms]
 
@@ -184,7 +213,7 @@ class MemoryQueue(MemoryLines):
         self._drop(tag)
         return 1
 
-    def requeue(self, inc: str, tag: str, delivery: int, delay_ms: int) -> int:
+    def requeue(self, inc: str, tag: str, delivery: int, delay_ms: int = 0) -> int:
         """Give a message back, first in line or in `delay_ms`; 0 as `ack`."""
         self._fence()
         if not self._holds(inc, tag, delivery):
@@ -208,13 +237,13 @@ class MemoryQueue(MemoryLines):
         self.removed[scope] = self.tags
         return self.tags
 
-    def janitor(self, cursor: str, count: int) -> Reply:  # noqa: ARG002 - here one call is a whole round
-        """Forget removed messages: [next cursor, forgotten]."""
+    def janitor(self, cursor: str, count: int = TAGS_MAX) -> tuple[str, int]:  # noqa: ARG002 - here one call is a whole round
+        """Forget removed messages: (next cursor, forgotten)."""
         self._fence()
         gone = [tag for tag, message in self.messages.items() if message.place != "h" and self._is_removed(tag, message)]
         for tag in gone:
             self._drop(tag)
-        return ["0", len(gone)]
+        return "0", len(gone)
 
     def pause(self, scope: str, by: str, reason: str) -> int:
         """Pop nothing of `platform`, `tenant:{t}` or `run:{r}` from here on; 0 when it was paused already."""
@@ -222,6 +251,8 @@ class MemoryQueue(MemoryLines):
         if scope in self.paused:
             return 0
         self.paused.add(scope)
+        if scope.startswith("tenant:"):
+            self._block(scope.removeprefix("tenant:"))
         self._append("scope.paused", scope=scope, by=by, reason=reason)
         return 1
 
@@ -244,9 +275,12 @@ class MemoryQueue(MemoryLines):
         return 0
 
     def refresh(self, tenant: str) -> int:
-        """A tenant's rule changed: the room that it may have now is used."""
+        """A tenant's rule changed: nothing of it is popped from here on, or the room that it may have now is used."""
         self._fence()
-        self._unblock(tenant)
+        if self._is_blocked(tenant):
+            self._block(tenant)
+        else:
+            self._unblock(tenant)
         return 1
 
     def reprioritise(self, priority: int, kind: str, ids: Sequence[str]) -> int:
@@ -262,13 +296,13 @@ class MemoryQueue(MemoryLines):
                 self.messages[tag].priority = priority
         return len(tags)
 
-    def letters_(self, act: str, tags: Sequence[str]) -> int:
+    def letters(self, act: str, tags: Sequence[str]) -> int:
         """`requeue` or `discard` dead letters; returns how many there were."""
         self._fence()
         found = [tag for tag in tags if tag in self.messages and self.messages[tag].place == "x"]
         for tag in found:
             if act == "requeue":
-                del self.letters[tag]
+                del self.dead_letters[tag]
                 self.messages[tag].deaths = []
                 self._line_up(tag)
             else:
@@ -297,7 +331,7 @@ class MemoryQueue(MemoryLines):
         for name, tags in [
             *(("q", queue) for queue in self.queues.values()),
             ("d", list(self.delayed)),
-            ("x", list(self.letters)),
+            ("x", list(self.dead_letters)),
             *self.parked.items(),
             *(("h", list(held)) for held in self.unacked.values()),
         ]:
@@ -311,12 +345,16 @@ class MemoryQueue(MemoryLines):
         for inc in self.unacked:
             assert inc in self.workers or inc in dict(self.dying), f"{inc} is dead and would keep its messages"
         for pool, tenant, _ in self.queues:
-            line = self._pool(pool)
-            assert (tenant in line.ready) != (tenant in line.blocked), f"{tenant} waits in {pool} and is neither ready nor blocked, or both"
+            assert (tenant in self._pool(pool).ready) != (tenant in self.blocked), (
+                f"{tenant} is neither ready in {pool} nor blocked, or both"
+            )
         for pool_name, line in self.pools.items():
             assert all(start >= line.clock for start in line.ready.values()), f"the clock of {pool_name} is past a start"
-            for tenant in line.blocked:
-                assert self._is_blocked(tenant), f"{tenant} is blocked in {pool_name} without a reason"
+        for tenant in {message.tenant for message in self.messages.values()} | self.blocked:
+            assert (tenant in self.blocked) == self._is_blocked(tenant), f"{tenant} is blocked without a reason, or has one and is not"
+        for name in self.parked:
+            if self.parked_in(name) and not name.startswith("pause:"):
+                assert name in self.recheck, f"nobody looks again whether one of {name} may go"
         for run, cap in self.caps.items():
             if self.parked_in(f"place:{run}"):
                 assert self._held(run=run) >= cap or self._let_out(f"place:{run}"), f"{run} has room, and messages wait for it"

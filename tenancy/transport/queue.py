@@ -4,55 +4,31 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
 from typing import Any
 
 from tenancy.link import Link
+from tenancy.transport.interface import SLEEP_MS, DeadIncarnation, Delivery
 
-SLEEP_MS = 1_000
-"""Longest sleep of an idle worker, so that a lost doorbell token costs a second at most."""
-
-
-class DeadIncarnation(Exception):
-    """The incarnation was declared dead: take a new one before popping again."""
-
-
-@dataclass(frozen=True, slots=True)
-class Limit:
-    """A limit by key, fleet-wide: how many at once, and how many a minute (either may be None)."""
-
-    key: str
-    at_once: int | None = None
-    rate: int | None = None
-
-
-def write_limits(limits: Sequence[Limit]) -> str:
-    """Return limits as the script `put` reads them."""
-    return json.dumps([{name: value for name, value in asdict(limit).items() if value is not None} for limit in limits])
-
-
-@dataclass(frozen=True, slots=True)
-class Delivery:
-    """A message handed to an incarnation; `number` counts its deliveries from 1."""
-
-    tag: str
-    payload: str
-    number: int
+__all__ = ["SLEEP_MS", "DeadIncarnation", "Delivery", "Queue"]
 
 
 class Queue:
-    """One method for each script of the transport; arguments as docs/protocol.md has them, without the server id."""
+    """The interface `FairQueue` on Redis: one method for each script of the transport, without the server id."""
 
     def __init__(self, link: Link) -> None:
         self.link = link
 
     def enroll(self, inc: str, ttl_ms: int, info: Mapping[str, Any]) -> int:
-        """Make an incarnation live; `info` says name, host, pid, pools and tasks."""
+        """Make an incarnation live; `info` says name, host, pid, pools, slots and tasks, and of these limits and expected_ms."""
         return int(self.link.call("tenancy/transport/enroll", inc, ttl_ms, json.dumps(info)))
 
     def beat(self, inc: str) -> int:
         """Refresh the heartbeat; 0 means that it is dead."""
         return int(self.link.call("tenancy/transport/beat", inc))
+
+    def slots(self, inc: str, slots: int) -> int:
+        """A worker's pool grew or shrank; 0 means that it is dead."""
+        return int(self.link.call("tenancy/transport/slots", inc, slots))
 
     def put(
         self,
@@ -66,13 +42,11 @@ class Queue:
         delay_ms: int = 0,
         run: str = "",
         task: str = "",
-        limits: Sequence[Limit] = (),
+        limits: Sequence[Mapping[str, Any]] = (),
     ) -> str:
-        """Store a message; returns its tag, or '' when `once` names one that still exists. A cost of 0 is what the task took lately."""
-        script = "tenancy/transport/put"
-        return str(
-            self.link.call(script, payload, tenant, priority, pool, cost_ms, once, replace, delay_ms, run, task, write_limits(limits))
-        )
+        """Store a message; returns its tag, or '' when `once` names one that still exists and `replace` is 0."""
+        about = (tenant, priority, pool, cost_ms, once, replace, delay_ms, run, task)
+        return str(self.link.call("tenancy/transport/put", payload, *about, json.dumps([dict(limit) for limit in limits])))
 
     def pop(self, inc: str, pool: str, sleep_ms: int = SLEEP_MS) -> Delivery | None:
         """Take the next message of a pool, or None. Raises DeadIncarnation."""
@@ -124,7 +98,7 @@ class Queue:
         return int(self.link.call("tenancy/transport/resume", scope, by, reason))
 
     def refresh(self, tenant: str) -> int:
-        """A tenant's weight or cap changed: use the room that it may have now."""
+        """A tenant's weight, cap or status changed: pop nothing of it from here on, or use the room that it may have now."""
         return int(self.link.call("tenancy/transport/refresh", tenant))
 
     def reprioritise(self, priority: int, kind: str, ids: Sequence[str]) -> int:

@@ -28,8 +28,8 @@ class Kernel:
     def __init__(self, link: Link) -> None:
         self.link = link
 
-    def enroll(self, inc: str, ttl_ms: int, info: str) -> Any:
-        return self.link.call("tenancy/transport/enroll", inc, ttl_ms, info)
+    def enroll(self, inc: str, ttl_ms: int, info: Mapping[str, Any]) -> Any:
+        return self.link.call("tenancy/transport/enroll", inc, ttl_ms, json.dumps(info))
 
     def beat(self, inc: str) -> Any:
         return self.link.call("tenancy/transport/beat", inc)
@@ -37,7 +37,7 @@ class Kernel:
     def put(self, payload: str, tenant: str, priority: int, pool: str, cost_ms: int, once: str, replace: int, delay_ms: int) -> Any:
         return self.link.call("tenancy/transport/put", payload, tenant, priority, pool, cost_ms, once, replace, delay_ms, "", "", "[]")
 
-    def pop(self, inc: str, pool: str, sleep_ms: int) -> Any:
+    def pop_row(self, inc: str, pool: str, sleep_ms: int) -> Any:
         reply = self.link.call("tenancy/transport/pop", inc, pool, sleep_ms)
         return [reply[0], reply[1], int(reply[2])] if len(reply) == 3 else reply
 
@@ -264,7 +264,7 @@ def model_view(model: Model) -> View:
         "live": sorted(model.workers),
         "dying": [inc for inc, _ in model.dying],
         "serves": model.serves,
-        "workers": {inc: json.loads(worker.info) for inc, worker in model.workers.items()},
+        "workers": {inc: worker.info for inc, worker in model.workers.items()},
         "once": dict(model.once),
         "delayed": {tag: when > far for tag, when in model.delayed.items()},
         "unacked": model.unacked,

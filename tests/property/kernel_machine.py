@@ -21,7 +21,7 @@ FAR_MS = 1_000_000_000
 TTL_MS = 100_000_000
 POOL = "default"
 PRIORITIES = (1, 3, 5, 7, 9)
-INFO = json.dumps({"name": "w", "host": "h", "pid": 1, "pools": [POOL], "tasks": ["draft", "merge"]})
+INFO = {"name": "w", "host": "h", "pid": 1, "pools": [POOL], "tasks": ["draft", "merge"]}
 FENCED = "FENCED"
 
 
@@ -177,7 +177,7 @@ class KernelMachine(RuleBasedStateMachine):
         return data.draw(st.sampled_from(sorted(self.model.workers))) if self.model.workers else self.enroll()
 
     def pop(self, inc: str) -> Claim | None:
-        reply = self.both("pop", inc, POOL, FAR_MS)
+        reply = self.both("pop_row", inc, POOL, FAR_MS)
         if len(reply) != 3:
             return None
         run, node = json.loads(reply[1])
@@ -360,7 +360,7 @@ class KernelMachine(RuleBasedStateMachine):
         self.kernel.restore(keys)
         self.model.restore(model)
         self.link.server = self.model.server = f"server-{self.servers + 1}"
-        assert self.both("pop", self.incs[-1], POOL, FAR_MS) == FENCED
+        assert self.both("pop_row", self.incs[-1], POOL, FAR_MS) == FENCED
         former, self.saved = self.model.epoch_server, None
         self.open_epoch()
         self.link.server = self.model.server = former

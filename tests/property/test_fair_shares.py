@@ -82,7 +82,7 @@ class InMemory:
         self.enroll()
 
     def enroll(self) -> None:
-        self.queue.enroll(WORKER, 4_000, INFO)
+        self.queue.enroll(WORKER, 4_000, json.loads(INFO))
 
     @property
     def now_ms(self) -> int:
@@ -96,8 +96,8 @@ class InMemory:
         return self.queue.put(payload or tenant, tenant, priority, POOL, 0, "", 0, 0, run, tenant)
 
     def pop(self) -> tuple[str, str, int] | None:
-        reply = self.queue.pop(WORKER, POOL, 1_000)
-        return (reply[0], reply[1], reply[2]) if len(reply) == 3 else None
+        found = self.queue.pop(WORKER, POOL, 1_000)
+        return (found.tag, found.payload, found.number) if found else None
 
     def ack(self, tag: str, delivery: int) -> None:
         assert self.queue.ack(WORKER, tag, delivery) == 1

@@ -14,7 +14,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from orchestrator.embedded.redis_server import RedisServer
 from tenancy.link import Link
+from tenancy.transport.interface import DeadIncarnation
 from tenancy.transport.memory import MemoryQueue, Rule
+from tenancy.transport.queue import Queue
 
 SERVER = "server-1"
 START_MS = 1_800_000_000_000
@@ -28,8 +30,18 @@ LIMITS: tuple[list[dict[str, Any]], ...] = (
     [{"key": "openai", "at_once": 1}, {"key": "disk", "at_once": 2}],
     [{"key": "rate", "rate": 60}],
     [{"key": "both", "at_once": 2, "rate": 120}],
+    [{"key": "openai", "at_once": 1, "per": "tenant"}, {"key": "rate", "rate": 60, "per": "fleet"}],
 )
-INFO = {worker: json.dumps({"name": worker, "tasks": ["t"], "pools": list(POOLS), "slots": 2}) for worker in WORKERS}
+DECLARED: tuple[dict[str, Any], ...] = (
+    {},
+    {"limits": {"t": [{"key": "openai", "at_once": 2}]}, "expected_ms": {"t": 250}},
+    {"limits": {"t": [{"key": "mine", "at_once": 1, "per": "tenant"}], "u": []}, "expected_ms": {"u": 40}},
+)
+"""What workers of different versions say of their tasks."""
+
+
+def info_of(worker: str, declared: int) -> dict[str, Any]:
+    return {"name": worker, "tasks": ["t", "u"], "pools": list(POOLS), "slots": 2, **DECLARED[declared]}
 
 
 _READ = """
@@ -79,42 +91,41 @@ class Twins(RuleBasedStateMachine):
         self.model = MemoryQueue(server=SERVER, now_ms=START_MS)
         self.calls = 0
         for worker in WORKERS[:2]:
-            self.both("enroll", worker, 4_000, INFO[worker])
+            self.both("enroll", worker, 4_000, info_of(worker, 0))
 
-    def both(self, name: str, *arguments: Any, script: str | None = None, wire: list[Any] | None = None) -> Any:
-        expected = getattr(self.model, name)(*arguments)
-        found = self.link.call(f"tenancy/transport/{script or name}", *(arguments if wire is None else wire))
-        if name == "pop" and found == ["MORE"]:
-            return self.both(name, *arguments, script=script, wire=wire)
-        if name == "pop" and len(found) == 3:
-            found = [found[0], found[1], int(found[2])]
-        assert found == expected, (name, arguments)
-        return found
+    def both(self, name: str, *arguments: Any) -> Any:
+        answers = []
+        for queue in (self.model, Queue(self.link)):
+            try:
+                answers.append(getattr(queue, name)(*arguments))
+            except DeadIncarnation:
+                answers.append("dead")
+        assert answers[0] == answers[1], (name, arguments)
+        return answers[0]
 
     # -- what producers and workers do ----------------------------------------------------------
 
     @rule(
         tenant=st.sampled_from(TENANTS),
         priority=st.sampled_from((1, 3, 5, 7, 9)),
-        pool=st.sampled_from((*POOLS[:1], *POOLS[:1], *POOLS)),
+        pool=st.sampled_from(("", *POOLS[:1], *POOLS)),
         cost=st.sampled_from((0, 10, 1_000, 60_000)),
         once=st.sampled_from(("", "", "n1", "n2", "n3")),
         replace=st.sampled_from((0, 0, 0, 1)),
         delay=st.sampled_from((0, 0, 0, 500)),
         run=st.sampled_from(RUNS),
-        task=st.sampled_from(("", "t")),
+        task=st.sampled_from(("", "t", "u")),
         limits=st.sampled_from(LIMITS),
     )
     def put(
         self, tenant: str, priority: int, pool: str, cost: int, once: str, replace: int, delay: int, run: str, task: str, limits: Any
     ) -> None:
         self.calls += 1
-        arguments = (f"p{self.calls}", tenant, priority, pool, cost, once, replace, delay, run, task)
-        self.both("put", *arguments, limits, wire=[*arguments, json.dumps(limits)])
+        self.both("put", f"p{self.calls}", tenant, priority, pool, cost, once, replace, delay, run, task, limits)
 
     @rule(worker=st.sampled_from(WORKERS), pool=st.sampled_from((*POOLS[:1], *POOLS)))
     def pop(self, worker: str, pool: str) -> None:
-        self.both("pop", worker, pool, 1_000)
+        self.both("pop_or_wait", worker, pool, 1_000)
 
     @precondition(lambda self: any(self.model.unacked.values()))
     @rule(data=st.data())
@@ -128,9 +139,13 @@ class Twins(RuleBasedStateMachine):
         inc, tag = self.held(data)
         self.both("requeue", inc, tag, self.model.unacked[inc][tag], delay)
 
-    @rule(worker=st.sampled_from(WORKERS))
-    def enroll(self, worker: str) -> None:
-        self.both("enroll", worker, 4_000, INFO[worker])
+    @rule(worker=st.sampled_from(WORKERS), declared=st.sampled_from(range(len(DECLARED))))
+    def enroll(self, worker: str, declared: int) -> None:
+        self.both("enroll", worker, 4_000, info_of(worker, declared))
+
+    @rule(worker=st.sampled_from(WORKERS), slots=st.integers(1, 4))
+    def resize(self, worker: str, slots: int) -> None:
+        self.both("slots", worker, slots)
 
     @rule(worker=st.sampled_from(WORKERS))
     def beat(self, worker: str) -> None:
@@ -159,25 +174,34 @@ class Twins(RuleBasedStateMachine):
     def resume(self, scope: str) -> None:
         self.both("resume", scope, "me", "because")
 
-    @rule(tenant=st.sampled_from(TENANTS), weight=st.sampled_from((1, 2, 8)), cap=st.sampled_from((None, 1, 2)))
-    def set_policy(self, tenant: str, weight: int, cap: int | None) -> None:
-        self.model.rules[tenant] = Rule(weight, cap)
-        self.link.client.hset(f"hg1:tenant:{tenant}", mapping={"weight": weight, "max_running_nodes": "" if cap is None else cap})
+    @rule(
+        tenant=st.sampled_from(TENANTS),
+        weight=st.sampled_from((1, 2, 8)),
+        cap=st.sampled_from((None, 1, 2)),
+        status=st.sampled_from(("active", "active", "suspended", "closed")),
+        pool=st.sampled_from(("", *POOLS)),
+    )
+    def set_policy(self, tenant: str, weight: int, cap: int | None, status: str, pool: str) -> None:
+        self.model.rules[tenant] = Rule(weight, cap, status, pool)
+        self.link.client.hset(
+            f"hg1:tenant:{tenant}",
+            mapping={"weight": weight, "max_running_nodes": "" if cap is None else cap, "status": status, "pool": pool},
+        )
         self.both("refresh", tenant)
 
     @rule(run=st.sampled_from(RUNS[1:]), cap=st.sampled_from((None, 1, 2)))
     def cap(self, run: str, cap: int | None) -> None:
-        self.both("cap", run, cap, wire=[run, "" if cap is None else cap])
+        self.both("cap", run, cap)
 
     @precondition(lambda self: bool(self.model.messages))
     @rule(data=st.data())
     def remove(self, data: st.DataObject) -> None:
         tag = data.draw(st.sampled_from(sorted(self.model.messages)))
-        self.both("remove", "tag", [tag], wire=["tag", tag])
+        self.both("remove", "tag", [tag])
 
     @rule(once=st.sampled_from(("n1", "n2", "n3")))
     def remove_once(self, once: str) -> None:
-        self.both("remove", "once", [once], wire=["once", once])
+        self.both("remove", "once", [once])
 
     @rule(scope=st.sampled_from(("tenant:birch", "run:r2.1")))
     def remove_scope(self, scope: str) -> None:
@@ -191,13 +215,13 @@ class Twins(RuleBasedStateMachine):
     @rule(data=st.data(), priority=st.sampled_from((1, 5, 9)))
     def reprioritise(self, data: st.DataObject, priority: int) -> None:
         tag = data.draw(st.sampled_from(sorted(self.model.messages)))
-        self.both("reprioritise", priority, "tag", [tag], wire=[priority, "tag", tag])
+        self.both("reprioritise", priority, "tag", [tag])
 
-    @precondition(lambda self: bool(self.model.letters))
+    @precondition(lambda self: bool(self.model.dead_letters))
     @rule(data=st.data(), act=st.sampled_from(("requeue", "discard")))
     def handle_letter(self, data: st.DataObject, act: str) -> None:
-        tag = data.draw(st.sampled_from(sorted(self.model.letters)))
-        self.both("letters_", act, [tag], script="letters", wire=[act, tag])
+        tag = data.draw(st.sampled_from(sorted(self.model.dead_letters)))
+        self.both("letters", act, [tag])
 
     def held(self, data: st.DataObject) -> tuple[str, str]:
         pairs = sorted((inc, tag) for inc, tags in self.model.unacked.items() for tag in tags)
@@ -220,9 +244,20 @@ class Twins(RuleBasedStateMachine):
             "delayed": {tag: when for tag, when in model.delayed.items() if tag in model.messages},
             "once": model.once,
             "unacked": {inc: tags for inc, tags in model.unacked.items() if tags},
-            "letters": set(model.letters),
+            "letters": set(model.dead_letters),
             "paused": model.paused,
-            "pools": {name: (pool.ready, pool.clock, pool.blocked) for name, pool in model.pools.items()},
+            "blocked": model.blocked,
+            "pools": {name: (pool.ready, pool.clock) for name, pool in model.pools.items()},
+            "load": {name: model.in_line(name) for name in model.pools},
+            "running": {name: model.held_in(name) for name in model.pools},
+            "slots": {name: model.slots_of(name) for name in model.pools},
+            "parked by": dict(model.parked_by()),
+            "delayed by": dict(model.delayed_by()),
+            "served": {str(minute): dict(tenants) for minute, tenants in model.served.items()},
+            "recheck": model.recheck,
+            "out": {"|".join(key): tag for key, tag in model.out.items()},
+            "limits": {task: limits for task, limits in model.limits.items() if limits},
+            "declared": {task: ms for task, ms in model.declared.items() if ms},
             "bells": {name: pool.bell for name, pool in model.pools.items()},
             "ages": {(name, *key): count for name, pool in model.pools.items() for key, count in pool.ages.items()},
             "finished": {(name, tenant): when for name, pool in model.pools.items() for tenant, when in pool.finished.items()},
@@ -255,6 +290,8 @@ class Twins(RuleBasedStateMachine):
                 assert len(lines[pool, tenant, int(priority)]) == int(depth)
         parked = {}
         for name, tags in family("parked").items():
+            if name == "by":
+                continue
             if there := [tag for tag in tags if tag in metas and metas[tag]["w"] == name]:
                 parked[name] = there
         return {
@@ -270,10 +307,20 @@ class Twins(RuleBasedStateMachine):
                 pool: (
                     {tenant: int(start) for tenant, start in family("ready").get(pool, {}).items()},
                     int(family("clock").get(pool, 0)),
-                    set(family("blocked").get(pool, [])),
                 )
                 for pool in self.model.pools
             },
+            "blocked": set(keys.get("blocked", [])),
+            "load": {pool: tuple(int(keys.get("load", {}).get(name, 0)) for name in (pool, f"{pool}|ms")) for pool in self.model.pools},
+            "running": {pool: int(keys.get("running", {}).get(pool, 0)) for pool in self.model.pools},
+            "slots": {pool: {inc: int(n) for inc, n in family("slots").get(pool, {}).items()} for pool in self.model.pools},
+            "parked by": {tenant: int(n) for tenant, n in keys.get("parked:by", {}).items()},
+            "delayed by": {tenant: int(n) for tenant, n in keys.get("delayed:by", {}).items()},
+            "served": {minute: {tenant: int(ms) for tenant, ms in row.items()} for minute, row in family("served").items()},
+            "recheck": {name: int(when) for name, when in keys.get("recheck", {}).items()},
+            "out": keys.get("out", {}),
+            "limits": {task: json.loads(text) for task, text in keys.get("limits", {}).items()},
+            "declared": {task: int(ms) for task, ms in keys.get("declared", {}).items()},
             "bells": {pool: len(family("bell").get(pool, [])) for pool in self.model.pools},
             "ages": {(*key.split(":"), int(level)): int(n) for key, levels in family("age").items() for level, n in levels.items()},
             "finished": {(pool, tenant): int(when) for pool, ends in family("vft").items() for tenant, when in ends.items()},
@@ -286,17 +333,19 @@ class Twins(RuleBasedStateMachine):
             return
         for scope in sorted(self.model.paused):
             self.resume(scope)
+        for tenant in TENANTS:
+            self.set_policy(tenant, 1, None, "active", "")
         for worker in WORKERS:
             self.retire(worker)
-        self.enroll("w3")
+        self.enroll("w3", 0)
         for _ in range(200):
             self.let_time_pass(4_500)
             self.both("beat", "w3")
             self.both("reclaim", 4_000, 200)
             for pool in POOLS:
-                reply = self.both("pop", "w3", pool, 1_000)
-                if reply[0] != "SLEEP":
-                    self.both("ack", "w3", reply[0], reply[2])
+                found = self.both("pop", "w3", pool, 1_000)
+                if found:
+                    self.both("ack", "w3", found.tag, found.number)
             if all(message.place == "x" or self.model._is_removed(tag, message) for tag, message in self.model.messages.items()):
                 break
         else:

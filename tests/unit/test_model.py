@@ -26,7 +26,7 @@ class World:
     def __init__(self, *rows: NodeRow, limit: int = 1000, **terms: Any) -> None:
         self.model = Model(server="s1", now_ms=1_000_000)
         self.model.account("acme", limit, 3)
-        self.model.enroll("w1", 0, json.dumps({"tasks": ["draft"]}))
+        self.model.enroll("w1", 0, {"tasks": ["draft"]})
         if rows:
             self.model.admit(RUN, GEN, "acme", want(len(rows), **terms))
             self.model.load(RUN, GEN, rows, {"0": "{}"})
@@ -41,7 +41,7 @@ class World:
             self.model.put(node, "acme", 5, "default", 1000, self.run.task_id(node), replace, 0)
 
     def begin(self, inc: str = "w1") -> tuple[str, str, int, list[Any]]:
-        tag, node, delivery = self.model.pop(inc, "default", 1000)
+        tag, node, delivery = self.model.pop_row(inc, "default", 1000)
         return node, tag, delivery, self.model.begin(RUN, GEN, node, inc, tag, delivery, "worker")
 
     def finish(self, node: str, outcome: str = "succeeded", *, attempt: int = 0, inc: str = "w1", delay_ms: int = -1) -> list[Any]:
@@ -86,7 +86,7 @@ def test_each_caller_of_another_server_run_is_refused_and_changes_nothing() -> N
     before = world.model.snapshot()
     world.model.server = "s2"
     with pytest.raises(Fenced):
-        world.model.pop("w1", "default", 0)
+        world.model.pop_row("w1", "default", 0)
     with pytest.raises(Fenced):
         world.finish("a")
     assert world.model.epoch == before.epoch
@@ -110,7 +110,7 @@ def test_tenants_take_turns_by_virtual_time_and_priorities_order_one_tenants_wor
     model = World().model
     for tenant, priority, name in (("a", 5, "a1"), ("a", 5, "a2"), ("a", 1, "a0"), ("b", 9, "b1"), ("b", 9, "b2")):
         model.put(name, tenant, priority, "default", 1000, "", 0, 0)
-    assert [model.pop("w1", "default", 0)[1] for _ in range(5)] == ["a0", "b1", "a1", "b2", "a2"]
+    assert [model.pop_row("w1", "default", 0)[1] for _ in range(5)] == ["a0", "b1", "a1", "b2", "a2"]
     model.check()
 
 
@@ -118,8 +118,8 @@ def test_time_that_a_tenant_was_idle_earns_it_nothing() -> None:
     model = World().model
     for _ in range(3):
         model.put("a", "a", 5, "default", 1000, "", 0, 0)
-    model.pop("w1", "default", 0)
-    model.pop("w1", "default", 0)
+    model.pop_row("w1", "default", 0)
+    model.pop_row("w1", "default", 0)
     for _ in range(3):
         model.put("b", "b", 5, "default", 1000, "", 0, 0)
     assert model.pools["default"].ready == {"a": 2000, "b": 1000}
@@ -129,15 +129,15 @@ def test_messages_of_the_dead_go_first_in_line_in_their_order() -> None:
     model = World().model
     for name in ("1", "2", "3"):
         model.put(name, "a", 5, "default", 1, "", 0, 0)
-    model.pop("w1", "default", 0)
-    model.pop("w1", "default", 0)
+    model.pop_row("w1", "default", 0)
+    model.pop_row("w1", "default", 0)
     model.now_ms += 10
-    model.enroll("w2", 0, "{}")
-    assert model.reclaim(5, 1) == [1, 1]
+    model.enroll("w2", 0, {})
+    assert model.reclaim(5, 1) == (1, 1)
     model.check()
-    assert model.reclaim(5, 9) == [1, 0]
-    assert model.pop("w1", "default", 0) == ["DEAD"]
-    assert [model.pop("w2", "default", 0)[1:] for _ in range(3)] == [["1", 2], ["2", 2], ["3", 1]]
+    assert model.reclaim(5, 9) == (1, 0)
+    assert model.pop_row("w1", "default", 0) == ["DEAD"]
+    assert [model.pop_row("w2", "default", 0)[1:] for _ in range(3)] == [["1", 2], ["2", 2], ["3", 1]]
     model.check()
 
 
@@ -145,7 +145,7 @@ def test_a_message_is_outstanding_once_and_a_late_acknowledgement_does_nothing()
     model = World().model
     tag = model.put("x", "a", 5, "default", 1, "once", 0, 0)
     assert model.put("x", "a", 5, "default", 1, "once", 0, 0) == ""
-    assert model.pop("w1", "default", 0)[0] == tag
+    assert model.pop_row("w1", "default", 0)[0] == tag
     model.retire("w1")
     assert model.ack("w1", tag, 1) == 0
     assert model.messages[tag].deliveries == 1
@@ -166,7 +166,7 @@ def test_a_zombie_cannot_finish_and_its_money_returns_when_another_begins() -> N
     world = World(row("a", 0))
     world.begin()
     world.model.now_ms += 10
-    world.model.enroll("w2", 0, "{}")
+    world.model.enroll("w2", 0, {})
     world.model.reclaim(5, 200)
     assert world.finish("a", attempt=1) == ["fenced"]
     assert world.begin("w2")[3][:2] == ["run", 2]
@@ -180,7 +180,7 @@ def test_a_zombie_cannot_finish_and_its_money_returns_when_another_begins() -> N
 def test_three_lost_workers_are_poison() -> None:
     world = World(row("a", 0))
     for number in range(3):
-        world.model.enroll(f"v{number}", 0, "{}")
+        world.model.enroll(f"v{number}", 0, {})
         assert world.begin(f"v{number}")[3][0] == "run"
         world.model.retire(f"v{number}")
     assert world.begin()[3][:2] == ["poison", "failed"]
@@ -202,7 +202,7 @@ def test_a_retry_waits_for_its_time_one_priority_lower() -> None:
     assert world.finish(node, "failed", delay_ms=500) == ["retry", 500]
     assert world.finish(node, "failed", attempt=1, delay_ms=500) == ["retry", 500]
     assert world.model.ack("w1", tag, 1) == 0
-    assert world.model.pop("w1", "default", 1000) == ["SLEEP", 500]
+    assert world.model.pop_row("w1", "default", 1000) == ["SLEEP", 500]
     world.publish("a", replace=1)
     assert world.begin()[3] == ["later", 500]
     world.model.now_ms += 500
@@ -222,7 +222,7 @@ def test_a_required_failure_gives_all_descendants_their_outcome_and_an_optional_
 def test_a_body_that_comes_too_early_is_dropped_and_can_be_published_again() -> None:
     world = World(row("a", 0, "b"), row("b", 1))
     world.publish("b")
-    world.model.requeue("w1", world.model.pop("w1", "default", 0)[0], 1, 0)
+    world.model.requeue("w1", world.model.pop_row("w1", "default", 0)[0], 1, 0)
     assert world.begin()[3][0] == "run"
     assert world.begin()[3] == ["early"]
     assert world.finish("a") == ["done", 0, "b"]
@@ -274,10 +274,10 @@ def test_the_sweeper_is_told_what_nobody_has_published() -> None:
 @pytest.mark.parametrize(
     ("tenant", "terms", "refusal"),
     [
-        ("nobody", {}, ["unknown", "", ""]),
-        ("idle", {}, ["suspended", "", ""]),
-        ("acme", {"floor": 1001}, ["budget", "1000", "0"]),
-        ("acme", {"floor": 50, "budget": 49}, ["run_budget", "49", "50"]),
+        ("nobody", {}, ["unknown", "", "", ""]),
+        ("idle", {}, ["suspended", "", "", ""]),
+        ("acme", {"floor": 1001}, ["budget", "1000", "0", ""]),
+        ("acme", {"floor": 50, "budget": 49}, ["run_budget", "49", "50", ""]),
     ],
 )
 def test_a_refused_run_leaves_nothing_but_the_event(tenant: str, terms: dict[str, Any], refusal: list[str]) -> None:
@@ -293,7 +293,7 @@ def test_runs_are_limited_and_one_run_is_admitted_once() -> None:
     world.model.account("acme", 1000, 1)
     assert world.model.admit(RUN, GEN, "acme", want(1)) == ["admitted", "100"]
     assert world.model.admit(RUN, GEN, "acme", want(1)) == ["admitted", "100"]
-    assert world.model.admit("r2", GEN, "acme", want(1)) == ["refused", "runs", "1", "1"]
+    assert world.model.admit("r2", GEN, "acme", want(1)) == ["held", "runs", 0]
 
 
 def test_a_node_that_its_runs_hold_covers_starts_and_an_excess_must_fit() -> None:
@@ -314,10 +314,10 @@ def test_an_execution_is_charged_once_with_the_same_amount() -> None:
     world = World(row("a", 0, "b"), row("b", 1))
     world.begin()
     world.finish("a")
-    answers = [world.model.settle(RUN, GEN, "a", 1, cats, "worker") for cats in ("llm=4", "llm=4", "llm=5")]
+    answers = [world.model.settle(RUN, GEN, "a", 1, cats, "worker")[0] for cats in ("llm=4", "llm=4", "llm=5")]
     assert answers == ["settled", "same", "conflict"]
     assert world.model.void(RUN, GEN, "a", 1, "sweeper") == "conflict"
-    assert world.model.settle(RUN, GEN, "a", 2, "", "worker") == "unknown"
+    assert world.model.settle(RUN, GEN, "a", 2, "", "worker") == ["unknown", 0]
     assert world.model.purses[RUN, GEN].hold == 96
     world.model.check()
 
