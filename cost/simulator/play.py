@@ -31,12 +31,14 @@ def play(
     pick: Callable[[Sequence[Step]], Step] = lambda steps: steps[0],
     *,
     step_ms: int = 0,
+    beat_every: int = 1,
     steps_max: int = 100_000,
 ) -> int:
     """Play until nothing more can happen, and return the number of steps.
 
     `actual` says what an execution turns out to have cost by category. A node that the gate refuses is asked again after
-    something else has happened. Each step takes `step_ms`. Raises AssertionError where it takes more than `steps_max`.
+    something else has happened. Each step takes `step_ms`; the agent's beat comes after every `beat_every` steps, 0 for
+    never. Raises AssertionError where it takes more than `steps_max`.
     """
     refused: set[tuple[RunKey, str]] = set()
     for done in range(steps_max):
@@ -54,4 +56,6 @@ def play(
         else:
             simulator.finish(step.run, step.node, actual(step.run, step.node))
             refused.clear()
+        if beat_every and done % beat_every == 0:
+            simulator.beat()
     raise AssertionError(f"not at its end after {steps_max} steps")

@@ -37,7 +37,8 @@ def graphs(draw: st.DrawFn) -> list[NodeCost]:
     for index in range(count):
         estimate = draw(st.sampled_from([0, 1, 10, 10, 30]))
         variants = tuple(
-            VariantCost(kind, kind, draw(st.integers(0, estimate)), draw(st.integers(0, 3))) for kind in draw(st.sets(st.sampled_from(KINDS)))
+            VariantCost(kind, kind, draw(st.integers(0, estimate)), draw(st.integers(0, 3)))
+            for kind in draw(st.sets(st.sampled_from(KINDS)))
         )
         children = tuple(f"n{other}" for other in range(index + 1, count) if draw(st.booleans()))
         most = draw(st.sampled_from([None, estimate * 2]))
