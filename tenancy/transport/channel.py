@@ -88,6 +88,7 @@ class FairChannel(stock.Channel):
         self._incarnation: Incarnation | None = None
         self._ordinary_at = 0.0
         self._sleep_ms = SLEEP_MS
+        self._turn = 0
         self._taught: set[str] = set()
         super().__init__(*args, **kwargs)
 
@@ -113,16 +114,20 @@ class FairChannel(stock.Channel):
             if self._incarnation is not None:
                 self._incarnation.retire()
             ttl_s = float(self.connection.client.transport_options.get("incarnation_ttl_s", TTL_S))
-            incarnation = Incarnation(
-                Queue(self.link), {**WORKER_INFO, "pools": self.pools(), "slots": self.qos.prefetch_count or 1}, ttl_s=ttl_s
-            )
+            incarnation = Incarnation(Queue(self.link), {**WORKER_INFO, "pools": self.pools(), "slots": self._slots()}, ttl_s=ttl_s)
             incarnation.start()
             self._incarnation = incarnation
         return self._incarnation
 
+    def _slots(self) -> int:
+        """How many messages this channel takes at once; a worker that prefetches without bound counts as one slot."""
+        return self.qos.prefetch_count or 1
+
     def _fair_pop(self) -> tuple[str, str, Delivery] | None:
         self._sleep_ms = SLEEP_MS
-        for pool in self.pools():
+        pools = self.pools()
+        first = self._turn % max(1, len(pools))
+        for pool in pools[first:] + pools[:first]:
             try:
                 inc, found = self._pop_once(pool)
             except Fenced:
@@ -130,6 +135,7 @@ class FairChannel(stock.Channel):
             except Unavailable as error:
                 raise redis.ConnectionError(str(error)) from error
             if isinstance(found, Delivery):
+                self._turn += 1  # each pool in its turn: a flood in one must not keep the others' messages waiting
                 return pool, inc, found
             self._sleep_ms = min(self._sleep_ms, found)
         return None
@@ -173,6 +179,20 @@ class FairChannel(stock.Channel):
                     raise redis.ConnectionError(str(error)) from error
 
     # -- Kombu's hooks --------------------------------------------------------------------------
+
+    def basic_qos(self, prefetch_size: int = 0, prefetch_count: int = 0, apply_global: bool = False) -> None:
+        """Change how many messages are taken at once: the worker's pool grew or shrank."""
+        before = self._slots()
+        super().basic_qos(prefetch_size, prefetch_count, apply_global)
+        incarnation = self._incarnation
+        if incarnation is None or not incarnation.alive or self._slots() == before:
+            return
+        try:
+            incarnation.queue.slots(incarnation.id, self._slots())
+        except Fenced:
+            pass  # a rebuild forgets every incarnation; the next one says its slots
+        except Unavailable as error:
+            raise redis.ConnectionError(str(error)) from error
 
     def _put(self, queue: str, message: dict[str, Any], **kwargs: Any) -> None:
         place = parse_queue(queue)
