@@ -18,7 +18,7 @@ from orchestrator.embedded import Stack
 from orchestrator.settings import Settings
 
 HERE = Path(__file__).resolve().parent
-TASKS = "node_tasks"
+TASKS = ("node_tasks", "slot_tasks")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -40,10 +40,11 @@ def stack() -> Iterator[Running]:
     os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE), *filter(None, [before.get("PYTHONPATH")])])
     os.environ[singles.FLAG] = str(home / "singles")
     try:
-        with Stack(Settings(home=home), WORKERS, SLOTS, [TASKS], console=False) as running:
+        with Stack(Settings(home=home), WORKERS, SLOTS, TASKS, console=False) as running:
             singles.install()
-            importlib.import_module(TASKS)  # the producer knows the tasks too
-            client = producer(Settings(home=home, redis_url=running.redis_url, tasks=(TASKS,)))
+            for module in TASKS:
+                importlib.import_module(module)  # the producer knows the tasks too
+            client = producer(Settings(home=home, redis_url=running.redis_url, tasks=TASKS))
             with redis.Redis.from_url(running.client_url, decode_responses=True) as connection:
                 yield Running(running, client, connection)
             client.engine.dispose()
