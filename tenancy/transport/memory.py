@@ -226,7 +226,7 @@ class MemoryQueue(MemoryPlaces):
     def remove(self, kind: str, ids: Sequence[str]) -> int:
         """Remove messages by `once` ids or `tag`s; one that is held is not delivered again. Returns how many existed."""
         self._fence()
-        tags = [tag for tag in self._named(kind, ids) if tag in self.messages]
+        tags = [tag for tag in dict.fromkeys(self._named(kind, ids)) if tag in self.messages]
         for tag in tags:
             self._drop(tag)
         return len(tags)
@@ -286,7 +286,8 @@ class MemoryQueue(MemoryPlaces):
     def reprioritise(self, priority: int, kind: str, ids: Sequence[str]) -> int:
         """Change the priority of messages that wait; one in line goes last in its new line. Returns how many were changed."""
         self._fence()
-        tags = [tag for tag in self._named(kind, ids) if tag in self.messages and self.messages[tag].priority != priority]
+        named = dict.fromkeys(self._named(kind, ids))
+        tags = [tag for tag in named if tag in self.messages and self.messages[tag].priority != priority]
         for tag in tags:
             if self.messages[tag].place == "q":
                 self._leave_line(tag)
@@ -299,7 +300,7 @@ class MemoryQueue(MemoryPlaces):
     def letters(self, act: str, tags: Sequence[str]) -> int:
         """`requeue` or `discard` dead letters; returns how many there were."""
         self._fence()
-        found = [tag for tag in tags if tag in self.messages and self.messages[tag].place == "x"]
+        found = [tag for tag in dict.fromkeys(tags) if tag in self.messages and self.messages[tag].place == "x"]
         for tag in found:
             if act == "requeue":
                 del self.dead_letters[tag]

@@ -6,7 +6,7 @@ local count = 0
 for i = 3, #ARGV do
   local tag = ARGV[2] == 'once' and redis.call('HGET', 'hg1:once', ARGV[i]) or ARGV[i]
   local m = tag and read_meta(tag)
-  if m then
+  if m and not m.gone then
     drop(tag, m)
     count = count + 1
   end

@@ -7,7 +7,7 @@ local priority, changed = tonumber(ARGV[2]), 0
 for i = 4, #ARGV do
   local tag = ARGV[3] == 'once' and redis.call('HGET', 'hg1:once', ARGV[i]) or ARGV[i]
   local m = tag and read_meta(tag)
-  if m and m.p ~= priority then
+  if m and not m.gone and m.p ~= priority then
     if m.w == 'q' then
       leave_line(m)
       m.p = priority

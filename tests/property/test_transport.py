@@ -164,6 +164,23 @@ class Twins(RuleBasedStateMachine):
         self.model.now_ms += ms
         self.link.client.set(NOW_KEY, self.model.now_ms)
 
+    @rule(ms=st.sampled_from((50, 5_000, 3_600_000)))
+    def set_the_clock_back(self, ms: int) -> None:
+        self.let_time_pass(-ms)
+
+    @precondition(lambda self: self.model.workers and "platform" not in self.model.paused)
+    @rule()
+    def use_all_room(self) -> None:
+        """Free slots take whatever may go, within a second of its room."""
+        worker = min(self.model.workers)
+        self.let_time_pass(1_000)
+        while any([self.both("pop", worker, pool, 1_000) for pool in POOLS]):
+            pass
+        for tag, message in self.model.messages.items():
+            waits = message.place == "q" or (message.is_parked and not self.model._is_removed(tag, message))
+            if waits and message.tenant not in self.model.blocked:
+                assert self.model._obstacle(message, self.model._limits_of(message)), f"{tag} in {message.place} might go and does not"
+
     # -- control --------------------------------------------------------------------------------
 
     @rule(scope=st.sampled_from(("platform", "tenant:acme", "run:r1.1", "run:r2.1")))
@@ -338,6 +355,7 @@ class Twins(RuleBasedStateMachine):
         for worker in WORKERS:
             self.retire(worker)
         self.enroll("w3", 0)
+        self.let_time_pass(max([0, *(when - self.model.now_ms for when in self.model.delayed.values())]))  # a delay is kept by the clock
         for _ in range(200):
             self.let_time_pass(4_500)
             self.both("beat", "w3")
