@@ -51,16 +51,9 @@ local function write_res(rg, node, attempt, r)
     r.state .. '|' .. int(r.amount) .. '|' .. r.day .. '|' .. r.actual .. '|' .. r.cats .. '|' .. r.since)
 end
 
--- Admission of a run. Returns hold (number), or nil, reason, limit, current.
-local function hold_run(rg, tenant, floor, estimate, budget)
-  local row = redis.call('HMGET', 'hg1:tenant:' .. tenant, 'limit_day', 'max_runs', 'status', 'running')
-  if not row[1] then return nil, 'unknown', '', '' end
-  if row[3] ~= 'active' then return nil, 'suspended', '', '' end
-  local free = room(tenant)
-  if floor > free then return nil, 'budget', row[1], int(micros(row[1]) - free) end
-  if budget ~= '' and floor > micros(budget) then return nil, 'run_budget', budget, int(floor) end
-  if tonumber(row[4] or 0) >= tonumber(row[2]) then return nil, 'runs', row[2], row[4] or '0' end
-  local hold = math.min(estimate, free)
+-- A run is let in, whoever decided that it may: it takes a place, and the estimate is held as far as it fits. Returns the hold.
+local function hold_run(rg, tenant, estimate, budget)
+  local hold = math.min(estimate, room(tenant))
   if budget ~= '' then hold = math.min(hold, micros(budget)) end
   redis.call('HSET', 'hg1:purse:' .. rg, 'tenant', tenant, 'hold', int(hold), 'budget', budget,
     'reserved', 0, 'spent', 0, 'open', 0)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
-from tenancy.transport.memory import MemoryQueue, Reply
+from tenancy.transport.memory import MemoryQueue, Rule
 
 Key = tuple[str, int]
 """A run and its generation."""
@@ -15,14 +15,20 @@ _DAY_MS: Final = 86_400_000
 
 @dataclass(slots=True)
 class Account:
-    """A tenant's policy numbers and counters; `held` is the unspent part of its runs' holds."""
+    """A tenant's policy numbers and counters; `held` is the unspent part of its runs' holds, `run_ms` what its runs took lately."""
 
     limit_day: int
     max_runs: int
     status: str = "active"
     version: int = 1
+    on_runs_limit: str = "hold"
+    on_budget_limit: str = "reject"
+    max_waiting_runs: int = 1000
+    submissions_per_minute: int | None = None
+    pool: str = ""
     held: int = 0
     running: int = 0
+    run_ms: int | None = None
 
 
 @dataclass(slots=True)
@@ -74,36 +80,28 @@ class MemoryLedger(MemoryQueue):
         """Days since 1970-01-01 UTC."""
         return self.now_ms // _DAY_MS
 
-    def account(self, tenant: str, limit_day: int, max_runs: int, status: str = "active", version: int = 1) -> None:
-        """Set a tenant's policy numbers; its counters stay."""
+    def account(self, tenant: str, limit_day: int, max_runs: int, status: str = "active", version: int = 1, **terms: Any) -> None:
+        """Set a tenant's policy numbers, `terms` by the names of `Account`; its counters stay."""
         known = self.accounts.setdefault(tenant, Account(limit_day, max_runs))
-        known.limit_day, known.max_runs, known.status, known.version = limit_day, max_runs, status, version
+        for name, value in {"limit_day": limit_day, "max_runs": max_runs, "status": status, "version": version, **terms}.items():
+            setattr(known, name, value)
+        rule = self.rules.setdefault(tenant, Rule())
+        rule.status, rule.pool = known.status, known.pool
 
     def exposure(self, tenant: str) -> int:
         """Settled and reserved of today, and what is held."""
         today = self.spent.get((tenant, self.today), Spent())
         return today.settled + today.reserved + self.accounts[tenant].held
 
-    def _hold(self, key: Key, tenant: str, floor: int, estimate: int, budget: int | None) -> Reply:
-        """Open the run's purse: ["held", amount], or which limit refuses: [reason, limit, current]."""
-        account = self.accounts.get(tenant)
-        if account is None:
-            return ["unknown", "", ""]
-        if account.status != "active":
-            return ["suspended", "", ""]
-        exposure = self.exposure(tenant)
-        if exposure + floor > account.limit_day:
-            return ["budget", str(account.limit_day), str(exposure)]
-        if budget is not None and floor > budget:
-            return ["run_budget", str(budget), str(floor)]
-        if account.running >= account.max_runs:
-            return ["runs", str(account.max_runs), str(account.running)]
-        hold = min(estimate, account.limit_day - exposure, estimate if budget is None else budget)
+    def _hold_run(self, key: Key, tenant: str, estimate: int, budget: int | None) -> int:
+        """Open the purse of a run that is let in, and take a place; returns what is held."""
+        account = self.accounts[tenant]
+        hold = min(estimate, account.limit_day - self.exposure(tenant), estimate if budget is None else budget)
         account.held += hold
         account.running += 1
         self.purses[key] = Purse(tenant, hold, budget)
         self.reservations[key] = {}
-        return ["held", str(hold)]
+        return hold
 
     def _reserve(self, key: Key, node: str, attempt: int, amount: int) -> bool:
         """Move money from the run's hold to an execution; only what exceeds the hold is new exposure and must fit."""

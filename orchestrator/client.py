@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING
 from ulid import ULID
 
 from cost.money import check_micros, parse_units
+from orchestrator.admission import Admission
 from orchestrator.graph import Graph
 from orchestrator.graph.limits import Limits
 from orchestrator.handle import RunHandle
 from orchestrator.pauses import pause, resume
 from orchestrator.recorder.ask import answer_to, append_request
+from orchestrator.refusal import turned_away
 from orchestrator.registry import registry
 from orchestrator.settings import Settings
 from orchestrator.store import read
@@ -24,7 +26,7 @@ from orchestrator.store.engine import open_engine
 from orchestrator.submission import Submission
 from orchestrator.tenants import Tenants
 from tenancy import keys
-from tenancy.errors import Conflict, QueueFull, Refused, Unavailable
+from tenancy.errors import Conflict, Refused, Unavailable
 from tenancy.priorities import Priority
 
 if TYPE_CHECKING:
@@ -75,14 +77,17 @@ class Client:
     ) -> RunHandle:
         """Submit a graph and return its run; once this returns it is on record and will run, whatever dies.
 
+        Where its tenant's runs, the pools or the workers leave no room yet, the run is `held` and starts in its turn.
+
         :param tenant: id of the tenant that pays.
-        :param priority: order among the tenant's work; NORMAL unless said.
+        :param priority: order among the tenant's work; its policy's unless said.
         :param key: makes the submission idempotent: the same key and graph give the same run.
         :param budget: the most that the run may cost: units as text ("0.06") or whole micros.
         :param max_parallel: how many of its nodes may be in workers' hands at once, instead of what the graph says.
 
-        Raises GraphInvalid, BudgetRefused, RunsLimit, QueueFull (nobody serves one of its tasks), Refused, Conflict (the key was used for
-        another graph) and Unavailable; then nothing has been published. After Unavailable, submit again with the same key.
+        Raises GraphInvalid, BudgetRefused, RunsLimit (the tenant's policy rejects what it would have to hold), QueueFull (too many of its
+        runs wait), Rate (it submits too fast), Refused, Conflict (the key was used for another graph) and Unavailable; then nothing has
+        been published. Limits say what they are and when to try again. After Unavailable, submit again with the same key.
         """
         budget_micros = parse_units(budget) if isinstance(budget, str) else None if budget is None else check_micros(budget)
         served = self._served()
@@ -90,8 +95,10 @@ class Client:
             graph = graph.evolve(max_parallel=max_parallel)
         resolved = graph.resolved(registry)
         resolved.check(registry=registry, served=[*served, *registry.names()], limits=self._limits())
+        self._knock(tenant, key)
         self._await_service(resolved, served)
-        submission = Submission.of(resolved, self.settings, Priority.parse(priority or Priority.NORMAL))
+        level = self.tenants.default_priority(tenant) if priority is None else Priority.parse(priority)
+        submission = Submission.of(resolved, self.settings, level)
         run_id = self._store(submission, tenant, key, budget_micros)
         # On record by now, so it will run: where Redis went away meanwhile, the sweeper completes the submission.
         with contextlib.suppress(Unavailable):
@@ -105,7 +112,7 @@ class Client:
     def cancel(self, run_id: str, *, reason: str = "cancelled by its producer", by: str | None = None) -> bool:
         """Cancel a run; once this returns nothing of it begins. False when it has ended before. Raises Unknown."""
         handle = self.run(run_id)
-        return self.kernel.launcher.cancel(run_id, handle.generation, reason, by or getpass.getuser())
+        return Admission(self.kernel, self.engine).cancel(run_id, handle.generation, reason, by or getpass.getuser())
 
     def pause(self, scope: str, *, reason: str = "", by: str | None = None) -> bool:
         """Begin nothing of `platform`, `tenant:{id}` or `run:{id}` until it is resumed; False when it was paused before.
@@ -128,18 +135,19 @@ class Client:
     def _served(self) -> set[str]:
         return set(self.kernel.link.read("HKEYS", keys.SERVES))
 
+    def _knock(self, tenant: str, key: str | None) -> None:
+        """Turn a flood away before it leaves anything behind; a key that has its run already is no new submission."""
+        if key is not None and any(run.status != "refused" for run in read.list_runs(self.engine, tenant=tenant, key=key)):
+            return
+        reply = self.kernel.state.knock(tenant)
+        if reply[0] != "ok":
+            raise turned_away(tenant, *reply)
+
     def _await_service(self, graph: Graph, served: Collection[str]) -> None:
-        """Give workers that are just starting a moment; then refuse what nobody would run."""
+        """Give workers that are just starting a moment; a run that nobody serves by then waits on record."""
         until = time.monotonic() + self.settings.worker_wait_s
-        wanted = {node.task for node in graph.nodes} | {v.task for node in graph.nodes for v in node.variants if v.task}
-        while missing := sorted(wanted - set(served)):
-            if time.monotonic() > until:
-                modules = ",".join(sorted({name.rsplit(".", 1)[0] for name in missing}))
-                raise QueueFull(
-                    f"no live worker serves {', '.join(missing[:5])}{' ...' if len(missing) > 5 else ''}; "
-                    f"start one with `headgate up --tasks {modules}` or `celery -A orchestrator.app worker` and HEADGATE_TASKS={modules}",
-                    retry_after_s=self.settings.worker_wait_s,
-                )
+        wanted = graph.tasks()
+        while not wanted <= set(served) and time.monotonic() <= until:
             time.sleep(0.05)
             served = self._served()
 

@@ -10,7 +10,7 @@ import redis
 from orchestrator import keys
 from orchestrator.graph import Graph
 from orchestrator.store import read
-from tenancy.errors import RunFailed, Unknown, WaitTimeout
+from tenancy.errors import RunFailed, Unavailable, Unknown, WaitTimeout
 
 if TYPE_CHECKING:
     from orchestrator.client import Client
@@ -32,8 +32,19 @@ class RunHandle:
 
     @property
     def status(self) -> str:
-        """submitted, running, cancelling, ended or refused."""
-        return self._row().status
+        """submitted, held (it waits to be admitted), running, cancelling, ended or refused."""
+        status = self._row().status
+        return "held" if status == "submitted" and self._waits() else status
+
+    @property
+    def held(self) -> tuple[str, float] | None:
+        """Why the run waits and since when (epoch seconds), None when it does not.
+
+        runs: its tenant runs as many as it may. budget: the money is not free yet. backpressure: its pools have enough to do. worker:
+        nobody serves its pool, or one of its tasks. A run that stands behind another waits for the same.
+        """
+        row = self._row()
+        return (row.reason or "", row.submitted_at) if row.status == "held" else None
 
     @property
     def outcome(self) -> str | None:
@@ -107,6 +118,13 @@ class RunHandle:
     def cancel(self, *, reason: str = "cancelled by its producer", by: str | None = None) -> bool:
         """Cancel the run; once this returns nothing of it begins. False when it has ended before."""
         return self.client.cancel(self.run_id, reason=reason, by=by)
+
+    def _waits(self) -> bool:
+        """Whether state has the run in a line already, and the record is about to learn it."""
+        try:
+            return bool(self.client.kernel.link.read("HGET", keys.of_run("run", f"{self.run_id}.{self.generation}"), "status") == "held")
+        except Unavailable:
+            return False
 
     def _row(self) -> read.RunView:
         return read.get_run(self.client.engine, self.run_id, self.generation)

@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from kombu.exceptions import KombuError
+from redis.exceptions import RedisError
+
 from cost.middleware import Spent
 from cost.prices import DEFAULT_PRICES, PriceTable
 from orchestrator import keys
+from orchestrator.backpressure import Backpressure
 from orchestrator.patience import patiently
 from orchestrator.results import ResultStore
 from orchestrator.settings import Settings
 from orchestrator.state import State
 from tenancy.link import Link
+from tenancy.queues import SYSTEM_QUEUE
 
 if TYPE_CHECKING:
     from celery import Celery
 
     from orchestrator.launcher import Launcher
+
+ADMIT = "headgate.admit"
+"""The system task that lets waiting runs in."""
+
+log = logging.getLogger(__name__)
 
 
 class Kernel:
@@ -28,7 +39,8 @@ class Kernel:
         self.app = app
         self.settings = settings
         self.link = Link(settings.resolved_client_url())
-        self.state = State(self.link)
+        rules = Backpressure(settings.backlog_per_slot, settings.park_at_percent, settings.release_below_percent)
+        self.state = State(self.link, rules)
         self.results = ResultStore(settings.home.absolute() / "results", settings.result_inline_bytes)
         self.prices: PriceTable = DEFAULT_PRICES
 
@@ -50,9 +62,19 @@ class Kernel:
 
     def settle(self, spent: Spent, by: str = "signal") -> None:
         """Settle one execution. Raises Unavailable; a conflict is a fault of ours and is raised as ValueError."""
-        answer = self.state.settle(spent.run_id, spent.generation, spent.node_id, spent.attempt, spent.cats, by)
+        answer, may_start = self.state.charge(spent.run_id, spent.generation, spent.node_id, spent.attempt, spent.cats, by)
+        if may_start:
+            self.call_admission()
         if answer == "conflict":
             raise ValueError(f"{spent.run_id}.{spent.node_id} attempt {spent.attempt} was settled before with another amount")
+
+    def call_admission(self) -> None:
+        """Have some worker let waiting runs in at once. When the message is lost, the next sweep does it."""
+        try:
+            # Whoever takes it later than the sweep comes too late to be of use.
+            self.app.send_task(ADMIT, queue=SYSTEM_QUEUE, ignore_result=True, expires=2 * self.settings.sweep_interval_s, retry=False)
+        except (KombuError, RedisError) as error:
+            log.warning("admission was not called: %s", error)
 
     def finish_cascade(self, run_id: str, generation: int) -> None:
         """Write the fate of all descendants that wait for theirs."""

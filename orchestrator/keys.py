@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Literal
 
 RUNS = "hg1:runs"
+WAITING = "hg1:waiting"
+LOADING = "hg1:loading"
 RECORDED = "hg1:recorded"
 RECORDED_AT = "hg1:recorded:at"
 LEASE = "hg1:recorder"
@@ -21,8 +23,13 @@ def of_run(part: Part, rg: str) -> str:
 
 
 def line(tenant: str) -> str:
-    """The runs of a tenant that wait for admission, in their order."""
+    """The runs of a tenant that wait to be admitted, in their order."""
     return f"hg1:line:{tenant}"
+
+
+def pressure(pool: str) -> str:
+    """Whether a pool takes new runs, and how often and how long it did not."""
+    return f"hg1:pressure:{pool}"
 
 
 def payload(request: str) -> str:

@@ -22,11 +22,20 @@ def load_rows(run: Mapping[str, Any], settings: Settings) -> Loaded:
 
     Raises ValueError if the record has no spec of it, GraphInvalid if this version cannot read it.
     """
-    if run["spec"] is None:
-        raise ValueError(f"the record holds no graph of run {run['run_id']}")
-    graph = Graph.parse(zlib.decompress(run["spec"]), _ADMITTED)
-    submission = Submission.of(graph, settings, Priority.parse(run["priority"]))
+    submission = _submission(run, settings)
     down = submission.planned_down(int(run["hold"] or 0))
     pieces = submission.rows(down.choices if down else {})
     nodes = [LoadRow(*row[:5], str(row[5])) for piece in pieces for row in piece]
-    return Loaded(nodes, {str(index): text for piece in submission.fragments() for index, text in piece.items()})
+    fragments = {str(index): text for piece in submission.fragments() for index, text in piece.items()}
+    return Loaded(nodes, fragments, submission.want(run["budget"]))
+
+
+def asked(run: Mapping[str, Any], settings: Settings) -> Mapping[str, Any]:
+    """Return what `admit` was asked for `run`. Raises as `load_rows`."""
+    return _submission(run, settings).want(run["budget"])
+
+
+def _submission(run: Mapping[str, Any], settings: Settings) -> Submission:
+    if run["spec"] is None:
+        raise ValueError(f"the record holds no graph of run {run['run_id']}")
+    return Submission.of(Graph.parse(zlib.decompress(run["spec"]), _ADMITTED), settings, Priority.parse(run["priority"]))

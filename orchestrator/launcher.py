@@ -14,9 +14,10 @@ from orchestrator import canvas, keys
 from orchestrator.compiler import decode_fragment
 from orchestrator.kernel import Kernel
 from orchestrator.node_task import describe
+from orchestrator.refusal import refusal
 from orchestrator.state import ROWS_MAX
 from orchestrator.submission import Submission
-from tenancy.errors import BudgetRefused, Refused, RunsLimit, Unavailable, Unknown
+from tenancy.errors import Unavailable, Unknown
 from tenancy.log import append
 
 
@@ -26,8 +27,8 @@ class Launcher:
     def __init__(self, kernel: Kernel) -> None:
         self.kernel = kernel
 
-    def start(self, run_id: str, generation: int, tenant: str, submission: Submission, budget_micros: int | None) -> None:
-        """Admit a submission, load it and publish its roots.
+    def start(self, run_id: str, generation: int, tenant: str, submission: Submission, budget_micros: int | None) -> bool:
+        """Admit a submission, load it and publish its roots; False when it waits in its tenant's line instead.
 
         Raises BudgetRefused, RunsLimit or another Refused; nothing has been published then.
         """
@@ -35,6 +36,10 @@ class Launcher:
         reply = state.admit(run_id, generation, tenant, submission.want(budget_micros))
         if reply[0] == "refused":
             raise refusal(tenant, submission, *reply[1:])
+        if reply[0] == "held":
+            if reply[2]:
+                self.kernel.call_admission()
+            return False
         down = submission.planned_down(int(reply[1]))
         choices = down.choices if down else {}
         for rows in submission.rows(choices):
@@ -52,6 +57,7 @@ class Launcher:
             # What a skipped node alone stood in the way of is due as well.
             due = self.kernel.link.read("ZRANGE", keys.of_run("due", f"{run_id}.{generation}"), 0, -1)
         self.publish(run_id, generation, tenant, due)
+        return True
 
     def _give_up(self, run_id: str, generation: int, tenant: str, choices: Any, modifications: Any) -> None:
         if self.kernel.link.read("HGET", keys.of_run("run", f"{run_id}.{generation}"), "status") != "loading":
@@ -114,6 +120,12 @@ class Launcher:
         for first in range(0, len(left), ROWS_MAX):
             self.kernel.state.revoke(run_id, generation, "cancelled", reason, left[first : first + ROWS_MAX])
 
+    def is_partly_loaded(self, run_id: str, generation: int) -> bool:
+        """Say whether a cancelling run has nodes that state does not know yet."""
+        key = f"{run_id}.{generation}"
+        status, total = self.kernel.link.read("HMGET", keys.of_run("run", key), "status", "total")
+        return bool(status == "cancelling" and self.kernel.link.read("HLEN", keys.of_run("state", key)) < int(total))
+
     def time_out(self, node: list[Any], delivery: list[Any], error: BaseException) -> None:
         """End the execution of a node whose process was killed at its hard time limit."""
         run_id, generation, node_id = str(node[0]), int(node[1]), str(node[2])
@@ -123,22 +135,3 @@ class Launcher:
                 self.kernel.finish_cascade(run_id, generation)
             tenant = self.kernel.link.read("HGET", keys.of_run("run", f"{run_id}.{generation}"), "tenant")
             self.publish(run_id, generation, tenant, reply[2:])
-
-
-def refusal(tenant: str, submission: Submission, reason: str, limit: str, current: str) -> Refused:
-    """Return the error that says why a run was refused, with the numbers and the remedy."""
-    needs = f"its required nodes alone cost {submission.floor_micros} micros"
-    numbers = {"limit": int(limit) if limit else None, "current": int(current) if current else None}
-    if reason == "budget":
-        return BudgetRefused(
-            f"tenant {tenant!r} has committed {current} of {limit} micros today and {needs}; "
-            "raise limit_per_day_micros, or wait for midnight UTC",
-            **numbers,
-        )
-    if reason == "run_budget":
-        return BudgetRefused(f"the budget of {numbers['limit']} micros does not cover the run: {needs}", **numbers)
-    if reason == "runs":
-        return RunsLimit(f"tenant {tenant!r} has {current} running runs and may have {limit}; try again when one has ended", **numbers)
-    if reason == "suspended":
-        return Refused(f"tenant {tenant!r} is not active")
-    return Refused(f"there is no tenant {tenant!r}; create it with `headgate tenant create {tenant}`")

@@ -19,9 +19,9 @@ from cost.middleware import write_cats
 from cost.money import check_micros, parse_units
 from cost.plan import SKIP
 from orchestrator.graph.references import MISSING, references, substitute
-from orchestrator.launcher import refusal
 from orchestrator.model import Model, RunState
 from orchestrator.node_task import NO_RETRY, describe
+from orchestrator.refusal import refusal
 from orchestrator.registry import registry
 from orchestrator.results import NotStorable, ResultStore
 from orchestrator.settings import Settings
@@ -154,7 +154,7 @@ class _Worker:
     def model(self) -> Model:
         model = Model(now_ms=time.time_ns() // 1_000_000)
         model.account(self.tenant, Policy().limit_per_day_micros, Policy().max_concurrent_runs)
-        model.enroll(INCARNATION, 0, json.dumps({"name": INCARNATION, "pools": [POOL]}))
+        model.enroll(INCARNATION, 0, {"name": INCARNATION, "pools": [POOL]})
         return model
 
     @cached_property
@@ -168,7 +168,9 @@ class _Worker:
 
     def start(self, budget_micros: int | None) -> None:
         """Admit, plan down where the money is short, load and launch."""
-        reply = self.model.admit(*self.key, self.tenant, json.dumps(self.submission.want(budget_micros)))
+        # This process runs every task in every pool, and has time for one run: nothing but money can stand in its way.
+        want = {**self.submission.want(budget_micros), "pools": [], "roots": {}, "tasks": []}
+        reply = self.model.admit(*self.key, self.tenant, json.dumps(want))
         if reply[0] == "refused":
             raise refusal(self.tenant, self.submission, *reply[1:])
         down = self.submission.planned_down(int(reply[1]))
@@ -194,8 +196,8 @@ class _Worker:
         while self.state.status != "ended":
             self.model.now_ms = max(self.model.now_ms, time.time_ns() // 1_000_000)
             delivery = self.model.pop(INCARNATION, POOL, 0)
-            if delivery[0] != "SLEEP":
-                self.deliver(*delivery)
+            if delivery is not None:
+                self.deliver(delivery.tag, delivery.payload, delivery.number)
             else:
                 self.model.now_ms = min(self.model.delayed.values())
 

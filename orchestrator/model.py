@@ -7,156 +7,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
-from cost.memory import Key, MemoryLedger
+from orchestrator.model_admission import AdmissionModel
+from orchestrator.model_run import Lease, NodeState, RunState
 from tenancy.transport.memory import TAGS_MAX, Reply
 
-OUTCOMES: Final = ("succeeded", "failed", "timed_out", "skipped", "cancelled", "upstream_failed")
+__all__ = ["Model", "NodeRow", "NodeState", "RunState"]
+
 LOST_MAX: Final = 3
 """A node whose workers died this often under it is poison."""
-
-
-@dataclass(slots=True)
-class Lease:
-    """The claim of one attempt; it is live while the incarnation is, and holds the tag in this delivery."""
-
-    attempt: int
-    inc: str
-    tag: str
-    delivery: int
-    since: int
-
-
-@dataclass(slots=True)
-class NodeState:
-    """A node of a run: `state` is pending, due, running or its outcome.
-
-    wait: parents that stand in its way, because they have not ended or have ended badly.
-    ctl: amounts by variant ("" without one), required, attempts, next (children). claims: executions begun;
-    fails, lost: how they ended; done: the last one that finished. since: when it became due.
-    """
-
-    wait: int
-    ctl: dict[str, Any]
-    spec: str
-    verdict: str
-    fragment: str
-    state: str = "pending"
-    claims: int = 0
-    fails: int = 0
-    lost: int = 0
-    done: int = 0
-    lease: Lease | None = None
-    notbefore: int = 0
-    since: int | None = None
-    result: str | None = None
-    fault: str | None = None
-
-    @property
-    def ended(self) -> bool:
-        return self.state in OUTCOMES
-
-    @property
-    def waits(self) -> bool:
-        """Whether it has not begun (or waits for its next attempt)."""
-        return self.state in ("pending", "due")
-
-    @property
-    def passes(self) -> bool:
-        """Whether a node that ended does not stand in its children's way."""
-        return self.state in ("succeeded", "skipped") or (not self.ctl["required"] and self.state in ("failed", "timed_out"))
-
-
-@dataclass(slots=True)
-class RunState:
-    """A run of one generation: `status` is loading, running, cancelling or ended; `left` counts nodes without an outcome."""
-
-    run: str
-    gen: int
-    tenant: str
-    graph: str
-    total: int
-    left: int
-    estimate: int
-    floor: int
-    hold: int
-    priority: int
-    created: int
-    progress: int
-    status: str = "loading"
-    outcome: str = ""
-    reason: str = ""
-    degraded: bool = False
-    required_failed: bool = False
-    nodes: dict[str, NodeState] = field(default_factory=dict)
-    fragments: dict[str, str] = field(default_factory=dict)
-    cascade: list[str] = field(default_factory=list)
-    counts: dict[str, int] = field(default_factory=dict)
-
-    @property
-    def key(self) -> Key:
-        return self.run, self.gen
-
-    def task_id(self, node: str) -> str:
-        """The Celery task id of a node, and the once-id of its message."""
-        return f"{self.run}.{self.gen}.{node}"
 
 
 NodeRow = tuple[str, int, str, str, str, str]
 """id, wait, ctl JSON, spec, verdict, fragment."""
 
 
-class Model(MemoryLedger):
+class Model(AdmissionModel):
     """Transport, money and run state in this process; one method for each script, with the same answers."""
-
-    def __init__(self, *, server: str = "local", now_ms: int = 0) -> None:
-        super().__init__(server=server, now_ms=now_ms)
-        self.runs: dict[Key, RunState] = {}
-
-    # A run from admission to its end
-
-    def admit(self, run: str, gen: int, tenant: str, want: str) -> Reply:
-        """Hold money and a place for a run, once: ["admitted", hold] or ["refused", reason, limit, current].
-
-        want: JSON with graph, total, estimate, floor, budget ('' is none), priority; amounts as decimal strings.
-        """
-        self._fence()
-        if (run, gen) in self.runs:
-            return ["admitted", str(self.runs[run, gen].hold)]
-        asked = json.loads(want)
-        budget = int(asked["budget"]) if asked["budget"] else None
-        answer = self._hold((run, gen), tenant, int(asked["floor"]), int(asked["estimate"]), budget)
-        if answer[0] != "held":
-            reason, limit, current = answer
-            self._append("run.refused", tenant=tenant, run=run, gen=gen, reason=reason, limit=limit, current=current)
-            return ["refused", reason, limit, current]
-        self.runs[run, gen] = RunState(
-            run,
-            gen,
-            tenant,
-            asked["graph"],
-            total=int(asked["total"]),
-            left=int(asked["total"]),
-            estimate=int(asked["estimate"]),
-            floor=int(asked["floor"]),
-            hold=int(answer[1]),
-            priority=int(asked["priority"]),
-            created=self.now_ms,
-            progress=self.now_ms,
-        )
-        self._run_event(
-            self.runs[run, gen],
-            "run.admitted",
-            graph=asked["graph"],
-            total=int(asked["total"]),
-            estimate=asked["estimate"],
-            floor=asked["floor"],
-            hold=answer[1],
-            budget=asked["budget"],
-        )
-        return ["admitted", answer[1]]
 
     def load(self, run: str, gen: int, nodes: Sequence[NodeRow], fragments: Mapping[str, str]) -> int:
         """Take in nodes and fragments of an admitted run; what is known already stays as it is.
@@ -177,10 +45,10 @@ class Model(MemoryLedger):
         """Make roots due, and with the last piece of them start a loaded run, once; returns those that are due."""
         self._fence()
         state = self.runs.get((run, gen))
-        if state is None or state.status in ("ended", "cancelling"):
+        if state is None or state.status in ("ended", "cancelling", "held"):
             return []
         if state.status == "loading" and last:
-            state.status = "running"
+            state.status, state.roots = "running", {}
             state.degraded = state.degraded or bool(degraded)
             self._run_event(state, "run.started", degraded=bool(degraded))
         ready = [id_ for id_ in roots if id_ in state.nodes and state.nodes[id_].state == "pending" and state.nodes[id_].wait == 0]
@@ -188,18 +56,6 @@ class Model(MemoryLedger):
         state.progress = self.now_ms
         self._maybe_end(state)
         return [id_ for id_ in roots if id_ in state.nodes and state.nodes[id_].state == "due"]
-
-    def cancel(self, run: str, gen: int, reason: str, by: str) -> int:
-        """Set the fence of a run: nothing of it begins from here on. Its nodes get their outcomes by `revoke`."""
-        self._fence()
-        state = self.runs.get((run, gen))
-        if state is None or state.status == "ended":
-            return 0
-        if state.status != "cancelling":
-            state.status, state.reason = "cancelling", reason
-            self._run_event(state, "run.cancelling", reason=reason, by=by)
-            self._maybe_end(state)
-        return 1
 
     # A node from its message to its outcome
 
@@ -393,15 +249,19 @@ class Model(MemoryLedger):
 
     # Money scripts
 
-    def settle(self, run: str, gen: int, node: str, attempt: int, cats: str, by: str) -> str:
-        """Charge an execution, once: settled, same, conflict, waste (it was void before) or unknown. May end the run."""
+    def settle(self, run: str, gen: int, node: str, attempt: int, cats: str, by: str) -> Reply:
+        """Charge an execution, once: [settled, same, conflict, waste (it was void before) or unknown, 0 or 1]. May end the run.
+
+        1: a run that waits may be able to start.
+        """
         self._fence()
         state = self.runs.get((run, gen))
         if state is None:
-            return "unknown"
+            return ["unknown", 0]
+        had_ended = state.status == "ended"
         answer = self._settle(state.key, node, attempt, cats, by, unfinished=state.left > 0)
         self._maybe_end(state)
-        return answer
+        return [answer, self._somebody_may_start(ended=state.status == "ended" and not had_ended)]
 
     def void(self, run: str, gen: int, node: str, attempt: int, by: str) -> str:
         """Give an execution's reservation back: void, same, conflict (it was charged) or unknown. May end the run."""
@@ -414,9 +274,6 @@ class Model(MemoryLedger):
         return answer
 
     # What these are made of
-
-    def _run_event(self, state: RunState, type_: str, **fields: object) -> None:
-        self._append(type_, tenant=state.tenant, run=state.run, gen=state.gen, **fields)
 
     def _node_event(self, state: RunState, node: str, type_: str, **fields: object) -> None:
         self._run_event(state, type_, node=node, **fields)
@@ -491,21 +348,6 @@ class Model(MemoryLedger):
         self._node_event(state, node, "node.lost", attempt=attempt, inc=inc)
         self._void(state.key, node, attempt, "lost", unfinished=True)
 
-    def _maybe_end(self, state: RunState) -> None:
-        """A run ends when no node is left and no execution is open."""
-        if state.left or self.purses[state.key].open or state.status not in ("running", "cancelling"):
-            return
-        if state.status == "cancelling":
-            state.outcome = "cancelled"
-        elif state.required_failed:
-            state.outcome = "failed"
-        else:
-            state.outcome = "degraded" if state.degraded else "succeeded"
-        state.status = "ended"
-        self._release_hold(state.key)
-        spent = str(self.purses[state.key].spent)
-        self._run_event(state, "run.ended", outcome=state.outcome, cost=spent, counts=dict(state.counts))
-
     # Promises
 
     def check(self) -> None:
@@ -519,9 +361,6 @@ class Model(MemoryLedger):
                 ended[task_id] = event["outcome"]
         for state in self.runs.values():
             self._check_run(state, ended)
-        for tenant, account in self.accounts.items():
-            live = sum(state.status != "ended" for state in self.runs.values() if state.tenant == tenant)
-            assert account.running == live, f"{tenant} runs {live} and counts {account.running}"
 
     def _check_run(self, state: RunState, ended: Mapping[str, str]) -> None:
         outcomes = {id_: it.state for id_, it in state.nodes.items() if it.ended}
@@ -536,9 +375,10 @@ class Model(MemoryLedger):
             assert it.claims >= it.fails + it.lost, place
             for attempt in range(1, it.claims + 1):
                 assert (id_, attempt) in self.reservations[state.key], f"{place} began without a reservation"
-        purse = self.purses[state.key]
+        purse = self.purses.get(state.key)
         if state.status == "ended":
-            assert (state.left, purse.open, purse.hold, purse.reserved) == (0, 0, 0, 0), state.key
+            assert state.left == 0, state.key
+            assert purse is None or (purse.open, purse.hold, purse.reserved) == (0, 0, 0), state.key
         elif state.status in ("running", "loading"):
             self._check_joins(state)
 

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from cost import keys as money
 from cost.middleware import write_cats
 from orchestrator import keys as names
+from tenancy import keys as transport
 
 ATTEMPTS_PER_EPOCH = 100
 """Attempts are numbered anew from (epoch - 1) x 100 after a rebuild: a number given out in the lost tail never comes again."""
@@ -33,10 +34,11 @@ class LoadRow(NamedTuple):
 
 @dataclass(frozen=True)
 class Loaded:
-    """A compiled run: its nodes, and its fragments' JSON by index."""
+    """A compiled run: its nodes, its fragments' JSON by index, and what admission was asked for."""
 
     nodes: Sequence[LoadRow]
     fragments: Mapping[str, str]
+    want: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -60,13 +62,17 @@ class Keys:
     lists: dict[str, list[str]] = field(default_factory=dict)
 
 
-def run_keys(recorded: Recorded, loaded: Loaded, epoch: int, now: int) -> Keys:
-    """Return the keys of one run as the first script of `epoch` must find them; `now` in ms."""
+def run_keys(recorded: Recorded, loaded: Loaded, epoch: int, now: int, own_pool: str = "default") -> Keys:
+    """Return the keys of one run as the first script of `epoch` must find them; `now` in ms, `own_pool` is its tenant's."""
     run = recorded.run
     rg = f"{run['run_id']}.{run['generation']}"
     states, waits, sealed = _progress(run, loaded, recorded.nodes)
     keys = Keys()
     keys.hashes[names.of_run("run", rg)] = _run_hash(run, loaded, states)
+    if run["status"] == "submitted" and (roots := loading(loaded, own_pool)):
+        keys.hashes[names.of_run("run", rg)]["roots"] = json.dumps(roots)
+    if loaded.want["max_parallel"]:
+        keys.hashes[transport.CAPS] = {rg: str(loaded.want["max_parallel"])}
     keys.hashes[money.purse(rg)] = _purse(recorded)
     keys.hashes[money.reservations(rg)] = _reservations(recorded.ledger)
     keys.hashes[names.of_run("state", rg)] = states
@@ -83,6 +89,43 @@ def run_keys(recorded: Recorded, loaded: Loaded, epoch: int, now: int) -> Keys:
     keys.sorted_sets[names.of_run("due", rg)] = {node: 0 for node, state in states.items() if state == "due"}
     keys.sorted_sets[names.RUNS] = {rg: now}
     keys.lists[names.of_run("cascade", rg)] = sealed
+    return keys
+
+
+def loading(loaded: Loaded, own_pool: str) -> dict[str, int]:
+    """Return, by pool, the roots of a run that was admitted and not launched."""
+    roots: dict[str, int] = {}
+    for name, count in loaded.want["roots"].items():
+        roots[name or own_pool] = roots.get(name or own_pool, 0) + count
+    return roots
+
+
+def line_keys(held: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> Keys:
+    """Return the lines of runs that wait, each a row of the record and what it asked for, in the order in which they came."""
+    keys = Keys()
+    turns = keys.sorted_sets.setdefault(names.WAITING, {})
+    for place, (run, want) in enumerate(held, 1):
+        rg = f"{run['run_id']}.{run['generation']}"
+        keys.sorted_sets.setdefault(names.line(run["tenant"]), {})[rg] = place
+        turns.setdefault(run["tenant"], place)
+        keys.hashes[names.of_run("run", rg)] = {
+            **{name: str(want[name]) for name in ("graph", "total", "estimate", "floor", "priority")},
+            "tenant": run["tenant"], "status": "held", "left": str(want["total"]), "hold": "0", "created": str(run["submitted_at"]),
+            "why": run["reason"] or "", "want": json.dumps(want), "held": str(run["submitted_at"]),
+        }
+    return keys
+
+
+def pool_keys(pressures: Mapping[str, Mapping[str, Any]], roots: Mapping[str, int]) -> Keys:
+    """Return what is kept of pools: the last recorded change of each, and the roots by pool that are not launched."""
+    keys = Keys()
+    for pool, event in pressures.items():
+        keys.hashes[names.pressure(pool)] = {
+            "state": str(event["state"]),
+            "since": str(event["at"]),
+            **{name: str(event[name]) for name in ("parked", "parked_ms")},
+        }
+    keys.hashes[names.LOADING] = {pool: str(count) for pool, count in roots.items()}
     return keys
 
 

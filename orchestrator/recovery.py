@@ -23,17 +23,18 @@ from orchestrator.settings import Settings
 from orchestrator.store import tables as t
 from orchestrator.store.changes import Row
 from orchestrator.store.engine import reading
-from orchestrator.store.live import charged_since, live_ids, live_runs
+from orchestrator.store.live import charged_since, held_runs, live_ids, live_runs, pressures
 from orchestrator.store.position import START, Position
 from orchestrator.store.writer import keep, read_cursor
 from tenancy import keys as names
 from tenancy.errors import GraphInvalid, HeadgateError
 from tenancy.link import Link
+from tenancy.queues import DEFAULT_POOL
 
 from .append_only import write_anew
-from .launched import load_rows
+from .launched import asked, load_rows
 from .messages import keep_ordinary
-from .rebuild import MILLISECONDS_PER_DAY, Keys, Recorded, run_keys, tenant_keys
+from .rebuild import MILLISECONDS_PER_DAY, Keys, Recorded, line_keys, loading, pool_keys, run_keys, tenant_keys
 
 DAYS_KEPT = 32
 """Days of a tenant's counters that are rebuilt: a month's limit looks back at most so far."""
@@ -130,17 +131,31 @@ def _rebuild(client: redis.Redis, engine: Engine, settings: Settings, epoch: int
     now = now_ms(client)
     runs: list[Recorded] = []
     lost: list[Row] = []
+    roots: dict[str, int] = {}
+    held: list[tuple[Row, Mapping[str, Any]]] = []
     with reading(engine).connect() as connection:
+        policies = policy_fields(connection)
         for recorded in live_runs(connection):
+            own_pool = policies.get(recorded.run["tenant"], {}).get("pool") or DEFAULT_POOL
             try:
                 loaded = load_rows(recorded.run, settings)
             except (ValueError, GraphInvalid) as error:
                 lost.append(_unbuildable(recorded.run, now, error))
                 continue
-            writer.write(run_keys(recorded, loaded, epoch, now))
+            writer.write(run_keys(recorded, loaded, epoch, now, own_pool))
+            if recorded.run["status"] == "submitted":
+                for pool, count in loading(loaded, own_pool).items():
+                    roots[pool] = roots.get(pool, 0) + count
             runs.append(Recorded(recorded.run, {}, recorded.ledger))
         charged = charged_since(connection, now // MILLISECONDS_PER_DAY - DAYS_KEPT)
-        writer.write(tenant_keys(policy_fields(connection), runs, charged))
+        writer.write(tenant_keys(policies, runs, charged))
+        for row in held_runs(connection):
+            try:
+                held.append((dict(row), asked(row, settings)))
+            except (ValueError, GraphInvalid) as error:
+                lost.append(_unbuildable(row, now, error))
+        writer.write(line_keys(held))
+        writer.write(pool_keys(pressures(connection), roots))
         paused = list(connection.execute(select(t.pause.c.scope)).scalars())
     writer.run(lambda pipe: (pipe.delete(names.PAUSED), paused and pipe.sadd(names.PAUSED, *paused)))
     if lost:

@@ -14,9 +14,10 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from orchestrator.backpressure import DEFAULT
 from orchestrator.graph.limits import BYTES_CEILING, DEFAULT_LIMITS, EDGES_CEILING, NODES_CEILING, PARAMS_BYTES_CEILING
 from orchestrator.redis_url import check_redis_url, for_client, for_kombu
 from tenancy.errors import HeadgateError, Unavailable
@@ -66,13 +67,22 @@ class Settings(BaseSettings):
     result_inline_bytes: int = Field(4_096, ge=0, le=65_536)
     """Results up to this size are kept in Redis, larger ones in `home`/results."""
 
+    backlog_per_slot: int = Field(DEFAULT.backlog_per_slot, ge=1, le=1_000_000)
+    """Capacity of a pool = its live slots times this; new runs wait while the load is high against it."""
+    park_at_percent: int = Field(DEFAULT.park_at_percent, ge=1, le=1_000)
+    """Of the capacity: from this load on a pool takes no new runs."""
+    release_below_percent: int = Field(DEFAULT.release_below_percent, ge=1, le=1_000)
+    """Of the capacity: below this load a parked pool takes new runs again; not more than `park_at_percent`."""
+    backlog_target_s: Seconds = 60.0
+    """How soon the backlog shall have begun: `headgate workers wanted` asks for so many slots."""
+
     incarnation_ttl_s: Seconds = 4.0
     """Without a sign of life for this long, a worker is dead."""
     sweep_interval_s: Seconds = 2.0
     stale_after_s: Seconds = 2.0
     """A run that is `submitted` for longer is completed by the sweeper."""
     worker_wait_s: Seconds = 1.0
-    """How long a submission waits for a worker that serves its tasks, before it is refused."""
+    """How long a submission waits for a worker that serves its tasks; then it is on record and waits as a run."""
     event_retention_s: Seconds = 3_600.0
     """How far behind the recorder the event stream is trimmed."""
     retry_delay_max_s: Seconds = 300.0
@@ -134,6 +144,14 @@ class Settings(BaseSettings):
             if not re.fullmatch(POOL_PATTERN, name):
                 raise ValueError(f"{name!r} is not the name of a pool; {POOL_REMEDY}")
         return tuple(dict.fromkeys(value))
+
+    @field_validator("release_below_percent")
+    @classmethod
+    def _is_below(cls, value: int, info: ValidationInfo) -> int:
+        park = info.data.get("park_at_percent")
+        if park is not None and value > park:
+            raise ValueError(f"a pool that is parked at {park} % cannot wait for less than {value} %; give a smaller number")
+        return value
 
     @classmethod
     def load(cls) -> Settings:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 
@@ -11,18 +9,11 @@ from sqlalchemy import Engine, select
 
 from cost import keys as money
 from orchestrator import keys
-from orchestrator.graph import Graph
-from orchestrator.graph.limits import EDGES_CEILING, NODES_CEILING, Limits
+from orchestrator.admission import Admission
 from orchestrator.kernel import Kernel
 from orchestrator.state import ROWS_MAX
 from orchestrator.store import tables as t
-from orchestrator.submission import Submission
-from tenancy.errors import Refused
-from tenancy.priorities import Priority
 from tenancy.transport.queue import Queue
-
-STORED = Limits(nodes=NODES_CEILING, edges=EDGES_CEILING)
-"""A stored graph was checked against its submission's limits; only what no setting allows is refused here."""
 
 
 @dataclass
@@ -33,6 +24,8 @@ class Repairs:
     """messages of dead workers given back"""
     started: int = 0
     """submissions and half-loaded runs completed"""
+    admitted: int = 0
+    """runs that waited and were let in"""
     published: int = 0
     """nodes published again"""
     settled: int = 0
@@ -53,6 +46,7 @@ class Sweeper:
     def __init__(self, kernel: Kernel, engine: Engine) -> None:
         self.kernel = kernel
         self.engine = engine
+        self.admission = Admission(kernel, engine)
         self.age_ms = int(kernel.settings.stale_after_s * 1000)
 
     def sweep(self) -> Repairs:
@@ -63,6 +57,7 @@ class Sweeper:
         for name in self.kernel.link.read("ZRANGE", keys.RUNS, 0, -1):
             run_id, generation = name.rsplit(".", 1)
             self._repair(run_id, int(generation), found)
+        found.admitted = self.admission.let_in()
         return found
 
     def _reclaim(self, found: Repairs) -> None:
@@ -76,35 +71,23 @@ class Sweeper:
         before = self._now_ms() - self.age_ms
         waiting = select(t.run.c.run_id, t.run.c.generation).where(t.run.c.status == "submitted", t.run.c.submitted_at <= before)
         with self.engine.connect() as connection:
-            rows = connection.execute(waiting).all()
+            rows = connection.execute(waiting.order_by(t.run.c.submitted_at, t.run.c.run_id)).all()
         for run_id, generation in rows:
-            found.started += self._start(run_id, generation)
-
-    def _start(self, run_id: str, generation: int) -> int:
-        query = select(t.run).where(t.run.c.run_id == run_id, t.run.c.generation == generation)
-        with self.engine.connect() as connection:
-            row = connection.execute(query).mappings().one_or_none()
-        if row is None or row["spec"] is None:
-            return 0
-        graph = Graph.parse(zlib.decompress(row["spec"]), STORED)
-        submission = Submission.of(graph, self.kernel.settings, Priority.parse(row["priority"]))
-        with contextlib.suppress(Refused):  # the refusal is an event; the record has it
-            self.kernel.launcher.start(run_id, generation, row["tenant"], submission, row["budget"])
-        return 1
+            found.started += self.admission.start(run_id, generation)
 
     def _repair(self, run_id: str, generation: int, found: Repairs) -> None:
         key = f"{run_id}.{generation}"
-        row = self.kernel.link.read("HMGET", keys.of_run("run", key), "status", "tenant", "created", "left", "total")
-        status, tenant, created, left, total = row
+        row = self.kernel.link.read("HMGET", keys.of_run("run", key), "status", "tenant", "created", "left")
+        status, tenant, created, left = row
         if status == "loading":
             if int(created) <= self._now_ms() - self.age_ms:
-                found.started += self._start(run_id, generation)
+                found.started += self.admission.start(run_id, generation)
             return
         if left == "0" or self.kernel.link.read("LLEN", keys.of_run("cascade", key)):  # also ends a run whose last step died before it did
             self.kernel.finish_cascade(run_id, generation)
         if status == "cancelling":
-            if self.kernel.link.read("HLEN", keys.of_run("state", key)) < int(total):
-                found.started += self._start(run_id, generation)  # cancelled while it was loaded: every node gets an outcome
+            if self.kernel.launcher.is_partly_loaded(run_id, generation):
+                found.started += self.admission.start(run_id, generation)  # cancelled while it was loaded: every node gets an outcome
             reason = self.kernel.link.read("HGET", keys.of_run("run", key), "reason")
             self.kernel.launcher.revoke_rest(run_id, generation, reason or "the run was cancelled")
             found.revoked += 1

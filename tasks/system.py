@@ -1,4 +1,4 @@
-"""What beat calls: repair."""
+"""What beat and the end of a run call: repair, admission."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 from celery import Celery, shared_task
 
+from orchestrator.kernel import ADMIT
 from tenancy.errors import HeadgateError
 
 logger = logging.getLogger(__name__)
@@ -23,3 +24,13 @@ def sweep(self: Any) -> None:
         return
     if any(vars(repairs).values()):
         logger.info("swept: %s", repairs)
+
+
+@shared_task(name=ADMIT, bind=True, ignore_result=True, acks_late=False)  # type: ignore[untyped-decorator]
+def admit(self: Any) -> None:
+    """Let waiting runs in. Called when one of them may be able to start; the sweep calls it too, so a message may be lost."""
+    app: Celery = self.app
+    try:
+        app.headgate_sweeper.admission.let_in()
+    except HeadgateError as error:
+        logger.warning("admission put off: %s", error)

@@ -12,7 +12,7 @@ from orchestrator.cli.words import RUN
 
 @click.command()
 @click.option("--tenant", help="Only this tenant's.")
-@click.option("--status", type=click.Choice(["submitted", "running", "cancelling", "ended", "refused"]))
+@click.option("--status", type=click.Choice(["submitted", "held", "running", "cancelling", "ended", "refused"]))
 @click.option("--outcome", type=click.Choice(["succeeded", "degraded", "failed", "cancelled", "terminated_by_cost"]))
 @click.option("--graph", help="Only runs of the graph of this name.")
 @click.option("--key", help="Only runs submitted with this key.")

@@ -148,7 +148,7 @@ def _audit(changes: Changes, event: Event, position: Position, actor: str) -> No
             "action": event["t"],
             "tenant": name if kind == "tenant" else event.get("tenant"),
             "target": event.get("run") or event.get("scope"),
-            "data": json.dumps({k: v for k, v in event.items() if k in ("reason", "limit", "current", "hold", "floor")}),
+            "data": json.dumps({k: v for k, v in event.items() if k in ("reason", "why", "limit", "current", "hold", "floor")}),
         }
     )
 
@@ -180,9 +180,19 @@ def _first_seen(changes: Changes, event: Event) -> None:
     )
 
 
+def _held(changes: Changes, event: Event, position: Position) -> None:
+    _first_seen(changes, event)
+    row = _run(changes, event)
+    row.update(status="held", reason=str(event.get("why") or ""))
+    for name in ("total", "estimate", "floor"):
+        row[name] = amount(event.get(name))
+    _audit(changes, event, position, event["tenant"])
+
+
 def _admitted(changes: Changes, event: Event, position: Position) -> None:
     _first_seen(changes, event)
     row = _run(changes, event)
+    row.update(status="submitted", reason="")  # it may have been held
     for name in ("total", "estimate", "floor", "hold", "budget"):
         row[name] = amount(event.get(name))
     _audit(changes, event, position, event["tenant"])
@@ -280,6 +290,7 @@ _PROJECTIONS: dict[str, Callable[[Changes, Event, Position], None]] = {
     "request.tenant": _requested,
     "request.policy": _requested,
     "request.status": _requested,
+    "run.held": _held,
     "run.admitted": _admitted,
     "run.refused": _refused,
     "run.started": _started,

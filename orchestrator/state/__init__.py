@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from orchestrator.backpressure import DEFAULT, Backpressure
 from tenancy.link import Link
 
 ROWS_MAX = 200
@@ -18,15 +19,27 @@ class State:
     Replies are the scripts' own, as lists of str and int.
     """
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Link, backpressure: Backpressure = DEFAULT) -> None:
         self.link = link
+        self.rules = backpressure
 
     def _call(self, script: str, *arguments: str | int) -> Any:
         return self.link.call(f"orchestrator/state/{script}", *arguments)
 
     def admit(self, run: str, gen: int, tenant: str, want: Mapping[str, Any]) -> list[Any]:
-        """Admit a run: {graph, total, estimate, floor, budget, priority}; ['admitted', hold] or ['refused', reason, limit, current]."""
-        return list(self._call("admit", run, gen, tenant, json.dumps(want)))
+        """Admit a run: ['admitted', hold], ['held', why, nudge] or ['refused', reason, limit, current, retry_after_ms].
+
+        want: graph, total, estimate, floor, budget, priority, max_parallel, pools, roots, tasks; `Submission.want` makes it.
+        """
+        return list(self._call("admit", run, gen, tenant, json.dumps(want), *self.rules))
+
+    def knock(self, tenant: str) -> list[str]:
+        """Ask whether the tenant may submit another run: ['ok'], or ['rate' or 'queue', limit, current, retry_after_ms]."""
+        return list(self._call("knock", tenant))
+
+    def let_in(self, most: int) -> list[Any]:
+        """Let at most so many waiting runs in: [more, run.gen..]; they are loading, and to be started."""
+        return list(self._call("let_in", most, *self.rules))
 
     def load(self, run: str, gen: int, rows: Sequence[Sequence[str | int]], fragments: Mapping[int, str]) -> int:
         """Load nodes (id, wait, ctl, spec, verdict, fragment) and fragments (index -> JSON)."""
@@ -50,7 +63,12 @@ class State:
 
     def settle(self, run: str, gen: int, node: str, attempt: int, cats: str, by: str) -> str:
         """Settle an execution once: settled, same, conflict, waste or unknown."""
-        return str(self._call("settle", run, gen, node, attempt, cats, by))
+        return self.charge(run, gen, node, attempt, cats, by)[0]
+
+    def charge(self, run: str, gen: int, node: str, attempt: int, cats: str, by: str) -> tuple[str, bool]:
+        """Settle an execution, and say whether a run that waits may start now: `let_in` finds out."""
+        answer, may_start = self._call("settle", run, gen, node, attempt, cats, by, *self.rules)
+        return str(answer), bool(may_start)
 
     def void(self, run: str, gen: int, node: str, attempt: int, by: str) -> str:
         """Give a reservation back: void, same, conflict or unknown."""

@@ -1,20 +1,30 @@
--- Admission of a run: floor and place must fit; the estimate, as far as it fits, is held. Idempotent by run.
--- ARGV: S, run, gen, tenant, JSON {graph, total, estimate, floor, budget ('' = none), priority}; amounts are decimal strings.
--- Returns {'admitted', hold} or {'refused', reason, limit, current}.
+-- Admission of a run: floor and place must fit, its pools have room, somebody serves its tasks, and nobody of its tenant waits; the
+-- estimate, as far as it fits, is held. Else it waits in its tenant's line, or is refused. Idempotent by run.
+-- ARGV: S, run, gen, tenant, JSON {graph, total, estimate, floor, budget ('' = none), priority, max_parallel ('' = no cap), pools,
+--       roots {pool: n}, tasks}, then backlog per slot, percent to park at, percent to open below. Amounts are decimal strings; the
+--       pool '' is the tenant's own.
+-- Returns {'admitted', hold}; {'held', why, 0|1} (1: the line might go on, let_in should be called);
+-- or {'refused', reason, limit, current, retry_after_ms or ''}.
 -- @include tenancy/kernel
 -- @include tenancy/transport/messages
 -- @include cost/ledger
 -- @include orchestrator/state/nodes
-if get_run() then return {'admitted', redis.call('HGET', 'hg1:run:' .. RG, 'hold')} end
+-- @include orchestrator/state/line
+local known = redis.call('HMGET', 'hg1:run:' .. RG, 'status', 'hold', 'why')
+if known[1] == 'held' then return {'held', known[3], 0} end
+if known[1] then return {'admitted', known[2]} end
 local tenant, want = ARGV[4], cjson.decode(ARGV[5])
-local hold, reason, limit, current = hold_run(RG, tenant, micros(want.floor), micros(want.estimate), want.budget)
-if not hold then
-  emit({t = 'run.refused', tenant = tenant, run = RUN, gen = tonumber(GEN), reason = reason, limit = limit, current = current})
-  return {'refused', reason, limit, current}
+local stop = hindrance(tenant, want, read_rules(6), false)
+if not stop then return {'admitted', int(take_in(RG, tenant, want))} end
+if stop.refuse then
+  refuse_run(RG, tenant, stop)
+  return {'refused', stop.why, stop.limit, stop.current, stop.retry}
 end
-redis.call('HSET', 'hg1:run:' .. RG, 'tenant', tenant, 'graph', want.graph, 'status', 'loading', 'total', want.total,
-  'left', want.total, 'estimate', want.estimate, 'floor', want.floor, 'hold', int(hold), 'created', int(NOW), 'priority', want.priority)
-redis.call('ZADD', 'hg1:runs', int(NOW), RG)
-emit({t = 'run.admitted', tenant = tenant, run = RUN, gen = tonumber(GEN), graph = want.graph, total = tonumber(want.total),
-      estimate = want.estimate, floor = want.floor, hold = int(hold), budget = want.budget})
-return {'admitted', int(hold)}
+line_up(RG, tenant, ARGV[5], want, stop)
+-- The head waits for what is not in the way of this run: perhaps it could go on by now.
+local nudge = 0
+if stop.behind and stop.why ~= 'runs' and stop.why ~= 'budget' and NOW - (redis.call('GET', 'hg1:nudge') or 0) >= NUDGE_MS then
+  redis.call('SET', 'hg1:nudge', int(NOW))
+  nudge = 1
+end
+return {'held', stop.why, nudge}

@@ -5,13 +5,15 @@
 -- @include tenancy/transport/messages
 -- @include cost/ledger
 -- @include orchestrator/state/nodes
+-- @include orchestrator/state/pressure
 local run = get_run()
-if not run or run.status == 'ended' or run.status == 'cancelling' then return {} end
+if not run or run.status == 'ended' or run.status == 'cancelling' or run.status == 'held' then return {} end
 if run.status == 'loading' and ARGV[5] == '1' then
   redis.call('HSET', 'hg1:run:' .. RG, 'status', 'running')
   if ARGV[4] == '1' then redis.call('HSET', 'hg1:run:' .. RG, 'degraded', 1) end
   emit({t = 'run.started', tenant = run.tenant, run = RUN, gen = tonumber(GEN), degraded = ARGV[4] == '1'})
   run.status = 'running'
+  unload(RG)
 end
 local due = {}
 for i = 6, #ARGV do

@@ -108,18 +108,28 @@ local function cascade(run, limit)
   return redis.call('LLEN', 'hg1:cascade:' .. RG) > 0 and 1 or 0
 end
 
+-- How long a run of the tenant took lately, from its admission to its end: says when a place is likely free.
+local function learn_run(tenant, took)
+  local known = tonumber(redis.call('HGET', 'hg1:tenant:' .. tenant, 'run_ms') or took)
+  redis.call('HSET', 'hg1:tenant:' .. tenant, 'run_ms', int(math.floor(known + (took - known) / 8)))
+end
+
 -- The run ends when no node is left and no execution is open.
 local function maybe_end(run)
   if run.left > 0 or (run.status ~= 'running' and run.status ~= 'cancelling') then return end
-  local purse = read_purse(RG)
-  if purse.open > 0 then return end
+  local purse = read_purse(RG)  -- none: it was cancelled while it waited, and had neither money nor a place
+  if purse and purse.open > 0 then return end
   local key = 'hg1:run:' .. RG
   local flags = redis.call('HMGET', key, 'required_failed', 'degraded')
   local outcome = 'succeeded'
   if run.status == 'cancelling' then outcome = 'cancelled'
   elseif flags[1] then outcome = 'failed'
   elseif flags[2] then outcome = 'degraded' end
-  release_hold(RG)
+  if purse then
+    release_hold(RG)
+    learn_run(run.tenant, NOW - redis.call('HGET', key, 'created'))
+  end
+  redis.call('HDEL', 'hg1:caps', RG)
   local counts = {}
   for _, name in ipairs({'succeeded', 'failed', 'timed_out', 'skipped', 'cancelled', 'upstream_failed'}) do
     local n = redis.call('HGET', key, 'n:' .. name)
@@ -128,7 +138,7 @@ local function maybe_end(run)
   run.status = 'ended'
   redis.call('HSET', key, 'status', 'ended', 'outcome', outcome)
   redis.call('ZREM', 'hg1:runs', RG)
-  emit({t = 'run.ended', tenant = run.tenant, run = RUN, gen = tonumber(GEN), outcome = outcome, cost = int(purse.spent), counts = counts})
+  emit({t = 'run.ended', tenant = run.tenant, run = RUN, gen = tonumber(GEN), outcome = outcome, cost = int(purse and purse.spent or 0), counts = counts})
 end
 
 local function progress()

@@ -1,11 +1,13 @@
--- Settle an execution once. ARGV: S, run, gen, node, attempt, cats (`llm=30000,..` or ''), by.
--- Returns settled, same, conflict, waste or unknown.
+-- Settle an execution once. ARGV: S, run, gen, node, attempt, cats (`llm=30000,..` or ''), by, then backlog per slot, percent to park
+-- at, percent to open below. Returns {settled, same, conflict, waste or unknown, 0|1}; 1: a run that waits may start now, call let_in.
 -- @include tenancy/kernel
 -- @include tenancy/transport/messages
 -- @include cost/ledger
 -- @include orchestrator/state/nodes
+-- @include orchestrator/state/pressure
 local run = get_run()
-if not run then return 'unknown' end
+if not run then return {'unknown', 0} end
+local had_ended = run.status == 'ended'
 local answer = settle(RUN, GEN, ARGV[4], ARGV[5], ARGV[6], ARGV[7], run.left > 0)
 maybe_end(run)
-return answer
+return {answer, somebody_may_start(run.status == 'ended' and not had_ended, read_rules(8))}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -12,10 +13,17 @@ from orchestrator.rebuild import Recorded
 
 from . import tables as t
 
+CHANGES_READ = 1_000
+"""Changes of backpressure that a rebuild looks back at."""
+
+_SEQUENCES = 2**40
+"""More events than an epoch has: epoch and sequence as one number."""
+
 
 def live_ids(connection: Connection) -> list[tuple[str, int]]:
-    """Return run and generation of every run that was admitted and is not over, oldest first."""
-    admitted = select(t.run.c.run_id, t.run.c.generation).where(t.run.c.status.in_(t.LIVE), t.run.c.hold.is_not(None))
+    """Return run and generation of every run that was admitted, or cancelled while it waited, and is not over, oldest first."""
+    known = t.run.c.hold.is_not(None) | (t.run.c.status == "cancelling")
+    admitted = select(t.run.c.run_id, t.run.c.generation).where(t.run.c.status.in_(t.LIVE), known)
     return [(row.run_id, row.generation) for row in connection.execute(admitted.order_by(t.run.c.submitted_at, t.run.c.run_id))]
 
 
@@ -36,3 +44,22 @@ def charged_since(connection: Connection, day: int) -> list[Mapping[str, Any]]:
         t.ledger.c.kind.in_(("settle", "waste")), t.ledger.c.day >= day
     )
     return [dict(row) for row in connection.execute(sums.group_by(*columns)).mappings()]
+
+
+def held_runs(connection: Connection) -> list[Mapping[str, Any]]:
+    """Return the rows of runs that wait to be admitted, in the order in which they came to wait."""
+    first = select(func.min(t.event.c.epoch * _SEQUENCES + t.event.c.seq)).where(
+        t.event.c.run_id == t.run.c.run_id, t.event.c.generation == t.run.c.generation, t.event.c.type == "run.held"
+    )
+    waiting = select(t.run).where(t.run.c.status == "held").order_by(first.scalar_subquery(), t.run.c.run_id)
+    return [dict(row) for row in connection.execute(waiting).mappings()]
+
+
+def pressures(connection: Connection) -> dict[str, Mapping[str, Any]]:
+    """Return the last change of backpressure of each pool, as its event has it."""
+    newest = select(t.event.c.data).where(t.event.c.type == "pressure.changed").order_by(t.event.c.epoch.desc(), t.event.c.seq.desc())
+    found: dict[str, Mapping[str, Any]] = {}
+    for row in connection.execute(newest.limit(CHANGES_READ)):
+        event = json.loads(row.data)
+        found.setdefault(str(event["pool"]), event)
+    return found

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from orchestrator.backpressure import Backpressure
 from orchestrator.model import Model, NodeRow
 from tenancy.link import Link
 
@@ -16,10 +18,16 @@ View = dict[str, Any]
 
 TRANSPORTS_OWN = (
     "ready", "clock", "vft", "sleepers", "bell", "depth", "age", "blocked", "held", "parked", "pools", "slots",
-    "letters", "expected", "bucket", "recheck", "out", "caps", "paused", "dead", "work", "load", "running", "served", "delayed",
+    "letters", "expected", "bucket", "recheck", "out", "paused", "dead", "work", "load", "running", "served", "delayed",
     "limits", "declared",
 )  # fmt: skip
 """Keys that test_transport.py compares."""
+
+
+RULES = Backpressure(4, 80, 70)
+"""So little that the machine comes to it."""
+
+TERMS = ("on_runs_limit", "on_budget_limit", "max_waiting_runs", "submissions_per_minute", "pool")
 
 
 class Kernel:
@@ -54,7 +62,16 @@ class Kernel:
         return self.link.call("tenancy/transport/retire", inc)
 
     def admit(self, run: str, gen: int, tenant: str, want: str) -> Any:
-        return self.link.call("orchestrator/state/admit", run, gen, tenant, want)
+        return self.link.call("orchestrator/state/admit", run, gen, tenant, want, *RULES)
+
+    def let_in(self, most: int) -> Any:
+        return self.link.call("orchestrator/state/let_in", most, *RULES)
+
+    def knock(self, tenant: str) -> Any:
+        return self.link.call("orchestrator/state/knock", tenant)
+
+    def refresh(self, tenant: str) -> Any:
+        return self.link.call("tenancy/transport/refresh", tenant)
 
     def load(self, run: str, gen: int, nodes: Sequence[NodeRow], fragments: Mapping[str, str]) -> Any:
         rows = [field for row in nodes for field in row]
@@ -88,15 +105,16 @@ class Kernel:
         return self.link.call("orchestrator/state/stale", run, gen, age_ms, *nodes)
 
     def settle(self, run: str, gen: int, node: str, attempt: int, cats: str, by: str) -> Any:
-        return self.link.call("orchestrator/state/settle", run, gen, node, attempt, cats, by)
+        return self.link.call("orchestrator/state/settle", run, gen, node, attempt, cats, by, *RULES)
 
     def void(self, run: str, gen: int, node: str, attempt: int, by: str) -> Any:
         return self.link.call("orchestrator/state/void", run, gen, node, attempt, by)
 
     # What is no script: policy, epochs, the clock
 
-    def account(self, tenant: str, limit_day: int, max_runs: int, status: str = "active") -> None:
-        row = {"limit_day": limit_day, "max_runs": max_runs, "status": status, "version": 1}
+    def account(self, tenant: str, limit_day: int, max_runs: int, status: str = "active", version: int = 1, **terms: Any) -> None:
+        row = {"limit_day": limit_day, "max_runs": max_runs, "status": status, "version": version}
+        row |= {name: "" if value is None else value for name, value in terms.items()}
         self.link.client.hset(f"hg1:tenant:{tenant}", mapping=row)
 
     def open_epoch(self, server: str) -> None:
@@ -209,6 +227,13 @@ class _View:
             f"{rg}:{execution}": value.rsplit("|", 1)[0] for rg, row in self.family("res") for execution, value in row.items()
         }
         view["open"] = {rg: sorted(row) for rg, row in self.family("open")}
+        view["lines"] = {tenant: [rg for rg, _ in line] for tenant, line in self.family("line")}
+        view["turns"] = [tenant for tenant, _ in self.keys.pop("waiting", [])]
+        view["pressure"] = {pool: {name: int(v) if v.isdigit() else v for name, v in row.items()} for pool, row in self.family("pressure")}
+        view["loading"] = {pool: int(n) for pool, n in self.keys.pop("loading", {}).items()}
+        view["rates"] = {tenant: _rate(row) for tenant, row in self.family("rate")}
+        view["nudged"] = int(self.keys.pop("nudge", 0))
+        view["caps"] = {run: int(n) for run, n in self.keys.pop("caps", {}).items()}
         view["live runs"] = sorted(name for name, _ in self.keys.pop("runs", []))
         view["runs"] = {rg: self.run(row) for rg, row in self.family("run")}
         view["nodes"] = {f"{rg}.{node}": self.node(rg, node) for rg in view["runs"] for node in self.keys.get(f"state:{rg}", {})}
@@ -227,11 +252,12 @@ class _View:
 
     @staticmethod
     def account(row: dict[str, str]) -> dict[str, str]:
-        return {"held": "0", "running": "0", **row}
+        return {"held": "0", "running": "0", **{name: value for name, value in row.items() if name not in TERMS}}
 
     @staticmethod
-    def run(row: dict[str, str]) -> dict[str, str]:
-        return {name: value for name, value in row.items() if name != "created"}
+    def run(row: dict[str, str]) -> dict[str, Any]:
+        row = {name: value for name, value in row.items() if name not in ("created", "held")}
+        return {name: json.loads(value) if name in ("want", "roots") else value for name, value in row.items()}
 
     def node(self, rg: str, node: str) -> dict[str, Any]:
         def of(kind: str, name: str = node) -> str | None:
@@ -281,6 +307,7 @@ def model_view(model: Model) -> View:
                 "held": str(a.held),
                 "running": str(a.running),
             }
+            | ({} if a.run_ms is None else {"run_ms": str(a.run_ms)})
             for name, a in model.accounts.items()
         },
         "spent": {f"{tenant}:{day}": _spent(spent) for (tenant, day), spent in model.spent.items()},
@@ -305,7 +332,19 @@ def model_view(model: Model) -> View:
             for (run, gen), rows in model.reservations.items()
             if (opened := sorted(f"{node}:{attempt}" for (node, attempt), row in rows.items() if row.state == "open"))
         },
-        "live runs": sorted(f"{s.run}.{s.gen}" for s in model.runs.values() if s.status != "ended"),
+        "lines": {tenant: [f"{run}.{gen}" for run, gen in line] for tenant, line in model.lines.items()},
+        "turns": list(model.turns),
+        "pressure": {
+            pool: {"state": "parked" if p.parked else "open", "since": p.since, "parked": p.times, "parked_ms": p.parked_ms}
+            for pool, p in model.pressure.items()
+        },
+        "loading": _loading(model),
+        "rates": {
+            tenant: f"{b.tokens:.3f}|{b.since}|{b.minute}|{b.count}|{b.before}" for tenant, b in model.rates.items() if b.count or b.before
+        },
+        "nudged": model.nudged_ms,
+        "caps": dict(model.caps),
+        "live runs": sorted(f"{s.run}.{s.gen}" for s in model.runs.values() if s.status not in ("ended", "held")),
         "runs": {f"{s.run}.{s.gen}": _run(s) for s in model.runs.values()},
         "nodes": {s.task_id(node): _node(it, far) for s in model.runs.values() for node, it in s.nodes.items()},
         "fragments": {f"{s.run}.{s.gen}": s.fragments for s in model.runs.values()},
@@ -314,17 +353,30 @@ def model_view(model: Model) -> View:
     return {name: part for name, part in view.items() if part}
 
 
+def _rate(row: str) -> str:
+    tokens, rest = row.split("|", 1)
+    return f"{float(tokens):.3f}|{rest}"
+
+
+def _loading(model: Model) -> dict[str, int]:
+    roots: Counter[str] = Counter()
+    for state in model.runs.values():
+        roots.update(state.roots)
+    return dict(roots)
+
+
 def _spent(spent: Any) -> dict[str, int]:
     row = {"settled": spent.settled, "reserved": spent.reserved, "waste": spent.waste}
     row |= {f"c:{category}": micros for category, micros in spent.categories.items()}
     return {name: value for name, value in row.items() if value}
 
 
-def _run(state: Any) -> dict[str, str]:
-    row = {
+def _run(state: Any) -> dict[str, Any]:
+    row: dict[str, Any] = {
         name: str(getattr(state, name)) for name in ("tenant", "graph", "status", "total", "left", "estimate", "floor", "hold", "priority")
     }
-    row |= {name: getattr(state, name) for name in ("outcome", "reason") if getattr(state, name)}
+    row |= {name: getattr(state, name) for name in ("outcome", "reason", "why", "roots") if getattr(state, name)}
+    row |= {"want": json.loads(state.want)} if state.want else {}
     row |= {name: "1" for name in ("degraded", "required_failed") if getattr(state, name)}
     return row | {f"n:{outcome}": str(n) for outcome, n in state.counts.items()}
 

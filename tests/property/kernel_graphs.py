@@ -30,9 +30,9 @@ class Graph:
 
 
 @st.composite
-def graphs(draw: st.DrawFn, run: str) -> Graph:
-    wide = draw(st.integers(0, 40)) == 17
-    size = 230 if wide else draw(st.integers(1, 8))
+def graphs(draw: st.DrawFn, run: str, most: int = 8) -> Graph:
+    wide = most == 8 and draw(st.integers(0, 40)) == 17
+    size = 230 if wide else draw(st.integers(1, most))
     parents: dict[int, list[int]] = {}
     for child in range(size):
         candidates = [0] if wide and child else range(child)
@@ -54,5 +54,8 @@ def graphs(draw: st.DrawFn, run: str) -> Graph:
         rows.append((f"n{index}", len(parents[index]), json.dumps(ctl), f"spec of n{index}", verdict, str(index // 3)))
     budget = draw(st.sampled_from(["", "", str(estimate), str(floor), "60"]))
     want = {"graph": "g", "total": size, "estimate": str(estimate), "floor": str(floor), "budget": budget, "priority": 5}
-    tenant = draw(st.sampled_from([*["acme"] * 9, *["beta"] * 3, "closed", "nobody"]))
+    pool = draw(st.sampled_from(["", "default"]))
+    want |= {"max_parallel": draw(st.sampled_from(["", "", 2])), "pools": [pool], "roots": {pool: sum(row[1] == 0 for row in rows)}}
+    want["tasks"] = ["draft", "absent"] if draw(st.integers(0, 19)) == 7 else ["draft"]
+    tenant = draw(st.sampled_from([*["acme"] * 9, *["beta"] * 3, *["gamma"] * 3, "closed", "nobody"]))
     return Graph(run, tenant, tuple(rows), draw(st.integers(0, 1)), json.dumps(want))

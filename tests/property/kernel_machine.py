@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from clock import NOW_KEY
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from kernel import Kernel, model_view
+from kernel import RULES, Kernel, model_view
 from kernel_graphs import Graph, graphs
 
 from orchestrator.model import Model, RunState
@@ -54,7 +54,7 @@ class KernelMachine(RuleBasedStateMachine):
         self.link = Link(self.url)
         self.kernel = Kernel(self.link)
         self.link.client.flushall()
-        self.model = Model(server="s0")
+        self.model = Model(server="s0", rules=RULES)
         self.model.epoch = 0
         self.now_ms = 1_800_000_000_000
         self.servers = 0
@@ -116,12 +116,19 @@ class KernelMachine(RuleBasedStateMachine):
     @initialize(data=st.data())
     def start(self, data: st.DataObject) -> None:
         self.open_epoch()
-        for tenant, limit, runs, status in (("acme", 1500, 3, "active"), ("beta", 250, 1, "active"), ("closed", 100, 1, "suspended")):
-            self.model.account(tenant, limit, runs, status)
-            self.kernel.account(tenant, limit, runs, status)
+        self.account("acme", 1500, 3)
+        self.account("beta", 250, 1, on_budget_limit="hold", max_waiting_runs=2)
+        self.account("gamma", 1000, 2, on_runs_limit="reject", submissions_per_minute=30)
+        self.account("closed", 100, 1, "suspended")
         self.enroll()
         self.enroll()
         self.submit(data, until=9)
+
+    def account(self, tenant: str, limit: int, runs: int, status: str = "active", **terms: Any) -> None:
+        """Set a tenant's policy, as the recorder does."""
+        self.model.account(tenant, limit, runs, status, **terms)
+        self.kernel.account(tenant, limit, runs, status, **terms)
+        self.both("refresh", tenant)
 
     # Producers
 
@@ -131,6 +138,14 @@ class KernelMachine(RuleBasedStateMachine):
         run = f"r{len(self.graphs) + 1}"
         self.graphs[run] = data.draw(graphs(run))
         self.complete(self.graphs[run], until)
+
+    @rule(data=st.data(), count=st.integers(2, 5), tenant=st.sampled_from(["acme", "beta", "gamma"]))
+    def flood(self, data: st.DataObject, count: int, tenant: str) -> None:
+        """One tenant submits more than may run."""
+        for _ in range(count):
+            run = f"r{len(self.graphs) + 1}"
+            self.graphs[run] = replace(data.draw(graphs(run, most=3)), tenant=tenant)
+            self.complete(self.graphs[run])
 
     def complete(self, graph: Graph, until: int = 9) -> None:
         half = len(graph.rows) // 2
@@ -142,8 +157,59 @@ class KernelMachine(RuleBasedStateMachine):
             lambda: self.publish(graph.run, self.both("launch", graph.run, 1, graph.degraded, 1, graph.roots)),
         ]
         for step in steps[: until + 1]:
-            if step()[:1] == ["refused"] if step is steps[0] else step() == FENCED:
+            reply = step()
+            if reply == FENCED or (step is steps[0] and reply[0] in ("refused", "held")):
                 return
+
+    @rule(most=st.sampled_from([1, 2, 20]), until=st.sampled_from([9, 9, 9, 2]))
+    def let_in(self, most: int, until: int) -> None:
+        """Whoever notices that there is room lets runs in, and starts them, or dies before."""
+        more, *names = self.both("let_in", most)
+        for name in names:
+            state = self.model.runs[name.split(".")[0], 1]
+            assert self.model.accounts[state.tenant].running <= self.model.accounts[state.tenant].max_runs, "one run too many"
+        if not more:
+            self.nobody_waits_for_nothing()
+        for name in names:
+            self.complete(self.graphs[name.split(".")[0]], until)
+
+    def nobody_waits_for_nothing(self) -> None:
+        model = self.model
+        for tenant, line in model.lines.items():
+            account, want = model.accounts[tenant], json.loads(model.runs[line[0]].want)
+            pools = [model.pressure.get(name or POOL) for name in want["pools"]]
+            assert (
+                account.status == "suspended"
+                or account.running >= account.max_runs
+                or model.exposure(tenant) + int(want["floor"]) > account.limit_day
+                or any(pool is not None and pool.parked for pool in pools)
+                or not all(task in model.serves for task in want["tasks"])
+            ), f"{line[0]} waits for nothing"
+
+    @rule(tenant=st.sampled_from(["acme", "beta", "gamma", "nobody"]), times=st.integers(1, 4), later_ms=st.sampled_from([0, 900, 70_000]))
+    def knock(self, tenant: str, times: int, later_ms: int) -> None:
+        self.now_ms += later_ms
+        for _ in range(times):
+            self.both("knock", tenant)
+
+    @rule(
+        tenant=st.sampled_from(["acme", "beta", "gamma"]),
+        limit=st.sampled_from([300, 1500]),
+        runs=st.integers(0, 4),
+        status=st.sampled_from(["active", "active", "active", "suspended", "closed"]),
+        terms=st.fixed_dictionaries(
+            {
+                "on_runs_limit": st.sampled_from(["hold", "reject"]),
+                "on_budget_limit": st.sampled_from(["hold", "reject"]),
+                "max_waiting_runs": st.sampled_from([0, 1, 5, 1000]),
+            }
+        ),
+        odds=st.integers(0, 2),
+    )
+    def change_policy(self, tenant: str, limit: int, runs: int, status: str, terms: dict[str, Any], odds: int) -> None:
+        if odds == 0:
+            # A lower limit than what is spent is no promise that was broken.
+            self.account(tenant, max(limit, self.model.exposure(tenant)), runs, status, **terms)
 
     def publish(self, run: str, nodes: Any, replaces: int = 0, delay_ms: int = 0, priority: int = 5) -> None:
         if nodes == FENCED or run not in self.graphs:
@@ -163,10 +229,10 @@ class KernelMachine(RuleBasedStateMachine):
 
     # Workers
 
-    def enroll(self) -> str:
+    def enroll(self, info: dict[str, Any] = INFO) -> str:
         inc = f"i{len(self.incs) + 1}"
         self.incs.append(inc)
-        self.both("enroll", inc, TTL_MS, INFO)
+        self.both("enroll", inc, TTL_MS, info)
         return inc
 
     def some_worker(self, data: st.DataObject) -> str:
@@ -408,8 +474,11 @@ class KernelMachine(RuleBasedStateMachine):
             self.both("retire", inc)
         while self.both("reclaim", TTL_MS, 200)[1]:
             pass
-        inc = self.enroll()
-        for _ in range(30):
+        for tenant, account in self.model.accounts.items():
+            self.account(tenant, min(2**53 - 1, account.limit_day + 2**40), account.max_runs + 2, max_waiting_runs=1000)
+        inc = self.enroll({**INFO, "slots": 50, "tasks": [*INFO["tasks"], "absent"]})
+        for _ in range(60):
+            self.let_in(20, 9)
             live = [state for state in self.model.runs.values() if state.status != "ended"]
             if not live and all(message.place == "x" for message in self.model.messages.values()):
                 return
@@ -430,7 +499,7 @@ class KernelMachine(RuleBasedStateMachine):
             self.both("revoke", state.run, 1, "cancelled", state.reason, graph.ids[200:])
         else:
             self.publish(state.run, self.both("stale", state.run, 1, 0, graph.ids))
-        for (node, attempt), row in list(self.model.reservations[state.key].items()):
+        for (node, attempt), row in list(self.model.reservations.get(state.key, {}).items()):
             lease = state.nodes[node].lease
             if row.state == "open" and (lease is None or lease.attempt != attempt):
                 if row.cats:
@@ -445,7 +514,7 @@ class KernelMachine(RuleBasedStateMachine):
         for event in self.model.events:
             if event.get("run") == state.run and (event["t"] == "money.voided" or event.get("kind") == "settle"):
                 closed[event["node"], event["attempt"]] = closed.get((event["node"], event["attempt"]), 0) + 1
-        executions = self.model.reservations[state.key]
+        executions = self.model.reservations.get(state.key, {})
         assert closed == dict.fromkeys(executions, 1)
         assert all(row.state != "open" for row in executions.values())
 

@@ -172,7 +172,7 @@ def test_a_zombie_cannot_finish_and_its_money_returns_when_another_begins() -> N
     assert world.begin("w2")[3][:2] == ["run", 2]
     assert world.finish("a", attempt=1) == ["fenced"]
     assert world.model.reservations[RUN, GEN]["a", 1].state == "void"
-    assert world.model.settle(RUN, GEN, "a", 1, "llm=7", "worker") == "waste"
+    assert world.model.settle(RUN, GEN, "a", 1, "llm=7", "worker") == ["waste", 0]
     assert world.model.spent["acme", world.model.today].waste == 7
     world.model.check()
 

@@ -1,0 +1,102 @@
+"""A run and its nodes as the plain model has them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from cost.memory import Key
+
+OUTCOMES: Final = ("succeeded", "failed", "timed_out", "skipped", "cancelled", "upstream_failed")
+
+
+@dataclass(slots=True)
+class Lease:
+    """The claim of one attempt; it is live while the incarnation is, and holds the tag in this delivery."""
+
+    attempt: int
+    inc: str
+    tag: str
+    delivery: int
+    since: int
+
+
+@dataclass(slots=True)
+class NodeState:
+    """A node of a run: `state` is pending, due, running or its outcome.
+
+    wait: parents that stand in its way, because they have not ended or have ended badly.
+    ctl: amounts by variant ("" without one), required, attempts, next (children). claims: executions begun;
+    fails, lost: how they ended; done: the last one that finished. since: when it became due.
+    """
+
+    wait: int
+    ctl: dict[str, Any]
+    spec: str
+    verdict: str
+    fragment: str
+    state: str = "pending"
+    claims: int = 0
+    fails: int = 0
+    lost: int = 0
+    done: int = 0
+    lease: Lease | None = None
+    notbefore: int = 0
+    since: int | None = None
+    result: str | None = None
+    fault: str | None = None
+
+    @property
+    def ended(self) -> bool:
+        return self.state in OUTCOMES
+
+    @property
+    def waits(self) -> bool:
+        """Whether it has not begun (or waits for its next attempt)."""
+        return self.state in ("pending", "due")
+
+    @property
+    def passes(self) -> bool:
+        """Whether a node that ended does not stand in its children's way."""
+        return self.state in ("succeeded", "skipped") or (not self.ctl["required"] and self.state in ("failed", "timed_out"))
+
+
+@dataclass(slots=True)
+class RunState:
+    """A run of one generation: `status` is held, loading, running, cancelling or ended; `left` counts nodes without an outcome.
+
+    Of one that waits, `why` and `want` (as it was asked for). roots: by pool, of a run that is loading.
+    """
+
+    run: str
+    gen: int
+    tenant: str
+    graph: str
+    total: int
+    left: int
+    estimate: int
+    floor: int
+    hold: int
+    priority: int
+    created: int
+    progress: int
+    status: str = "loading"
+    outcome: str = ""
+    reason: str = ""
+    why: str = ""
+    want: str = ""
+    roots: dict[str, int] = field(default_factory=dict)
+    degraded: bool = False
+    required_failed: bool = False
+    nodes: dict[str, NodeState] = field(default_factory=dict)
+    fragments: dict[str, str] = field(default_factory=dict)
+    cascade: list[str] = field(default_factory=list)
+    counts: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def key(self) -> Key:
+        return self.run, self.gen
+
+    def task_id(self, node: str) -> str:
+        """The Celery task id of a node, and the once-id of its message."""
+        return f"{self.run}.{self.gen}.{node}"

@@ -1,0 +1,51 @@
+"""Refusals in words: which limit said no, with the numbers, and what helps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from orchestrator.submission import Submission
+from tenancy.errors import BudgetRefused, QueueFull, Rate, Refused, RunsLimit
+
+
+def refusal(tenant: str, submission: Submission, reason: str, limit: str, current: str, retry_after_ms: str = "") -> Refused:
+    """Return the error that says why `admit` refused a run, with the numbers and the remedy."""
+    needs = f"its required nodes alone cost {submission.floor_micros} micros"
+    numbers = _numbers(limit, current, retry_after_ms)
+    if reason == "budget":
+        return BudgetRefused(
+            f"tenant {tenant!r} has committed {current} of {limit} micros today and {needs}; "
+            "raise limit_per_day_micros, or wait for midnight UTC",
+            **numbers,
+        )
+    if reason == "run_budget":
+        return BudgetRefused(f"the budget of {limit} micros does not cover the run: {needs}", **numbers)
+    if reason == "runs":
+        taken = f"tenant {tenant!r} has {current} runs and may have {limit}"
+        return RunsLimit(f"{taken}; try again in {_wait(numbers)}, when one is likely to have ended", **numbers)
+    if reason in ("queue", "rate"):
+        return turned_away(tenant, reason, limit, current, retry_after_ms)
+    if reason in ("suspended", "closed"):
+        return Refused(f"tenant {tenant!r} is not active: it is {reason}")
+    return Refused(f"there is no tenant {tenant!r}; create it with `headgate tenant create {tenant}`")
+
+
+def turned_away(tenant: str, reason: str, limit: str, current: str, retry_after_ms: str) -> Refused:
+    """Return the error that says why `knock` let nobody through: too many wait, or they come too fast."""
+    numbers = _numbers(limit, current, retry_after_ms)
+    if reason == "rate":
+        rate = f"tenant {tenant!r} may submit {limit} runs a minute, a tenth of them at once, and did {current} in the last one"
+        return Rate(f"{rate}; try again in {_wait(numbers)}", **numbers)
+    return QueueFull(f"tenant {tenant!r} has {current} waiting runs and may have {limit}; try again in {_wait(numbers)}", **numbers)
+
+
+def _numbers(limit: str, current: str, retry_after_ms: str) -> dict[str, Any]:
+    return {
+        "limit": int(limit) if limit else None,
+        "current": int(current) if current else None,
+        "retry_after_s": int(retry_after_ms) / 1000 if retry_after_ms else None,
+    }
+
+
+def _wait(numbers: dict[str, Any]) -> str:
+    return f"{numbers['retry_after_s'] or 1:g} s"

@@ -1,0 +1,132 @@
+-- The line of a tenant's runs that wait to be admitted: first in, first out, nobody overtakes. rg = {run}.{gen}
+--
+-- hg1:line:{tenant}  zset rg -> order          hg1:waiting  zset tenant -> turn: who waits, in turns
+-- hg1:run:{rg}       of a run that waits: status held, why (runs, budget, backpressure, worker), want (as it was asked for), held (since)
+-- hg1:caps           rg -> max_parallel        hg1:tenant:{t}  run_ms: how long a run of the tenant took lately (moving average, 1/8)
+-- hg1:nudge          when a submission last found that the line might go on
+-- @include orchestrator/state/pressure
+local NUDGE_MS = 200
+local RETRY_MS, RETRY_MS_MIN, RETRY_MS_MAX = 1000, 100, 60000
+
+local function last_of(key)
+  return tonumber(redis.call('ZREVRANGE', key, 0, 0, 'WITHSCORES')[2] or 0)
+end
+
+local function terms_of(tenant)
+  local row = redis.call('HMGET', 'hg1:tenant:' .. tenant, 'limit_day', 'max_runs', 'status', 'running', 'on_runs_limit',
+    'on_budget_limit', 'max_waiting_runs', 'pool', 'run_ms', 'held')
+  if not row[1] then return nil end
+  return {limit_day = row[1], max_runs = row[2], status = row[3], running = row[4] or '0', rejects_runs = row[5] == 'reject',
+          holds_budget = row[6] == 'hold', max_waiting = tonumber(row[7]) or 1000, pool = row[8] and row[8] ~= '' and row[8] or 'default',
+          run_ms = tonumber(row[9]), held = tonumber(row[10] or 0), waiting = redis.call('ZCARD', 'hg1:line:' .. tenant)}
+end
+
+-- When a place is free, as far as one can tell: runs take run_ms and end one after the other.
+local function retry_after(terms)
+  local running = tonumber(terms.running)
+  local ms = terms.run_ms and running > 0 and math.floor(terms.run_ms / running) or RETRY_MS
+  return int(math.max(RETRY_MS_MIN, math.min(RETRY_MS_MAX, ms)))
+end
+
+local function pool_of(name, terms)
+  return name == '' and terms.pool or name
+end
+
+local function unserved(tasks)
+  for _, name in ipairs(tasks or {}) do
+    if redis.call('HEXISTS', 'hg1:serves', name) == 0 then return true end
+  end
+end
+
+-- What stands in a run's way: nil, or {why, limit, current, refuse = true where it does not wait, retry = ms or ''}.
+-- in_line: it waits already; then it goes on waiting for a place whatever the policy says of new ones, and passes nobody.
+local function hindrance(tenant, want, rules, in_line)
+  local terms = terms_of(tenant)
+  if not terms then return {why = 'unknown', limit = '', current = '', refuse = true, retry = ''} end
+  if terms.status ~= 'active' then
+    return {why = terms.status, limit = '', current = '', refuse = not (in_line and terms.status == 'suspended'), retry = ''}
+  end
+  local floor, limit, free = micros(want.floor), micros(terms.limit_day), room(tenant)
+  if floor > limit then return {why = 'budget', limit = terms.limit_day, current = int(limit - free), refuse = true, retry = ''} end
+  if want.budget ~= '' and floor > micros(want.budget) then
+    return {why = 'run_budget', limit = want.budget, current = int(floor), refuse = true, retry = ''}
+  end
+  if not in_line and terms.rejects_runs and terms.running + terms.waiting >= tonumber(terms.max_runs) then
+    return {why = 'runs', limit = terms.max_runs, current = int(terms.running + terms.waiting), refuse = true, retry = retry_after(terms)}
+  end
+  local stop
+  for _, name in ipairs(want.pools or {}) do
+    local why, capacity, load = look_at(pool_of(name, terms), rules)
+    if why and not stop then stop = {why = why, limit = int(capacity), current = int(load)} end
+  end
+  if not stop and unserved(want.tasks) then stop = {why = 'worker', limit = '', current = ''} end
+  if not stop and not in_line and terms.waiting > 0 then
+    local head = redis.call('ZRANGE', 'hg1:line:' .. tenant, 0, 0)[1]
+    stop = {why = redis.call('HGET', 'hg1:run:' .. head, 'why'), limit = '', current = '', behind = true}
+  end
+  if not stop and tonumber(terms.running) >= tonumber(terms.max_runs) then
+    stop = {why = 'runs', limit = terms.max_runs, current = terms.running}
+  end
+  if not stop and floor > free then
+    -- Holds return when runs end; what was spent, at midnight (UTC).
+    local retry = terms.held >= floor - free and retry_after(terms) or int(86400000 - NOW % 86400000)
+    stop = {why = 'budget', limit = terms.limit_day, current = int(limit - free), refuse = not terms.holds_budget, retry = retry}
+  end
+  if stop and not stop.refuse and not in_line and terms.waiting >= terms.max_waiting then
+    stop = {why = 'queue', limit = int(terms.max_waiting), current = int(terms.waiting), refuse = true, retry = retry_after(terms)}
+  end
+  return stop
+end
+
+local function run_event(kind, rg, tenant, fields)
+  local run, gen = rg:match('^(.*)%.(%d+)$')
+  fields.t, fields.tenant, fields.run, fields.gen = kind, tenant, run, tonumber(gen)
+  emit(fields)
+end
+
+local function refuse_run(rg, tenant, stop)
+  run_event('run.refused', rg, tenant, {reason = stop.why, limit = stop.limit, current = stop.current})
+end
+
+local function write_run(rg, tenant, want, status, hold)
+  redis.call('HSET', 'hg1:run:' .. rg, 'tenant', tenant, 'graph', want.graph, 'status', status, 'total', want.total,
+    'left', want.total, 'estimate', want.estimate, 'floor', want.floor, 'hold', int(hold), 'created', int(NOW), 'priority', want.priority)
+end
+
+local function say_held(rg, tenant, want, stop)
+  redis.call('HSET', 'hg1:run:' .. rg, 'why', stop.why)
+  run_event('run.held', rg, tenant, {graph = want.graph, total = tonumber(want.total), estimate = want.estimate, floor = want.floor,
+    why = stop.why, limit = stop.limit, current = stop.current})
+end
+
+local function line_up(rg, tenant, text, want, stop)
+  redis.call('ZADD', 'hg1:line:' .. tenant, last_of('hg1:line:' .. tenant) + 1, rg)
+  redis.call('ZADD', 'hg1:waiting', 'NX', last_of('hg1:waiting') + 1, tenant)
+  write_run(rg, tenant, want, 'held', 0)
+  redis.call('HSET', 'hg1:run:' .. rg, 'want', text, 'held', int(NOW))
+  say_held(rg, tenant, want, stop)
+end
+
+local function step_out(rg, tenant)
+  redis.call('ZREM', 'hg1:line:' .. tenant, rg)
+  redis.call('HDEL', 'hg1:run:' .. rg, 'why', 'want', 'held')
+  if redis.call('EXISTS', 'hg1:line:' .. tenant) == 0 then redis.call('ZREM', 'hg1:waiting', tenant) end
+end
+
+-- Money and a place are taken; what the run is about to put in line counts as load from here on. Returns the hold.
+local function take_in(rg, tenant, want)
+  local hold = hold_run(rg, tenant, micros(want.estimate), want.budget)
+  write_run(rg, tenant, want, 'loading', hold)
+  redis.call('ZADD', 'hg1:runs', int(NOW), rg)
+  if tonumber(want.max_parallel) then redis.call('HSET', 'hg1:caps', rg, want.max_parallel) end
+  local terms, roots = terms_of(tenant), {}
+  for name, n in pairs(want.roots or {}) do
+    local pool = pool_of(name, terms)
+    roots[pool] = (roots[pool] or 0) + n
+    redis.call('HINCRBY', 'hg1:loading', pool, n)
+  end
+  if next(roots) then redis.call('HSET', 'hg1:run:' .. rg, 'roots', cjson.encode(roots)) end
+  run_event('run.admitted', rg, tenant, {graph = want.graph, total = tonumber(want.total), estimate = want.estimate, floor = want.floor,
+    hold = int(hold), budget = want.budget})
+  return hold
+end
