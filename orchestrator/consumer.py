@@ -1,8 +1,10 @@
-"""The worker's consumer: Celery's own, which finishes what runs before it lets go of the pool.
+"""The worker's consumer: Celery's own, which finishes what runs before it lets go of the pool, and gives up slots only when they are idle.
 
 Stock Celery 5.7, told to end, discards each job whose process has not said yet that it began. The process runs it all the same, and then
 waits for 30 s (`GUARANTEE_MESSAGE_CONSUMPTION_RETRY_LIMIT` in billiard) for its parent to take note of an end that nobody reads any
-more. So the event loop goes on here until every job that was handed to the pool is over, and only then Celery's warm shutdown begins, which finds nothing left to wait for. Nothing is popped meanwhile.
+more. So the event loop goes on here until every job that was handed to the pool is over, and only then Celery's warm shutdown begins,
+which finds nothing left to wait for. Nothing is popped meanwhile. Its `pool_shrink` may end a process that has just been given a job,
+and refuses while all are busy: here fewer messages are popped at once, and processes go as they become idle.
 """
 
 from __future__ import annotations
@@ -11,27 +13,17 @@ import contextlib
 import logging
 from typing import Any
 
+from celery.concurrency.prefork import TaskPool
 from celery.exceptions import WorkerShutdown, WorkerTerminate
 from celery.worker import state
 from celery.worker.consumer import Consumer as Stock
 from celery.worker.control import control_command
 
+from orchestrator.control import DRAIN, DRAINED, SCALE
+
 logger = logging.getLogger(__name__)
 
-DRAIN = "headgate_drain"
-"""The remote control command that winds a worker down."""
-
-DRAINED = 86
-"""Exit code of a worker that was drained: whoever watches it does not start it again."""
-
-
-def drain(_state: Any, **_: Any) -> None:
-    """Take nothing new, finish what runs, and end."""
-    logger.warning("drained: taking nothing new")
-    raise WorkerShutdown(DRAINED)
-
-
-control_command(name=DRAIN)(drain)
+SHRINK_EVERY_S = 0.1
 
 
 class Consumer(Stock):
@@ -43,6 +35,25 @@ class Consumer(Stock):
         super().__init__(*args, **kwargs)
         self._stock_loop = self.loop
         self.loop = self._loop_to_the_end
+        self._slots: int = self.pool.limit
+
+    def scale_to(self, slots: int) -> None:
+        """Offer `slots` slots from now on; processes beyond them end when they are idle. For the prefork pool."""
+        change, self._slots = slots - self._slots, slots
+        if slots > self.pool.num_processes:
+            self.pool.grow(slots - self.pool.num_processes)
+        self.initial_prefetch_count = slots * self.prefetch_multiplier
+        self._update_qos_eventually(change)
+        self._shrink_idle()
+
+    def _shrink_idle(self) -> None:
+        if self.pool.num_processes <= self._slots or self.pool._pool is None:
+            return
+        # A process that was given a job and has not said so yet looks idle to the pool.
+        if all(job._accepted for job in tuple(self.pool._pool._cache.values())):
+            with contextlib.suppress(ValueError):  # all are busy
+                self.pool.shrink(self.pool.num_processes - self._slots)
+        self.hub.call_later(SHRINK_EVERY_S, self._shrink_idle)
 
     def _loop_to_the_end(self, *args: Any) -> None:
         try:
@@ -76,3 +87,25 @@ def running() -> list[Any]:
 
 def _never() -> bool:
     return False
+
+
+def _drain(_state: Any, **_: Any) -> None:
+    """Take nothing new, finish what runs, and end."""
+    logger.warning("drained: taking nothing new")
+    raise WorkerShutdown(DRAINED)
+
+
+def _scale(panel: Any, slots: int, **_: Any) -> dict[str, str]:
+    """Offer so many slots from now on."""
+    pool = panel.consumer.pool
+    if not isinstance(pool, TaskPool) or panel.consumer.controller.autoscaler:
+        kind = "an autoscaler" if isinstance(pool, TaskPool) else f"the pool {type(pool).__module__.rpartition('.')[2]!r}"
+        return {"error": f"runs with {kind}, which cannot grow and shrink on request; start it anew with another --concurrency"}
+    if slots < 1:
+        return {"error": f"cannot have {slots} slots; `headgate workers drain` ends a worker"}
+    panel.consumer.scale_to(slots)
+    return {"ok": f"{slots} slots"}
+
+
+control_command(name=DRAIN)(_drain)
+control_command(name=SCALE, args=[("slots", int)], signature="SLOTS")(_scale)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from orchestrator.cli import console, pause, plan, record, run, stack, tenant
+from orchestrator.cli import console, pause, plan, queues, record, run, stack, tenant, workers
 from orchestrator.cli.group import Headgate
 
 __all__ = ["main"]
@@ -26,5 +26,6 @@ for command in (
     *(record.runs, record.show),
     *(plan.plan, plan.schema),
     *(tenant.tenant, pause.pause, pause.resume),
+    *(queues.queues, workers.workers),
 ):
     main.add_command(command)

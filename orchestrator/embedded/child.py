@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from orchestrator.control import DRAINED
 from orchestrator.embedded.tether import Tether, kill_group
 
 LOG_BYTES_MAX = 10 * 1024 * 1024
@@ -98,11 +99,15 @@ class Child:
         self._tether.release(self._process)
         self._process = None
         asked, self.kill_at = self.kill_at is not None, None
+        # An operator took it out; whoever wants it back starts the stack anew.
+        self.retired |= code == DRAINED
         self.deaths = 1 if now - self._started_at > _STEADY_S else self.deaths + 1
         self.due_at = None if self.retired else now if asked else now + backoff_s(self.deaths)
         if asked:
             self.deaths = 0
             return "made room"
+        if code == DRAINED:
+            return "was drained and stays stopped"
         return f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
 
     def make_room(self, now: float, grace_s: float) -> None:

@@ -23,18 +23,21 @@ from .tenants import Answer
 
 log = logging.getLogger("headgate.recorder")
 
+_WORKER_ENDS = ("worker.retired", "worker.dead", "epoch.opened")
+
 
 @dataclass
 class Applied:
     """What one transaction did, to be announced after it.
 
-    cursor: where the log stands in SQL. events: how many were new. ended: runs. answers: by request.
+    cursor: where the log stands in SQL. events: how many were new. ended: runs. answers: by request. workers_ended: whether some did.
     """
 
     cursor: Position
     events: int = 0
     ended: list[str] = field(default_factory=list)
     answers: dict[str, Answer] = field(default_factory=dict)
+    workers_ended: bool = False
 
     @property
     def tenants(self) -> list[str]:
@@ -69,6 +72,7 @@ def apply(engine: Engine, entries: list[Entry], payloads: Mapping[str, bytes]) -
             applied.cursor = part[-1].position
             applied.events += len(part)
             applied.ended += changes.ended
+            applied.workers_ended |= any(row["type"] in _WORKER_ENDS for row in changes.events)
         if applied.cursor != old:
             move_cursor(connection, old, applied.cursor)
     return applied

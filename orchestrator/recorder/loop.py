@@ -11,6 +11,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 from ulid import ULID
 
+from orchestrator.artifacts.writer import ArtifactWriter
 from orchestrator.recovery import Superseded, go_on, is_bound, recover
 from orchestrator.settings import Settings
 from orchestrator.store.engine import reading
@@ -49,6 +50,7 @@ class Recorder:
         self.settings = settings
         self.owner = str(ULID()).lower()
         self.cursor = START
+        self.artifacts = ArtifactWriter(engine, settings.home)
         self._server = ""
         self._look_after = 0.0
 
@@ -71,6 +73,7 @@ class Recorder:
                 stop.wait(wait_s)
                 wait_s = min(2 * wait_s, RETRY_MAX_S)
         self.leave()
+        self.artifacts.close()
 
     def hold_lease(self) -> bool:
         """Take or renew the lease for 3 s; False while another recorder holds it."""
@@ -92,6 +95,7 @@ class Recorder:
         refresh(self.link, publish_policies(self.link.client, self.engine))
         go_on(self.link, self.engine)
         answer_again(self.link.client, self.engine, self.cursor)
+        self.artifacts.workers_ended()  # of those whose end was recorded just before a crash
         self._server = server
 
     def step(self, block_ms: int | None) -> int:
@@ -104,6 +108,8 @@ class Recorder:
         applied = apply(self.engine, entries, payloads_of(client, entries)) if entries else Applied(self.cursor)
         self.cursor = applied.cursor
         announce(client, self.engine, applied, self.link)
+        if applied.workers_ended:
+            self.artifacts.workers_ended()
         return applied.events
 
     def _look_after_itself(self) -> bool:

@@ -1,0 +1,52 @@
+"""What an operator tells workers by Celery's remote control: to drain, and to have so many slots."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+from tenancy.errors import HeadgateError, Unavailable
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+DRAIN, SCALE = "headgate_drain", "headgate_scale"
+"""Names of our remote control commands."""
+
+DRAINED = 86
+"""Exit code of a worker that was drained: whoever watches it does not start it again."""
+
+ANSWER_S = 3.0
+"""How long a worker may take to answer; one that is busy in its main process answers later."""
+
+
+def drain(app: Celery, name: str) -> None:
+    """Tell the worker `name` to take nothing new, finish what it runs and end. It does not answer: its incarnation ends."""
+    app.control.broadcast(DRAIN, destination=[name])
+
+
+def scale(app: Celery, wanted: Mapping[str, int]) -> None:
+    """Have each worker offer so many slots. Busy processes finish their work before they go.
+
+    Raises HeadgateError when a worker's pool cannot grow and shrink (nothing has changed there), Unavailable when one does not answer.
+    """
+    for name, slots in wanted.items():
+        replies = app.control.broadcast(SCALE, arguments={"slots": slots}, destination=[name], reply=True, timeout=ANSWER_S, limit=1)
+        answer = next((reply[name] for reply in replies or () if name in reply), None)
+        if answer is None:
+            raise Unavailable(f"the worker {name} did not answer within {ANSWER_S:g} s; `headgate workers list` says who is alive")
+        if "error" in answer:
+            raise HeadgateError(f"{name} {answer['error']}")
+
+
+def spread(slots: int, workers: Iterable[str]) -> dict[str, int]:
+    """Return how many of `slots` each worker has: as equal as can be, the first ones one more.
+
+    Raises HeadgateError where a worker would have none.
+    """
+    names = sorted(workers)
+    if slots < len(names):
+        raise HeadgateError(
+            f"{slots} slots are too few for {len(names)} workers, which have at least one each; `headgate workers drain WORKER` ends one"
+        )
+    return {name: slots // len(names) + (at < slots % len(names)) for at, name in enumerate(names)}
