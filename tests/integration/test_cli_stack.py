@@ -227,7 +227,7 @@ def test_pauses_are_listed_with_by_whom_since_when_and_why(terminal: Terminal) -
     run_id = terminal.headgate("submit", "work:two").out.strip()
     assert terminal.headgate("pause", "run", run_id[:20], "--json").json == {"scope": f"run:{run_id}.1", "paused": True, "changed": True}
     listed = terminal.headgate("pause", "--json").json
-    assert [(each["scope"], each["by"], each["reason"]) for each in listed][0] == ("tenant:default", "ann", "a look")
+    assert (listed[0]["scope"], listed[0]["by"], listed[0]["reason"]) == ("tenant:default", "ann", "a look")
     assert "by ann: a look" in terminal.headgate("tenant", "show", "default").out
     assert "tenant default" in terminal.headgate("pause").out
     assert terminal.headgate("pause", "tenant", "nobody").err == "headgate: there is no tenant 'nobody'\n"
