@@ -40,8 +40,8 @@ class OnRedis:
         self.rebind(SERVER)
 
     def policy(self, tenant: str, weight: int = 1, cap: int | None = None, status: str = "active", pool: str = "") -> None:
-        numbers = {"weight": weight, "max_running_nodes": "" if cap is None else cap}
-        self.link.client.hset(f"hg1:tenant:{tenant}", mapping={**numbers, "status": status, "pool": pool})
+        numbers: dict[Any, Any] = {"weight": weight, "max_running_nodes": "" if cap is None else cap, "status": status, "pool": pool}
+        self.link.client.hset(f"hg1:tenant:{tenant}", mapping=numbers)
         self.queue.refresh(tenant)
 
     def silence(self, inc: str) -> None:

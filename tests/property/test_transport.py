@@ -174,7 +174,7 @@ class Twins(RuleBasedStateMachine):
         """Free slots take whatever may go, within a second of its room."""
         worker = min(self.model.workers)
         self.let_time_pass(1_000)
-        while any([self.both("pop", worker, pool, 1_000) for pool in POOLS]):
+        while any(self.both("pop", worker, pool, 1_000) for pool in POOLS):
             pass
         for tag, message in self.model.messages.items():
             waits = message.place == "q" or (message.is_parked and not self.model._is_removed(tag, message))
