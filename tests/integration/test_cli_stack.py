@@ -193,49 +193,36 @@ def test_tenants_are_created_once_listed_and_shown(terminal: Terminal) -> None:
 
 
 def test_a_tenant_is_changed_suspended_forked_and_closed_and_its_history_says_by_whom(terminal: Terminal) -> None:
-    assert terminal.headgate("tenant", "create", "birch", "can_fork=true").out == "tenant birch created\n"
-    changed = terminal.headgate("tenant", "set", "birch", "weight=3", "pool=gpu", "--reason", "bigger", "--by", "ann")
-    assert (changed.code, sorted(changed.out.splitlines())) == (0, ["pool: null -> gpu", "weight: 1 -> 3"])
-    assert terminal.headgate("tenant", "set", "birch", "weight=3").out == "tenant birch is so already\n"
-    cleared = terminal.headgate("tenant", "set", "birch", "pool=null", "--limit-per-day", "2.5", "--json").json
-    assert cleared["changed"] == {"limit_per_day_micros": [1_000_000_000, 2_500_000], "pool": ["gpu", None]}
-    stale = terminal.headgate("tenant", "set", "birch", "weight=9", "--version", "1")
-    assert (stale.code, "has version 3 by now" in stale.err) == (2, True)
-    assert terminal.headgate("tenant", "fork", "birch", "cedar", "weight=5", "--json").json["policy"]["limit_per_day_micros"] == 2_500_000
-    assert terminal.headgate("tenant", "fork", "cedar", "dogwood").code == 2
+    assert terminal.headgate("tenant", "create", "birch", "can_fork=true", "pool=gpu").out == "tenant birch created\n"
+    changed = terminal.headgate("tenant", "set", "birch", "weight=3", "pool=null", "--reason", "bigger", "--by", "ann")
+    assert (changed.code, sorted(changed.out.splitlines())) == (0, ["pool: gpu -> null", "weight: 1 -> 3"])
+    stale = terminal.headgate("tenant", "set", "birch", "--limit-per-day", "2.5", "--version", "1")
+    assert (stale.code, "has version 2 by now" in stale.err) == (2, True)
+    assert terminal.headgate("tenant", "fork", "birch", "cedar", "--json").json["policy"]["weight"] == 3
     assert terminal.headgate("tenant", "suspend", "birch").out == "tenant birch is suspended\n"
     assert "suspended and takes no new runs" in terminal.headgate("submit", "work:two", "--tenant", "birch").err
     assert terminal.headgate("tenant", "resume", "birch").out == "tenant birch is active\n"
-    assert terminal.headgate("tenant", "close", "cedar", "--json").json == {
-        "tenant": "cedar",
-        "status": "closed",
-        "changed": True,
-        "live_runs": 0,
-    }
-    assert "is closed, which is final" in terminal.headgate("tenant", "resume", "cedar").err
-    history = terminal.headgate("tenant", "history", "birch", "--json").json
-    assert [(line["actor"], line["old"], line["new"], line["reason"]) for line in history if line["field"] == "weight"] == [
-        ("ann", 1, 3, "bigger")
-    ]
-    assert "status: active -> suspended" in terminal.headgate("tenant", "history", "birch").out
-    assert terminal.headgate("tenant", "history", "nobody").err == "headgate: there is no tenant 'nobody'\n"
+    closed = {"tenant": "cedar", "status": "closed", "changed": True, "live_runs": 0}
+    assert terminal.headgate("tenant", "close", "cedar", "--json").json == closed
+    history = terminal.headgate("tenant", "history", "birch").out
+    assert re.search(r"ann +policy.changed +weight: 1 -> 3 +bigger", history)
+    assert "status: active -> suspended" in history
+    assert terminal.headgate("tenant", "history", "nobody", "--json").json["error"] == "there is no tenant 'nobody'"
 
 
 def test_pauses_are_listed_with_by_whom_since_when_and_why(terminal: Terminal) -> None:
-    assert terminal.headgate("pause").out == "nothing is paused\n"
     assert terminal.headgate("pause", "tenant", "default", "--reason", "a look", "--by", "ann").out == "tenant default is paused\n"
     run_id = terminal.headgate("submit", "work:two").out.strip()
     assert terminal.headgate("pause", "run", run_id[:20], "--json").json == {"scope": f"run:{run_id}.1", "paused": True, "changed": True}
-    listed = terminal.headgate("pause", "--json").json
-    assert (listed[0]["scope"], listed[0]["by"], listed[0]["reason"]) == ("tenant:default", "ann", "a look")
+    listed = terminal.headgate("pause").out.splitlines()
+    assert re.fullmatch(r"tenant default  [-0-9: ]{19}  ann  +a look", listed[1])
+    assert listed[2].startswith(f"run {run_id}")
     assert "by ann: a look" in terminal.headgate("tenant", "show", "default").out
-    assert "tenant default" in terminal.headgate("pause").out
-    assert terminal.headgate("pause", "tenant", "nobody").err == "headgate: there is no tenant 'nobody'\n"
     assert terminal.headgate("resume", "tenant", "default").out == "tenant default goes on\n"
-    assert terminal.headgate("resume", "tenant", "default").out == "tenant default was not paused\n"
     assert {node["state"] for node in terminal.headgate("show", run_id, "--json").json["nodes"]} <= {"due", "pending"}
     assert terminal.headgate("resume", "run", run_id).code == 0
     assert terminal.headgate("watch", run_id).code == 0
+    assert terminal.headgate("pause").out == "nothing is paused\n"
 
 
 def test_a_second_stack_in_the_same_home_says_so(terminal: Terminal) -> None:
