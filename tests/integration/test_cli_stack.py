@@ -162,11 +162,14 @@ def test_a_budget_that_covers_nothing_is_code_4_and_an_unknown_tenant_code_2(ter
     assert "create it with `headgate tenant create nobody`" in unknown.err
 
 
-def test_tasks_that_the_stack_does_not_serve_are_code_69_and_the_remedy(terminal: Terminal) -> None:
-    done = terminal.headgate("run", "other:other")
-    assert done.code == 69
+def test_a_run_that_nobody_serves_is_held_and_says_the_remedy(terminal: Terminal) -> None:
+    done = terminal.headgate("run", "other:other", "--timeout", "3")
+    assert done.code == 124
     assert "no live worker serves other.lone; start one with `headgate up --tasks other`" in done.err
     assert "stop it first, its pid is " in done.err
+    assert "held (worker)" in terminal.headgate("runs", "--status", "held").out
+    assert "is cancelled" in terminal.headgate("cancel", "latest").out
+    assert "held" not in terminal.headgate("runs", "--limit", "1").out
 
 
 def test_the_same_key_gives_the_same_run_and_another_graph_is_refused(terminal: Terminal) -> None:
@@ -215,7 +218,7 @@ def test_pauses_are_listed_with_by_whom_since_when_and_why(terminal: Terminal) -
     run_id = terminal.headgate("submit", "work:two").out.strip()
     assert terminal.headgate("pause", "run", run_id[:20], "--json").json == {"scope": f"run:{run_id}.1", "paused": True, "changed": True}
     listed = terminal.headgate("pause").out.splitlines()
-    assert re.fullmatch(r"tenant default  [-0-9: ]{19}  ann  +a look", listed[1])
+    assert re.fullmatch(r"tenant default +[-0-9: ]{19}  ann +a look", listed[1])
     assert listed[2].startswith(f"run {run_id}")
     assert "by ann: a look" in terminal.headgate("tenant", "show", "default").out
     assert terminal.headgate("resume", "tenant", "default").out == "tenant default goes on\n"
