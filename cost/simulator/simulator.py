@@ -35,7 +35,7 @@ class Simulator:
 
     def policy(self, tenant: str, policy: Policy) -> None:
         """Open a tenant or change its policy."""
-        self._heard(self.ledger.set_policy(tenant, policy, self.now_ms))
+        self.heard(self.ledger.set_policy(tenant, policy, self.now_ms))
 
     def submit(self, tenant: str, run: str, nodes: Sequence[NodeCost], budget: int | None = None) -> str:
         """Ask for admission: admitted, waiting or refused. An admitted run is planned down before its first node."""
@@ -44,7 +44,7 @@ class Simulator:
         costs = [node.chosen for node in simulated.nodes.values()]
         request = Request(key, floor(costs), sum(node.estimate_micros for node in costs), budget)
         self.runs[key] = simulated
-        answer = self._heard(self.ledger.admit(tenant, request, self.now_ms))
+        answer = self.heard(self.ledger.admit(tenant, request, self.now_ms))
         return answer.status
 
     def start(self, key: RunKey, node: str) -> str:
@@ -54,7 +54,7 @@ class Simulator:
         assert node in run.ready, f"{node} waits or has run"
         named.attempt += 1
         named.state = "running"
-        answer = self._heard(self.ledger.reserve(run.execution(node), named.chosen.estimate_micros, run.needed, self.now_ms))
+        answer = self.heard(self.ledger.reserve(run.execution(node), named.chosen.estimate_micros, run.needed, self.now_ms))
         if answer.status == "refused":
             named.state, named.unfunded = "pending", True
             named.attempt -= 1
@@ -63,7 +63,7 @@ class Simulator:
 
     def charge(self, key: RunKey, node: str, to: int) -> str:
         """A running node has used `to` micros by now: extended, same, or refused, after which it has to stop."""
-        return self._heard(self.ledger.extend(self.runs[key].execution(node), to, self.now_ms)).status
+        return self.heard(self.ledger.extend(self.runs[key].execution(node), to, self.now_ms)).status
 
     def finish(self, key: RunKey, node: str, cats: Mapping[str, int], *, succeeded: bool = True) -> str:
         """An execution ended and its signal settles it; a failed node is pending again, until its attempts are used up."""
@@ -77,12 +77,12 @@ class Simulator:
         """What an execution that was lost, or was settled before, has to say after all."""
         run = self.runs[key]
         execution = run.execution(node)._replace(attempt=attempt)
-        return self._heard(self.ledger.settle(execution, cats, unfinished=run.unfinished, now_ms=self.now_ms)).status
+        return self.heard(self.ledger.settle(execution, cats, unfinished=run.unfinished, now_ms=self.now_ms)).status
 
     def beat(self) -> None:
         """The agent's round: midnight where it has come, and a decision on every run with pending nodes."""
         for tenant in self.ledger.accounts:
-            self._heard(self.ledger.roll_over(tenant, self.now_ms))
+            self.heard(self.ledger.roll_over(tenant, self.now_ms))
         for key, run in list(self.runs.items()):
             if run.status == "running" and run.any_pending:
                 self.decide(key, "beat")
@@ -136,6 +136,25 @@ class Simulator:
             any_pending=run.any_pending,
         )
 
+    def heard(self, answer: Answer) -> Answer:
+        """Take in what a transition told; a level that was entered, and an admission, are the agent's business at once."""
+        self.check()
+        self.events.extend(answer.events)
+        for event in answer.events:
+            key = RunKey(event.run)
+            if event.type == "run.refused":
+                self.runs[key].status = "refused"
+            elif event.type == "run.admitted":
+                self.runs[key].status = "running"
+                if int(event.detail["hold"]) < int(event.detail["estimate"]):
+                    self.decide(key, "admission")
+                self._end(self.runs[key])
+            elif event.type == "level.entered":
+                for other, run in list(self.runs.items()):
+                    if run.tenant == event.tenant and run.status == "running" and run.any_pending:
+                        self.decide(other, "level")
+        return answer
+
     def _ended(self, key: RunKey, node: str, cats: Mapping[str, int] | None, *, succeeded: bool) -> str:
         run, named = self.runs[key], self.runs[key].nodes[node]
         assert named.state == "running", f"{node} does not run"
@@ -154,7 +173,7 @@ class Simulator:
             answer = self.ledger.expire(run.execution(node), needed=needed, unfinished=unfinished, now_ms=self.now_ms)
         else:
             answer = self.ledger.settle(run.execution(node), cats, needed=needed, unfinished=unfinished, now_ms=self.now_ms)
-        self._heard(answer)
+        self.heard(answer)
         self._end(run)
         if run.status == "running" and any(each.unfunded and each.state == "pending" for each in run.nodes.values()):
             self.decide(key, "gate")
@@ -168,7 +187,7 @@ class Simulator:
         elif decision.plan:
             for change in decision.plan.modifications:
                 run.nodes[change.node].choose(change.change)
-            self._heard(self.ledger.verdict(key, decision.left, self.now_ms))
+            self.heard(self.ledger.verdict(key, decision.left, self.now_ms))
         self._end(run)
 
     def _cancel(self, run: SimulatedRun) -> None:
@@ -182,26 +201,7 @@ class Simulator:
         if run.status == "running":
             failed = any(node.state == "failed" for node in run.nodes.values())
             run.status = "failed" if failed else "degraded" if run.given_up else "succeeded"
-        self._heard(self.ledger.end_run(run.key, self.now_ms))
-
-    def _heard(self, answer: Answer) -> Answer:
-        """Take in what a transition told; a level that was entered, and an admission, are the agent's business at once."""
-        self.check()
-        self.events.extend(answer.events)
-        for event in answer.events:
-            key = RunKey(event.run)
-            if event.type == "run.refused":
-                self.runs[key].status = "refused"
-            elif event.type == "run.admitted":
-                self.runs[key].status = "running"
-                if int(event.detail["hold"]) < int(event.detail["estimate"]):
-                    self.decide(key, "admission")
-                self._end(self.runs[key])
-            elif event.type == "level.entered":
-                for other, run in list(self.runs.items()):
-                    if run.tenant == event.tenant and run.status == "running" and run.any_pending:
-                        self.decide(other, "level")
-        return answer
+        self.heard(self.ledger.end_run(run.key, self.now_ms))
 
     def check(self) -> None:
         """Assert what holds after every step."""

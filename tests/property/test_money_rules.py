@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 from hypothesis import settings
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from cost.plan import NodeCost, VariantCost
-from cost.simulator import Policy, RunKey, Simulator, play, steps
+from cost.simulator import Account, Policy, RunKey, Simulator, play, steps
 
 pytestmark = pytest.mark.property
 
@@ -64,7 +65,7 @@ class MoneyMachine(RuleBasedStateMachine):
         self.count = 0
 
     @property
-    def account(self):  # type: ignore[no-untyped-def]
+    def account(self) -> Account:
         return self.ledger.accounts["acme"]
 
     @initialize(policy=policies, strict=st.sampled_from([False, False, True]))
@@ -74,8 +75,6 @@ class MoneyMachine(RuleBasedStateMachine):
 
     @rule(policy=policies)
     def set_policy(self, policy: Policy) -> None:
-        from dataclasses import replace
-
         self.simulator.policy("acme", replace(policy, strict=self.strict))
 
     @rule(nodes=graphs(), budget=st.sampled_from([None, None, None, 30, 100]))
@@ -146,7 +145,7 @@ class MoneyMachine(RuleBasedStateMachine):
                 f"a{self.count}", "acme", amount, "llm", refund=refund, cause="support", now_ms=self.simulator.now_ms
             )
             assert answer.status in expected
-            self.simulator._heard(answer)
+            self.simulator.heard(answer)
 
     @invariant()
     def the_limit_is_passed_by_overshoot_only(self) -> None:

@@ -212,7 +212,7 @@ def test_a_limit_that_is_lowered_takes_nothing_from_those_who_hold_and_one_that_
     simulator = world(Policy(limit_day=200))
     simulator.submit("acme", "a", article())
     simulator.start(RunKey("a"), "load")
-    simulator.policy("acme", Policy(limit_day=20))
+    simulator.policy("acme", Policy(limit_day=5))
     assert simulator.submit("acme", "b", chain([1])) == "refused"
     simulator.beat()
     simulator.finish(RunKey("a"), "load", {"llm": 10})
@@ -299,6 +299,48 @@ def test_a_level_is_left_five_points_lower_and_each_entry_has_a_number() -> None
         [("EXCEEDED", False, 1)],
     ]
     assert latches.level == "CRITICAL"
+
+
+def test_a_level_that_is_not_left_yet_refuses_nothing_that_fits() -> None:
+    simulator = world()
+    simulator.submit("acme", "a", chain([100]))
+    play(simulator, as_estimated(simulator))
+    assert simulator.submit("acme", "b", chain([1])) == "refused"
+    simulator.ledger.adjust("credit", "acme", 4, "llm", refund=True, cause="credit", now_ms=NOON)
+    assert simulator.ledger.accounts["acme"].level == "EXCEEDED"
+    assert simulator.submit("acme", "c", chain([4])) == "admitted"
+
+
+def test_near_the_limit_nothing_is_given_up_for_what_the_room_still_covers() -> None:
+    cheap = (VariantCost("few", "retrieval", 1, 1),)
+    simulator = world()
+    nodes = [NodeCost("a", True, 1, 85, children=("b",)), NodeCost("b", True, 1, 5, variants=cheap)]
+    simulator.submit("acme", "a", nodes)
+    simulator.start(RunKey("a"), "a")
+    simulator.finish(RunKey("a"), "a", {"llm": 92})
+    simulator.beat()
+    assert simulator.ledger.purses[RunKey("a")].hold < 5
+    play(simulator, as_estimated(simulator))
+    assert (actions(simulator), given_up(simulator), settled(simulator)) == ({"continue"}, [], 97)
+
+
+def test_what_was_spent_before_midnight_does_not_count_in_the_projection_of_the_new_day() -> None:
+    simulator = world()
+    simulator.submit("acme", "a", chain([80, 20]))
+    simulator.start(RunKey("a"), "n0")
+    simulator.finish(RunKey("a"), "n0", {"llm": 80})
+    simulator.now_ms += 12 * HOUR
+    simulator.submit("acme", "b", chain([30]))
+    simulator.beat()
+    assert [decision.projected for _, _, decision in simulator.decisions[-2:]] == [50, 50]
+
+
+def test_a_run_that_was_planned_down_is_projected_at_its_plan() -> None:
+    simulator = world(Policy(limit_day=70))
+    simulator.submit("acme", "a", article())
+    play(simulator, as_estimated(simulator))
+    assert next(decision.action for _, _, decision in simulator.decisions) == "degrade"
+    assert all(decision.projected <= 70 for _, trigger, decision in simulator.decisions if trigger == "beat")
 
 
 def test_a_limit_of_zero_is_exceeded_and_admits_nothing_that_may_cost_anything_or_not() -> None:
