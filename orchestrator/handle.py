@@ -33,8 +33,8 @@ class RunHandle:
     @property
     def status(self) -> str:
         """submitted, held (it waits to be admitted), running, cancelling, ended or refused."""
-        status = self._row().status
-        return "held" if status == "submitted" and self._waits() else status
+        row = self._row()
+        return "held" if self._why(row) is not None else row.status
 
     @property
     def held(self) -> tuple[str, float] | None:
@@ -44,7 +44,8 @@ class RunHandle:
         nobody serves its pool, or one of its tasks. A run that stands behind another waits for the same.
         """
         row = self._row()
-        return (row.reason or "", row.submitted_at) if row.status == "held" else None
+        why = self._why(row)
+        return None if why is None else (why, row.submitted_at)
 
     @property
     def outcome(self) -> str | None:
@@ -119,12 +120,15 @@ class RunHandle:
         """Cancel the run; once this returns nothing of it begins. False when it has ended before."""
         return self.client.cancel(self.run_id, reason=reason, by=by)
 
-    def _waits(self) -> bool:
-        """Whether state has the run in a line already, and the record is about to learn it."""
+    def _why(self, row: read.RunView) -> str | None:
+        """Why the run waits, None when it does not; state knows of it a moment before the record does."""
+        if row.status != "submitted":
+            return (row.reason or "") if row.status == "held" else None
         try:
-            return bool(self.client.kernel.link.read("HGET", keys.of_run("run", f"{self.run_id}.{self.generation}"), "status") == "held")
+            status, why = self.client.kernel.link.read("HMGET", keys.of_run("run", f"{self.run_id}.{self.generation}"), "status", "why")
         except Unavailable:
-            return False
+            return None
+        return str(why) if status == "held" else None
 
     def _row(self) -> read.RunView:
         return read.get_run(self.client.engine, self.run_id, self.generation)

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from orchestrator.cli.held import standing
 from orchestrator.cli.output import between, seconds
 from orchestrator.store.read import NodeView, RunView
 
@@ -51,7 +52,7 @@ def table(run: RunView, tasks: Iterable[Line], now: float) -> Table:
     from cost.money import format_units
 
     elapsed = seconds(between(run.submitted_at, run.finished_at or now))
-    title = f"{run.graph}  {run.run_id}  {run.outcome or run.status}  {elapsed}"
+    title = f"{run.graph}  {run.run_id}  {standing(run)}  {elapsed}"
     drawn = Table(title=Text(title), title_justify="left", box=None, pad_edge=False)
     drawn.add_column("task", no_wrap=True)
     for heading in ("done", "running", "failed", "left out", "time", "cost"):

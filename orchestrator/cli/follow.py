@@ -12,6 +12,7 @@ from typing import Any
 
 from orchestrator.cli import board
 from orchestrator.cli.exits import Exit, of_run
+from orchestrator.cli.held import held
 from orchestrator.cli.output import between, cause, money, print_json, say, seconds
 from orchestrator.cli.service import runs
 from orchestrator.handle import RunHandle
@@ -51,6 +52,7 @@ class Following:
     def _wait(self, timeout_s: float | None) -> read.RunView:
         until = None if timeout_s is None else time.monotonic() + timeout_s
         engine, run_id, generation = self.handle.client.engine, self.handle.run_id, self.handle.generation
+        why: str | None = None
         with _drawing() as draw:
             while True:
                 began = time.monotonic()
@@ -60,6 +62,9 @@ class Following:
                     draw.update(board.table(run, tasks, time.time()), refresh=True)
                 if run.status in ("ended", "refused"):
                     return run
+                if run.status == "held" and run.reason != why:
+                    why = run.reason
+                    say(held(self.handle.client, run, run.reason or ""))
                 if not runs(self.handle.client.settings):
                     raise Unavailable(f"the stack that ran {run_id} is gone; {self.resume}")
                 if until is not None and time.monotonic() >= until:

@@ -22,6 +22,7 @@ def runs(
     tenant: str | None, status: str | None, outcome: str | None, graph: str | None, key: str | None, limit: int, as_json: bool
 ) -> None:
     """List runs, newest first."""
+    from orchestrator.cli.held import standing
     from orchestrator.cli.service import recorded
     from orchestrator.settings import Settings
     from orchestrator.store.read import list_runs
@@ -36,7 +37,7 @@ def runs(
             run.run_id,
             run.graph,
             run.tenant,
-            run.outcome or run.status,
+            standing(run),
             at(run.submitted_at),
             seconds(between(run.submitted_at, run.finished_at)),
             money(run.cost_micros) or "-",

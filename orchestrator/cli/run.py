@@ -10,7 +10,6 @@ import click
 
 from orchestrator.cli.output import as_json, print_json, say
 from orchestrator.cli.words import BUDGET, RUN, TASKS
-from tenancy.errors import QueueFull
 from tenancy.priorities import Priority
 
 if TYPE_CHECKING:
@@ -105,8 +104,10 @@ def submit(
 
     Once the id is printed the run is on record and will be run, whatever dies. TARGET and NAME=VALUE as for `run`.
     """
+    from orchestrator.cli.held import held
     from orchestrator.cli.service import running
     from orchestrator.settings import Settings
+    from orchestrator.store.read import get_run
 
     settings = Settings.load()
     client = running(settings)
@@ -116,6 +117,8 @@ def submit(
         print_json({"run_id": handle.run_id, "generation": handle.generation, "tenant": tenant, "graph": loaded.graph.name, "key": key})
     else:
         click.echo(handle.run_id)
+        if (waits := handle.held) is not None:
+            say(held(client, get_run(client.engine, handle.run_id), waits[0]))
         say(f"watch it with `headgate watch {handle.run_id}`")
 
 
@@ -197,17 +200,7 @@ def _load(target: str, parameters: tuple[str, ...], tasks: tuple[str, ...], sett
 def _submit(
     client: Client, loaded: Target, tenant: str, budget: str | None, key: str | None, priority: str | None, max_parallel: int | None
 ) -> RunHandle:
-    try:
-        return client.submit(loaded.graph, tenant=tenant, priority=priority, key=key, budget=budget, max_parallel=max_parallel)
-    except QueueFull as error:
-        stack = client.settings.stack()
-        if stack is None or client.settings.redis_url is not None:
-            raise
-        raise QueueFull(
-            f"{error} (the stack that runs in {client.settings.home} was started without them: stop it first, its pid is "
-            f"{stack['pids']['stack']})",
-            retry_after_s=error.retry_after_s,
-        ) from None
+    return client.submit(loaded.graph, tenant=tenant, priority=priority, key=key, budget=budget, max_parallel=max_parallel)
 
 
 def _resume(run_id: str, settings: Settings, own_modules: tuple[str, ...] | None) -> str:

@@ -13,7 +13,7 @@ from running import Running, by_id, until
 from ulid import ULID
 from wire import Wire
 
-from orchestrator import BudgetRefused, Conflict, GraphInvalid, QueueFull, Refused, task
+from orchestrator import BudgetRefused, Conflict, GraphInvalid, Refused, task
 from orchestrator.graph import Graph
 from orchestrator.handle import RunHandle
 from orchestrator.registry import registry
@@ -150,14 +150,19 @@ def test_an_unknown_tenant_is_refused_and_told_how_to_become_known(stack: Runnin
         stack.client.submit(graph_of(NOOP), tenant="nobody")
 
 
-def test_a_task_that_no_worker_serves_is_refused_within_a_second_saying_how_to_start_one(stack: Running) -> None:
+def test_a_run_whose_task_no_worker_serves_is_on_record_within_two_seconds_and_waits_saying_why(stack: Running) -> None:
     if registry.get("elsewhere.absent") is None:
         task(name="elsewhere.absent")(lambda: None)
+    tenant = f"alone-{new_key()[-8:].lower()}"
+    stack.client.tenants.create(tenant)
     asked_at = time.monotonic()
-    with nothing_left(stack), pytest.raises(QueueFull, match=r"headgate up --tasks elsewhere") as refused:
-        stack.client.submit(graph_of(NOOP, {"id": "b", "task": "elsewhere.absent"}))
-    assert "elsewhere.absent" in str(refused.value)
+    run = stack.client.submit(graph_of(NOOP, {"id": "b", "task": "elsewhere.absent"}), tenant=tenant)
     assert time.monotonic() - asked_at < 2
+    assert run.status == "held"
+    assert until(lambda: run.held)[0] == "worker"
+    run.cancel()
+    assert run.wait(TIMEOUT_S).outcome == "cancelled"
+    assert {node["outcome"] for node in run.nodes} == {"cancelled"}
 
 
 MALFORMED: dict[str, tuple[Any, str]] = {
