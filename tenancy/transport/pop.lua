@@ -30,26 +30,33 @@ end
 look_again()
 if redis.call('SISMEMBER', 'hg1:paused', 'platform') == 1 then return sleep() end
 
+-- The levels at which a tenant has something in line, best first; they are read once, a pop asks for them twice.
+local function waiting_levels(tenant)
+  local fields, levels = {}, {}
+  for i, priority in ipairs(PRIORITIES) do fields[i] = tenant .. '|' .. priority end
+  for i, depth in ipairs(redis.call('HMGET', 'hg1:depth:' .. pool, unpack(fields))) do
+    if depth then levels[#levels + 1] = PRIORITIES[i] end
+  end
+  return levels
+end
+
 -- A level that was passed over nine times goes next, lowest level first; else the best level.
-local function pick_level(tenant)
-  local best, patient
-  local age = 'hg1:age:' .. pool .. ':' .. tenant
-  for _, priority in ipairs(PRIORITIES) do
-    if redis.call('HEXISTS', 'hg1:depth:' .. pool, tenant .. '|' .. priority) == 1 then
-      best = best or priority
+local function pick_level(tenant, levels)
+  local patient
+  if #levels > 1 then
+    local age = 'hg1:age:' .. pool .. ':' .. tenant
+    for _, priority in ipairs(levels) do
       if tonumber(redis.call('HGET', age, priority) or 0) >= PATIENCE then patient = priority end
     end
   end
-  return patient or best
+  return patient or levels[1]
 end
 
-local function count_start(tenant, level)
+local function count_start(tenant, level, levels)
   local age = 'hg1:age:' .. pool .. ':' .. tenant
   redis.call('HDEL', age, level)
-  for _, priority in ipairs(PRIORITIES) do
-    if priority ~= level and redis.call('HEXISTS', 'hg1:depth:' .. pool, tenant .. '|' .. priority) == 1 then
-      redis.call('HINCRBY', age, priority, 1)
-    end
+  for _, priority in ipairs(levels) do
+    if priority ~= level then redis.call('HINCRBY', age, priority, 1) end
   end
 end
 
@@ -84,7 +91,8 @@ for _ = 1, 200 do
   if is_blocked(tenant, rule) then
     block(tenant)
   else
-    local level = pick_level(tenant)
+    local levels = waiting_levels(tenant)
+    local level = pick_level(tenant, levels)
     local entry = level and redis.call('RPOP', 'hg1:queue:' .. pool .. ':' .. tenant .. ':' .. level)
     local tag, k = nil, nil
     if entry then tag, k = entry:match('^(.-):(%d+)$') end
@@ -103,7 +111,7 @@ for _ = 1, 200 do
         park(tag, m, list, recheck_ms)
         pass_on(m)
       else
-        count_start(tenant, level)
+        count_start(tenant, level, levels)
         local finish = int(head[2] + math.max(1, math.floor(m.c / rule.weight)))
         redis.call('SET', 'hg1:clock:' .. pool, head[2])
         redis.call('HSET', 'hg1:vft:' .. pool, tenant, finish)
