@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from typing import Any
 
@@ -49,6 +49,26 @@ def keep_ordinary(client: redis.Redis) -> Callable[[Any], None]:
                 pipe.rpush(keys.queue(pool, tenant, priority), f"{tag}:{entry['k']}")
             pipe.hset(keys.depth(pool), f"{tenant}|{priority}", len(tags))
             pipe.zadd(keys.ready(pool), {tenant: 0})
+
+    return commands
+
+
+def count_anew(client: redis.Redis) -> Callable[[Any], None]:
+    """Return the commands that make the transport's counts what the messages that are left say; blocked tenants are found by the pops."""
+    metas: list[Meta] = [json.loads(text) for _, text in client.hscan_iter(keys.META, count=CHUNK)]
+    load: Counter[str] = Counter()
+    work: dict[str, Counter[str]] = defaultdict(Counter)
+    for meta in metas:
+        if meta["w"] == "q":
+            load.update({meta["q"]: 1, f"{meta['q']}|ms": meta["c"]})
+            work[keys.work(meta["q"])][meta["t"]] += meta["c"]
+    delayed = Counter(meta["t"] for meta in metas if meta["w"] == "d")
+
+    def commands(pipe: Any) -> None:
+        for key, counts in {keys.LOAD: load, keys.DELAYED_BY: delayed, **work}.items():
+            pipe.delete(key)
+            if counts:
+                pipe.hset(key, mapping=counts)
 
     return commands
 

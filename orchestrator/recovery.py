@@ -33,7 +33,7 @@ from tenancy.queues import DEFAULT_POOL
 
 from .append_only import write_anew
 from .launched import asked, load_rows
-from .messages import keep_ordinary
+from .messages import count_anew, keep_ordinary
 from .rebuild import MILLISECONDS_PER_DAY, Keys, Recorded, line_keys, loading, pool_keys, run_keys, tenant_keys
 
 DAYS_KEPT = 32
@@ -128,6 +128,7 @@ def _rebuild(client: redis.Redis, engine: Engine, settings: Settings, epoch: int
     for first in range(0, len(stale), CHUNK):
         chunk = stale[first : first + CHUNK]
         writer.run(lambda pipe, chunk=chunk: pipe.unlink(*chunk))  # type: ignore[misc]
+    writer.run(count_anew(client))
     now = now_ms(client)
     runs: list[Recorded] = []
     lost: list[Row] = []

@@ -281,12 +281,16 @@ def test_ordinary_messages_survive_a_rebuild_in_line_and_those_of_nodes_go(
     client = hands.link.client
     assert client.hlen("hg1:meta") == client.hlen("hg1:msg") == 5
     assert client.zcard("hg1:delayed") == 1
+    assert client.hgetall("hg1:load") == {POOL: "4", f"{POOL}|ms": "4000"}
+    assert client.hgetall("hg1:delayed:by") == {"default": "1"}
     hands.enroll()
     popped = []
     while delivery := hands.queue.pop(hands.inc, POOL, 1):
         popped.append(delivery.payload)
         hands.queue.ack(hands.inc, delivery.tag, delivery.number)
     assert popped == ["held", "one", "two", "three"]
+    assert client.hmget("hg1:load", POOL, f"{POOL}|ms") == ["0", "0"]
+    assert not client.exists(f"hg1:work:{POOL}")
     finish_all(recorder, hands, [run])
 
 
