@@ -44,6 +44,11 @@ def ready(pool: str) -> str:
     return f"hg1:ready:{pool}"
 
 
+def work(pool: str) -> str:
+    """Expected ms of what each tenant has in line."""
+    return f"hg1:work:{pool}"
+
+
 def held(scope: str) -> str:
     """Tags held of `tenant:{t}`, `run:{r}` or `limit:{key}`."""
     return f"hg1:held:{scope}"
