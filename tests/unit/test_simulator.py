@@ -234,7 +234,7 @@ def test_a_first_node_at_three_times_its_estimate_costs_what_is_optional_and_not
 
 
 def test_a_first_node_at_three_times_its_estimate_gives_up_nothing_where_everything_still_fits() -> None:
-    small = [NodeCost("peek", True, 1, 1), *chain([50, 49])]
+    small = [NodeCost("peek", True, 1, 1), NodeCost("must", True, 1, 50), NodeCost("extra", False, 1, 49)]
     simulator = world(Policy(limit_day=110))
     simulator.submit("acme", "a", small)
     play(simulator, as_estimated(simulator, {"peek": 3}), finish_first)
@@ -333,6 +333,18 @@ def test_what_was_spent_before_midnight_does_not_count_in_the_projection_of_the_
     simulator.submit("acme", "b", chain([30]))
     simulator.beat()
     assert [decision.projected for _, _, decision in simulator.decisions[-2:]] == [50, 50]
+
+
+def test_a_run_that_costs_more_than_estimated_keeps_what_its_rest_is_expected_to_cost() -> None:
+    cheap = (VariantCost("few", "variant", 10, 1),)
+    simulator = world()
+    nodes = [NodeCost("a", True, 1, 20, children=("b",)), NodeCost("b", True, 1, 20), NodeCost("c", False, 1, 60, variants=cheap)]
+    simulator.submit("acme", "a", nodes)
+    simulator.start(RunKey("a"), "a")
+    simulator.finish(RunKey("a"), "a", {"llm": 40})
+    simulator.beat()
+    # 40 spent for an estimate of 20, with a tenth of the run believed in: 5/3, so the 30 that are left may become 50.
+    assert (given_up(simulator), simulator.ledger.purses[RunKey("a")].hold) == (["c"], 50)
 
 
 def test_a_run_that_was_planned_down_is_projected_at_its_plan() -> None:
