@@ -482,7 +482,7 @@ def test_adjustments_and_refunds_are_entries_of_their_own_and_refund_no_more_tha
     ledger.set_policy("acme", TODAY, NOON)
     ledger.admit("acme", Request(RunKey("a"), 10, 10), NOON)
     execution = Execution("a", 1, "n", 1)
-    ledger.reserve(execution, 10, 0, NOON)
+    assert [ledger.reserve(execution, amount, 0, NOON).status for amount in (10, 10, 9)] == ["reserved", "same", "conflict"]
     ledger.settle(execution, {"llm": 10}, unfinished=False, now_ms=NOON)
 
     def adjust(key: str, amount: int, *, refund: bool) -> str:
