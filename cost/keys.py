@@ -24,3 +24,17 @@ def reservations(rg: str) -> str:
 def open_executions(rg: str) -> str:
     """The executions that are not settled yet."""
     return f"hg1:open:{rg}"
+
+
+TASKS = "hg1:tasks"
+"""Ordinary Celery tasks with an open execution, by their last sign of life."""
+
+
+def task(task_id: str) -> str:
+    """The claims of an ordinary Celery task."""
+    return f"hg1:task:{task_id}"
+
+
+def task_run(task_id: str) -> str:
+    """The `rg` under which an ordinary Celery task has its money."""
+    return f"task.{task_id}.0"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -120,9 +120,9 @@ _active_lock = threading.Lock()
 
 
 @contextmanager
-def metering(execution: Execution) -> Iterator[Usage]:
-    """Let `meter` charge `execution` inside the block; the usage stays readable, and can be closed, after it."""
-    usage = Usage(execution)
+def metering(execution: Execution, make: Callable[[Execution], Usage] = Usage) -> Iterator[Usage]:
+    """Let `meter` charge `execution` inside the block; the usage, made by `make`, stays readable, and can be closed, after it."""
+    usage = make(execution)
     token = _current.set(usage)
     with _active_lock:
         _active.add(usage)

@@ -77,6 +77,11 @@ def normalise_category(name: str) -> tuple[str, bool]:
     return (name, False) if name in CATEGORIES else ("other", True)
 
 
+def write_cats(micros: Mapping[str, int]) -> str:
+    """Return amounts by category as the scripts read them, `compute=12,llm=30000`: sorted, without zeroes."""
+    return ",".join(f"{category}={amount}" for category, amount in sorted(micros.items()) if amount)
+
+
 def split_largest_remainder(total: int, weights: Mapping[str, int]) -> dict[str, int]:
     """Split `total` in proportion to `weights` so that the parts add up exactly (largest remainder method).
 

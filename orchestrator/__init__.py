@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from orchestrator.client import Client
     from orchestrator.graph import Graph
     from orchestrator.limit import Limit
+    from orchestrator.ordinary import install
     from tenancy.errors import (
         BudgetRefused,
         Conflict,
@@ -45,6 +46,7 @@ __all__ = [
     "Unknown",
     "WaitTimeout",
     "dag",
+    "install",
     "meter",
     "task",
     "with_default",
@@ -57,6 +59,7 @@ _HOMES = {
     "Limit": "orchestrator.limit",
     "Priority": "tenancy.priorities",
     "dag": "orchestrator.building",
+    "install": "orchestrator.ordinary",
     "meter": "cost.meter",
     "task": "orchestrator.building",
     "with_default": "orchestrator.building",

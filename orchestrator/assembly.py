@@ -20,6 +20,7 @@ from orchestrator.loading import ROOT, load_by_path
 from orchestrator.node_task import NodeTask
 from orchestrator.registry import TaskDefinition, registry
 from orchestrator.settings import Settings
+from orchestrator.settlement import NodeSettlement
 from orchestrator.store.engine import open_engine
 from orchestrator.sweeper import Sweeper
 from tenancy.transport import channel
@@ -66,7 +67,7 @@ def make_app() -> HeadgateApp:
     made.headgate_settings = Settings.load()
     made.config_from_object(load_by_path(CONFIG, ROOT / "celeryconfig.py"))
     registry.subscribe(lambda definition: _register(made, definition))
-    middleware.connect(lambda spent: made.headgate_kernel.settle(spent))
+    middleware.connect(NodeSettlement(lambda: made.headgate_kernel))
     celeryd_init.connect(_introduce, weak=False)
     return made
 

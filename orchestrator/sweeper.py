@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from sqlalchemy import Engine, select
 
 from cost import keys as money
+from cost.task_ledger import sweep_tasks
 from orchestrator import keys
 from orchestrator.admission import Admission
 from orchestrator.kernel import Kernel
@@ -57,6 +58,7 @@ class Sweeper:
         for name in self.kernel.link.read("ZRANGE", keys.RUNS, 0, -1):
             run_id, generation = name.rsplit(".", 1)
             self._repair(run_id, int(generation), found)
+        found.settled += sweep_tasks(self.kernel.link, self.age_ms)
         found.admitted = self.admission.let_in()
         return found
 

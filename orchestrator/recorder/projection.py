@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 from cost.money import CATEGORIES
+from cost.task_ledger import GENERATION
 from orchestrator.store.changes import Changes, Row
 from orchestrator.store.position import Position
 
@@ -271,12 +272,22 @@ def _settled(changes: Changes, event: Event, _position: Position) -> None:
     cats = {str(name): int(micros) for name, micros in dict(event.get("cats") or {}).items()}
     for category, micros in sorted(cats.items()) or [("", 0)]:
         changes.ledger.append(_entry(event, kind, category, micros))
+    if int(event["gen"]) == GENERATION:
+        return  # of an ordinary Celery task: no run, no node
     node = _node(changes, event, event["node"])
     for category, micros in cats.items():
         node[f"cost_{category if category in CATEGORIES else 'other'}"] += micros
     total = sum(cats.values())
     node["cost_micros"] += total
     _run(changes, event)["cost_micros"] += total
+
+
+def _reserved(changes: Changes, event: Event, _position: Position) -> None:
+    changes.ledger.append(_entry(event, "reserve", "", amount(event.get("amount")) or 0))
+
+
+def _money_refused(changes: Changes, event: Event, position: Position) -> None:
+    _audit(changes, event, position, event["tenant"])
 
 
 def _voided(changes: Changes, event: Event, _position: Position) -> None:
@@ -303,6 +314,8 @@ _PROJECTIONS: dict[str, Callable[[Changes, Event, Position], None]] = {
     "node.retry": _retried,
     "node.lost": _lost,
     "node.ended": _ended,
+    "money.reserved": _reserved,
+    "money.refused": _money_refused,
     "money.settled": _settled,
     "money.voided": _voided,
 }

@@ -10,9 +10,11 @@ from collections.abc import Iterable
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Table, and_, bindparam, delete, exists, func, insert, literal, select, update
+from sqlalchemy import Table, and_, bindparam, delete, exists, func, insert, literal, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection
+
+from cost.task_ledger import GENERATION
 
 from . import tables as t
 from .changes import Changes, Row
@@ -58,7 +60,7 @@ def keep(connection: Connection, table: Table, rows: list[Row]) -> None:
 
 
 def forget_executions(connection: Connection, at: int) -> None:
-    """Void every open reservation of a live run and make its running nodes due again.
+    """Void every open reservation of a live run, or of an ordinary task, and make its running nodes due again.
 
     Said by an epoch that was rebuilt: it knows no lease of the epoch before, and refuses whoever still holds one.
     """
@@ -72,7 +74,7 @@ def forget_executions(connection: Connection, at: int) -> None:
     columns = ("tenant", *execution, "category", "amount", "day")
     voids = select(
         (prefix + "void").label("id"), *(reserve.c[name] for name in columns), literal("void"), literal("recovery"), literal(at)
-    ).where(reserve.c.kind == "reserve", exists(live), ~exists(closed))
+    ).where(reserve.c.kind == "reserve", or_(reserve.c.generation == GENERATION, exists(live)), ~exists(closed))
     connection.execute(insert(t.ledger).from_select(["id", *columns, "kind", "by", "at"], voids))
     running = select(t.run.c.run_id).where(
         t.run.c.run_id == t.node.c.run_id, t.run.c.generation == t.node.c.generation, t.run.c.status.in_(t.LIVE)

@@ -1,0 +1,50 @@
+-- Executions of ordinary Celery tasks: run task.{task id}, generation 0, node = the task's name. Their purse holds nothing.
+--
+-- hg1:task:{task id}  tenant, attempt (claims so far), claim (whose reply may be lost), inc, tag, delivery ('' where another transport delivers),
+--                     worker, patience (ms without a sign after which such an execution 
+-- hg1:tasks           zset task id -> last sign of life, while an execution is open
+local TASK_KEPT_S = 3600
+
+local function task_run(id)
+  return 'task.' .. id
+end
+
+local function task_keys(id)
+  local rg = task_run(id) .. '.0'
+  return {'hg1:task:' .. id, 'hg1:purse:' .. rg, 'hg1:res:' .. rg}
+end
+
+-- Nothing of the task is open any more: its keys stay for those who ask again, and then go.
+local function rest(id)
+  if redis.call('SCARD', 'hg1:open:' .. task_run(id) .. '.0') > 0 then return end
+  redis.call('ZREM', 'hg1:tasks', id)
+  for _, key in ipairs(task_keys(id)) do redis.call('EXPIRE', key, TASK_KEPT_S) end
+end
+
+-- An execution that said nothing of its end: it is charged what it had noted; one that noted nothing is void.
+-- Returns settled, void, same or unknown.
+local function close_unreported(id, node, attempt, by)
+  local rg = task_run(id) .. '.0'
+  local r = read_res(rg, node, attempt)
+  if not r then return 'unknown' end
+  if r.state ~= 'open' then return 'same' end
+  local answer
+  if r.cats == '' then
+    answer = void(task_run(id), '0', node, attempt, by, false)
+  else
+    answer = settle(task_run(id), '0', node, attempt, r.cats, by, false)
+    redis.call('HSET', 'hg1:task:' .. id, 'unreported:' .. attempt, 1)
+  end
+  rest(id)
+  return answer
+end
+
+-- Each open execution of a task: {node, attempt}.
+local function open_of(id)
+  local found = {}
+  for _, name in ipairs(redis.call('SMEMBERS', 'hg1:open:' .. task_run(id) .. '.0')) do
+    local node, attempt = name:match('^(.*):(%d+)$')
+    found[#found + 1] = {node, attempt}
+  end
+  return found
+end
