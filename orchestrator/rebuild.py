@@ -110,8 +110,14 @@ def line_keys(held: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> Ke
         turns.setdefault(run["tenant"], place)
         keys.hashes[names.of_run("run", rg)] = {
             **{name: str(want[name]) for name in ("graph", "total", "estimate", "floor", "priority")},
-            "tenant": run["tenant"], "status": "held", "left": str(want["total"]), "hold": "0", "created": str(run["submitted_at"]),
-            "why": run["reason"] or "", "want": json.dumps(want), "held": str(run["submitted_at"]),
+            "tenant": run["tenant"],
+            "status": "held",
+            "left": str(want["total"]),
+            "hold": "0",
+            "created": str(run["submitted_at"]),
+            "why": run["reason"] or "",
+            "want": json.dumps(want),
+            "held": str(run["submitted_at"]),
         }
     return keys
 
