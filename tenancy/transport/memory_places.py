@@ -138,6 +138,7 @@ class MemoryPlaces(MemoryLines):
         for priority in PRIORITIES:
             if priority != level and (message.pool, tenant, priority) in self.queues:
                 pool.ages[tenant, priority] = pool.ages.get((tenant, priority), 0) + 1
+        message.cost_ms = self.expected.get((tenant, message.task), message.cost_ms)
         pool.clock = pool.ready[tenant]
         pool.finished[tenant] = pool.ready[tenant] = pool.clock + max(1, message.cost_ms // self.rule(tenant).weight)
         self._hold(inc, tag, limits)

@@ -112,6 +112,8 @@ for _ = 1, 200 do
         pass_on(m)
       else
         count_start(tenant, level, levels)
+        -- What was learned since it came in line counts: a backlog that was put before its task first ran would be charged the default.
+        m.c = m.f ~= '' and tonumber(redis.call('HGET', 'hg1:expected', m.t .. '|' .. m.f) or m.c) or m.c
         local finish = int(head[2] + math.max(1, math.floor(m.c / rule.weight)))
         redis.call('SET', 'hg1:clock:' .. pool, head[2])
         redis.call('HSET', 'hg1:vft:' .. pool, tenant, finish)
