@@ -25,13 +25,17 @@ ROUND_TIMEOUT_S = 400
 TTL_S = 4.0
 """The default of `incarnation_ttl_s`, for which the promise of 5 seconds is made."""
 BACK_WITHIN_MS = 5_000
+GAP_S = 0.8
+"""The longest time between two kills."""
 
 
-def play(number: int, home: Path, kills: int, ttl_s: float = TTL_S, timeout_s: float = ROUND_TIMEOUT_S) -> dict[str, Any]:
+def play(
+    number: int, home: Path, kills: int, ttl_s: float = TTL_S, gap_s: float = GAP_S, timeout_s: float = ROUND_TIMEOUT_S
+) -> dict[str, Any]:
     """Run one round in a process of its own and return its result; the home of one without violations is removed."""
     shutil.rmtree(home, ignore_errors=True)
     home.mkdir(parents=True)
-    argv = [sys.executable, "-m", "benchmarks.torture.round", str(number), str(home), str(kills), str(ttl_s)]
+    argv = [sys.executable, "-m", "benchmarks.torture.round", str(number), str(home), str(kills), str(ttl_s), str(gap_s)]
     with (home / "round.log").open("wb") as log:
         try:
             done = subprocess.run(argv, stdout=subprocess.PIPE, stderr=log, cwd=ROOT, timeout=timeout_s, check=False)

@@ -1,6 +1,6 @@
 """One round: a stack of its own under a steady load, so many kills, and the verdict. Runs as a process of its own.
 
-`python -m benchmarks.torture.round NUMBER HOME KILLS TTL_S` prints the result as one line of JSON.
+`python -m benchmarks.torture.round NUMBER HOME KILLS TTL_S GAP_S` prints the result as one line of JSON.
 """
 
 from __future__ import annotations
@@ -63,10 +63,10 @@ def worker(index: int, concurrency: int) -> tuple[str, ...]:
 
 
 class Round:
-    """Plays round `number` in `home`."""
+    """Plays round `number` in `home`: `kills` kills, at most `gap_s` seconds from one to the next."""
 
-    def __init__(self, number: int, home: Path, kills: int, ttl_s: float) -> None:
-        self.number, self.wanted = number, kills
+    def __init__(self, number: int, home: Path, kills: int, ttl_s: float, gap_s: float) -> None:
+        self.number, self.wanted, self.gap_s = number, kills, gap_s
         self.rng = random.Random(number)
         self.settings = Settings(
             home=home,
@@ -174,7 +174,7 @@ class Round:
         """Kill until there were as many kills as wanted; one more worker is up at any time than those just killed."""
         idle_since = time.monotonic()
         while len(self.kills) < self.wanted:
-            time.sleep(self.rng.uniform(0.05, 0.8))
+            time.sleep(self.rng.uniform(0.05, self.gap_s))
             up = self._up(stack, direct)
             kind = "group" if self.rng.random() < 0.4 and len(up) >= 2 else "child"
             with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError, IndexError):
@@ -271,8 +271,8 @@ def _payload(message: str) -> str:
 
 
 def main() -> None:
-    number, home, kills, ttl_s = sys.argv[1:5]
-    print(json.dumps(Round(int(number), Path(home), int(kills), float(ttl_s)).play()), flush=True)
+    number, home, kills, ttl_s, gap_s = sys.argv[1:6]
+    print(json.dumps(Round(int(number), Path(home), int(kills), float(ttl_s), float(gap_s)).play()), flush=True)
 
 
 if __name__ == "__main__":

@@ -11,12 +11,12 @@ import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from queue import Empty
+from threading import get_ident
 from time import monotonic
 from typing import Any
 
 import redis
 from kombu import transport as transports
-from kombu.asynchronous import get_event_loop
 from kombu.transport import TRANSPORT_ALIASES
 from kombu.transport import redis as stock
 from kombu.utils.encoding import bytes_to_str
@@ -50,8 +50,8 @@ class FairQoS(stock.QoS):
 
     def ack(self, delivery_tag: str) -> None:
         if delivery_tag.startswith(FAIR_TAG):
+            super(stock.QoS, self).ack(delivery_tag)  # before, so that the channel sees whether there is room for another message
             self.channel.fair_ack(delivery_tag)
-            super(stock.QoS, self).ack(delivery_tag)
         else:
             super().ack(delivery_tag)
 
@@ -89,6 +89,7 @@ class FairChannel(stock.Channel):
         self._ordinary_at = 0.0
         self._sleep_ms = SLEEP_MS
         self._turn = 0
+        self._acks: list[tuple[str, str, int]] = []
         self._taught: set[str] = set()
         super().__init__(*args, **kwargs)
 
@@ -142,8 +143,13 @@ class FairChannel(stock.Channel):
 
     def _pop_once(self, pool: str) -> tuple[str, Delivery | int]:
         incarnation = self._living()
+        acks, self._acks = self._acks, []
         try:
-            return incarnation.id, incarnation.queue.pop_or_wait(incarnation.id, pool)
+            return incarnation.id, incarnation.queue.pop_or_wait(incarnation.id, pool, acks=acks)
+        except Unavailable:
+            for each in acks:
+                self._settle(*each, Queue.ack)
+            raise
         except DeadIncarnation:
             incarnation.alive = False
             incarnation = self._living()
@@ -159,18 +165,29 @@ class FairChannel(stock.Channel):
         self.connection._deliver(message, POOL_PREFIX + pool)
 
     def fair_ack(self, delivery_tag: str) -> None:
-        """Acknowledge; repeated when the reply is lost, since an acknowledgement counts once."""
-        self._settle(delivery_tag, Queue.ack)
+        """Acknowledge: together with the next pop, where that comes before the event loop of this thread sleeps, else at once.
+
+        Repeated when the reply is lost, since an acknowledgement counts once.
+        """
+        inc, tag, number = _parts(delivery_tag)
+        if self._pops_next():
+            self._acks.append((inc, tag, number))
+        else:
+            self._settle(inc, tag, number, Queue.ack)
 
     def fair_requeue(self, delivery_tag: str) -> None:
         """Hand the message back, first in line."""
-        self._settle(delivery_tag, Queue.requeue)
+        self._settle(*_parts(delivery_tag), Queue.requeue)
 
-    def _settle(self, delivery_tag: str, act: Any) -> None:
-        inc, tag, number = delivery_tag[len(FAIR_TAG) :].rsplit(":", 2)
+    def _pops_next(self) -> bool:
+        """Whether this is the thread of an event loop that pops before it sleeps: no doorbell is waited for, and there is room."""
+        hub = self._hub
+        return hub is not None and not self._in_poll and hub._loop_thread == get_ident() and bool(self.qos.can_consume())
+
+    def _settle(self, inc: str, tag: str, number: int, act: Any) -> None:
         for last in (False, True):
             try:
-                act(Queue(self.link), inc, tag, int(number))
+                act(Queue(self.link), inc, tag, number)
                 return
             except Fenced:
                 return  # the message belongs to an epoch that is over
@@ -178,12 +195,33 @@ class FairChannel(stock.Channel):
                 if last:
                     raise redis.ConnectionError(str(error)) from error
 
+    def _flush_acks(self) -> None:
+        acks, self._acks = self._acks, []
+        for each in acks:
+            self._settle(*each, Queue.ack)
+
+    @property
+    def _hub(self) -> Any:
+        """The event loop that this channel's transport serves, if any."""
+        return getattr(self.connection, "hub", None)
+
+    def _stay_awake(self) -> None:
+        """Let the event loop go round once more before it sleeps.
+
+        A message is delivered here before the loop sleeps, not while it reads: the pool's own callback, which sees to it that the task
+        is handed to a process, may already have been called in this round.
+        """
+        waker = getattr(self._hub, "_waker", None)
+        if waker is not None:
+            waker.wake()
+
     # -- Kombu's hooks --------------------------------------------------------------------------
 
     def basic_qos(self, prefetch_size: int = 0, prefetch_count: int = 0, apply_global: bool = False) -> None:
         """Change how many messages are taken at once: the worker's pool grew or shrank."""
         before = self._slots()
         super().basic_qos(prefetch_size, prefetch_count, apply_global)
+        self._flush_acks()
         incarnation = self._incarnation
         if incarnation is None or not incarnation.alive or self._slots() == before:
             return
@@ -281,19 +319,21 @@ class FairChannel(stock.Channel):
             if found is None:
                 return
             self._deliver_fair(*found)
-            _stay_awake()
+            self._stay_awake()
 
     def _take_ordinary(self) -> None:
         for queue in self.active_queues:
             if not queue.startswith(POOL_PREFIX) and self.qos.can_consume():
                 with contextlib.suppress(Empty):
                     self.connection._deliver(self._get(queue), queue)
-                    _stay_awake()
+                    self._stay_awake()
 
     def close(self) -> None:
         """Close the channel; what its incarnation holds goes back to the queue."""
         incarnation, self._incarnation = self._incarnation, None
         try:
+            with contextlib.suppress(redis.ConnectionError):  # then they are delivered once more
+                self._flush_acks()
             super().close()
         finally:
             # Kombu's own close fails where Redis went away during a BRPOP, and is called again. An incarnation that went on
@@ -305,15 +345,9 @@ class FairChannel(stock.Channel):
                     self._link.close()
 
 
-def _stay_awake() -> None:
-    """Let the event loop of this process, if it runs one, go round once more before it sleeps.
-
-    A message is delivered here before the loop sleeps, not while it reads: the pool's own callback, which sees to it that the task is
-    handed to a process, may already have been called in this round.
-    """
-    waker = getattr(get_event_loop(), "_waker", None)
-    if waker is not None:
-        waker.wake()
+def _parts(delivery_tag: str) -> tuple[str, str, int]:
+    inc, tag, number = delivery_tag[len(FAIR_TAG) :].rsplit(":", 2)
+    return inc, tag, int(number)
 
 
 def _delay_ms(eta: str | None) -> int:
@@ -328,6 +362,20 @@ class FairTransport(stock.Transport):
     """Kombu's Redis transport with fair channels."""
 
     Channel = FairChannel
+    hub: Any = None
+    """The event loop of this worker. Kombu forgets its own, `get_event_loop()`, when a connection is lost."""
+
+    def register_with_event_loop(self, connection: Any, loop: Any) -> None:
+        """As Kombu's."""
+        self.hub = loop
+        super().register_with_event_loop(connection, loop)
+
+
+class NoSentinel(stock.SentinelTransport):
+    """Refuses: scripts must reach the primary, and after a failover only the recorder may say that work goes on."""
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        raise HeadgateError("Headgate does not follow Redis Sentinel: name the primary, as redis://host:6379/0 or rediss://host:6379/0")
 
 
 def install() -> None:
@@ -339,3 +387,5 @@ def install() -> None:
     for alias in ("redis", "rediss", "redis+socket"):
         TRANSPORT_ALIASES[alias] = "tenancy.transport.channel:FairTransport"
         transports._transport_cache.pop(alias, None)
+    TRANSPORT_ALIASES["sentinel"] = "tenancy.transport.channel:NoSentinel"
+    transports._transport_cache.pop("sentinel", None)

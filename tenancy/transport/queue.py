@@ -53,10 +53,15 @@ class Queue:
         found = self.pop_or_wait(inc, pool, sleep_ms)
         return found if isinstance(found, Delivery) else None
 
-    def pop_or_wait(self, inc: str, pool: str, sleep_ms: int = SLEEP_MS) -> Delivery | int:
-        """Take the next message of a pool, or return how many ms to wait for its doorbell at most. Raises DeadIncarnation."""
-        while (reply := self.link.call("tenancy/transport/pop", inc, pool, sleep_ms)) == ["MORE"]:
-            pass  # 200 messages were passed over in one call, which is all that one call may cost
+    def pop_or_wait(self, inc: str, pool: str, sleep_ms: int = SLEEP_MS, acks: Sequence[tuple[str, str, int]] = ()) -> Delivery | int:
+        """Take the next message of a pool, or return how many ms to wait for its doorbell at most. Raises DeadIncarnation.
+
+        acks: (inc, tag, delivery) of messages to settle before, in the same round trip.
+        """
+        pop: tuple[str, tuple[str, str, int]] = ("tenancy/transport/pop", (inc, pool, sleep_ms))
+        *_, reply = self.link.batch([*(("tenancy/transport/ack", each) for each in acks), pop])
+        while reply == ["MORE"]:  # 200 messages were passed over in one call, which is all that one call may cost
+            reply = self.link.call(*pop[:1], *pop[1])
         if reply[0] == "DEAD":
             raise DeadIncarnation(inc)
         if reply[0] == "SLEEP":

@@ -180,7 +180,8 @@ def test_a_broker_that_is_killed_and_comes_back_loses_nothing(pools: Pools) -> N
     for label in labels[-10:]:  # a producer that tries again until it is told that the message is taken
         _insist(pools, label)
     assert pools.stack.pids()["redis"] != pid
-    pools.until_ended(labels, 60)
+    # 1.2 s of work for one slot: a loop that nobody wakes any more would do one message a second.
+    pools.until_ended(labels, 25)
     pools.until_quiet()
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from kombu import Connection
 from kombu.transport import TRANSPORT_ALIASES, get_transport_cls
 from kombu.transport import redis as stock
 
+from tenancy.errors import HeadgateError
 from tenancy.transport import channel
 
 
@@ -16,3 +18,10 @@ def test_an_alias_that_was_used_before_means_the_fair_transport_from_now_on(alia
     assert get_transport_cls(alias) is stock.Transport
     channel.install()
     assert get_transport_cls(alias) is channel.FairTransport
+
+
+def test_sentinel_is_refused_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(TRANSPORT_ALIASES, "sentinel", TRANSPORT_ALIASES["sentinel"])
+    channel.install()
+    with pytest.raises(HeadgateError, match="does not follow Redis Sentinel: name the primary"):
+        Connection("sentinel://localhost:26379").default_channel  # noqa: B018 (it is what opens a connection)
