@@ -27,7 +27,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
-from celery import signals
+from celery import current_task, signals
 from redis import RedisError
 
 from tenancy.errors import HeadgateError
@@ -115,29 +115,32 @@ def connect_tasks() -> None:
     )
 
 
-def _on_prerun(sender: Any = None, task_id: str = "", **_: Any) -> None:
+def _on_prerun(sender: Any = None, **_: Any) -> None:
     claim, terms = claim_in(sender.request), _terms_of(sender)
     if claim is not None and terms is not None:
-        running[task_id] = Metered(terms.ledger, claim)
+        running[claim] = Metered(terms.ledger, claim)
 
 
 def _on_end(sender: Any = None, task_id: str = "", **_: Any) -> None:
-    task_id = task_id or str(getattr(sender.request, "id", "") or "")
-    if (metered := running.get(task_id)) is not None:
+    claim = claim_in(sender.request) or claim_of(task_id)
+    if claim is None:
+        return
+    if (metered := running.get(claim)) is not None:
         _report(metered)
-    elif (claim := claim_in(sender.request) or claim_of(task_id)) is not None:
+    else:
         _close(sender, claim)  # the main process speaks, of a process that is gone
 
 
 def _on_publish(headers: Any = None, **_: Any) -> None:
     """A retry is published before its execution is over: say so, lest whoever receives it takes this execution for lost."""
-    metered = running.get(str((headers or {}).get("id")))
-    if metered is not None:
-        _try(metered.leaving, f"{metered.claim.name}[{metered.claim.task_id}]")
+    claim = claim_in(current_task.request) if current_task else None
+    if claim is not None and claim in running and claim.task_id == (headers or {}).get("id"):
+        _try(running[claim].leaving, f"{claim.name}[{claim.task_id}]")
 
 
-def _on_postrun(task_id: str = "", state: str | None = None, **_: Any) -> None:
-    metered = running.pop(task_id, None)
+def _on_postrun(sender: Any = None, state: str | None = None, **_: Any) -> None:
+    claim = claim_in(sender.request)
+    metered = running.pop(claim, None) if claim is not None else None
     if metered is None:
         return
     # No state: the process is being killed, and the main process has closed the execution or is about to.

@@ -31,8 +31,8 @@ class NotedUsage(Usage):
         self._ledger = ledger
         self._claim = claim
 
-    def charge(self, category: str, quantity: Quantity, unit: str) -> None:
-        super().charge(category, quantity, unit)
+    def charge(self, category: str, quantity: Quantity, unit: str, *, used: bool = False) -> None:
+        super().charge(category, quantity, unit, used=used)
         try:
             self._ledger.note(self._claim, write_cats(self.by_category()))
         except Unavailable:
@@ -51,14 +51,15 @@ class Metered:
         self._usage = self._block.__enter__()
         self._clock = _cpu_clock()
         self._started = self._clock()
+        self._began = time.monotonic()
 
     def leaving(self) -> None:
         """Say that the task is about to be published anew while this execution is not over. Raises as `TaskLedger.note`."""
         self.ledger.note(self.claim, write_cats(self._usage.by_category()), leaving=True)
 
     def used(self) -> str:
-        """Close the usage, with the CPU seconds of the task; return it as the scripts read it."""
-        self._usage.close(max(0.0, self._clock() - self._started))
+        """Close the usage, with the CPU and wall seconds of the task; return it as the scripts read it."""
+        self._usage.close(max(0.0, self._clock() - self._started), time.monotonic() - self._began)
         return write_cats(self._usage.by_category())
 
     def leave(self) -> None:
@@ -71,8 +72,8 @@ def _cpu_clock() -> Callable[[], float]:
     return time.thread_time if current_process().name == "MainProcess" else time.process_time
 
 
-running: dict[str, Metered] = {}
-"""The ordinary tasks with a claim that run in this process, by task id."""
+running: dict[Claim, Metered] = {}
+"""The executions of ordinary tasks in this process. In a pool of threads a retry may run beside the execution that asked for it."""
 
 CLAIM_FIELD: Final = "headgate_task"
 """Of a request, as the pool's process has it: name, attempt and tenant of its claim."""

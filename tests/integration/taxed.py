@@ -67,8 +67,15 @@ class Taxed:
         self.producer.conf.update(broker_url=url, result_backend=results, task_default_priority=5)
         if fair:
             from tenancy.router import route
+            from tenancy.transport import channel
 
+            channel.install()
             self.producer.conf.task_routes = (route,)
+
+    @staticmethod
+    def bare() -> Celery:
+        """An app of nobody's."""
+        return Celery("bare", set_as_current=False)
 
     def fund(self, tenant: str, limit: int, status: str = "active") -> None:
         self.money.hset(f"hg1:tenant:{tenant}", mapping={"limit_day": limit, "max_runs": 10, "status": status, "version": 1})

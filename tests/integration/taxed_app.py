@@ -13,13 +13,15 @@ import time
 from typing import Any
 
 import redis
-from celery import Celery, signals
+from celery import Celery, Task, signals
 from celery.exceptions import Ignore, Reject
+from celery.worker.request import Request
 from kombu import Queue
 
+from cost import middleware
 from cost.install import install
 from cost.task_ledger import TaskLedger
-from orchestrator import meter
+from orchestrator import BudgetRefused, meter
 
 SOCKET = os.environ["BUDGET_TEST_SOCKET"]
 FAIR = bool(os.environ.get("BUDGET_TEST_FAIR"))
@@ -51,6 +53,10 @@ ledger = TaskLedger(
     lambda: f"unix://{os.environ.get('BUDGET_TEST_MONEY', SOCKET)}?db=0", silent_s=float(os.environ.get("BUDGET_TEST_SILENT", 3600))
 )
 install(app, ledger, estimates={"t.dear": 5_000})
+
+
+if os.environ.get("BUDGET_TEST_DEAF"):
+    middleware.disconnect()
 
 
 def write(kind: str, task_id: str, **fields: Any) -> None:
@@ -87,6 +93,15 @@ listen()
 def spend(micros: int = 700) -> int:
     meter.charge("llm", micros, "micros")
     return micros
+
+
+@app.task(name="t.greedy")
+def greedy(micros: int) -> str:
+    try:
+        meter.charge("llm", micros, "micros")
+    except BudgetRefused as refused:
+        return f"stopped at {refused.limit}"
+    return "went on"
 
 
 @app.task(name="t.dear")
@@ -155,3 +170,23 @@ def dies_once() -> str:
 def exits() -> None:
     meter.charge("llm", 30, "micros")
     sys.exit(3)
+
+
+class Theirs(Task):
+    """A base class that is not the app's."""
+
+    Request = "taxed_app:TheirRequest"
+
+
+class TheirRequest(Request):
+    """A request class of their own."""
+
+    def on_accepted(self, pid: int, time_accepted: float) -> None:
+        seen.rpush("test:accepted", self.id)
+        super().on_accepted(pid, time_accepted)
+
+
+@app.task(name="t.theirs", base=Theirs)
+def theirs() -> str:
+    meter.charge("llm", 10, "micros")
+    return "theirs"
