@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Final
 
-from .money import MICROS_MAX, normalise_category
-from .prices import DEFAULT_PRICES, EXACT, MICROS, PriceTable, Quantity, UsageLine, check_quantity, settle_micros
+from tenancy.errors import HeadgateError
+
+from .money import MICROS_MAX, normalise_category, write_cats
+from .prices import DEFAULT_PRICES, EXACT, MICROS, WALL, PriceTable, Quantity, UsageLine, check_quantity, settle_micros
 
 
 @dataclass(frozen=True, slots=True)
 class Execution:
-    """One attempt at one node: who pays, at which prices."""
+    """One attempt at one node: who pays, at which prices.
+
+    extend: called with what is used so far (`llm=30000,compute=12`) before a charge counts that passes what is known to be covered;
+    reserves what is missing, or raises BudgetRefused. None: charges pass unasked, and the settlement has the last word.
+    reserved_micros: what is covered before the first call; None is nothing, so that every charge is told.
+    """
 
     run_id: str
     generation: int
@@ -24,6 +32,8 @@ class Execution:
     attempt: int
     tenant: str
     price_table: PriceTable = DEFAULT_PRICES
+    extend: Callable[[str], None] | None = field(default=None, compare=False)
+    reserved_micros: int | None = None
 
     @property
     def idempotency_key(self) -> str:
@@ -40,6 +50,9 @@ class Usage:
 
     Quantities are summed per category and unit without rounding, so that many small charges cost what one large
     one does.
+
+    Whether the money is there is asked before a charge counts, so what is refused is not charged. What was used already (time that
+    has passed, and `used=True`) counts whatever the answer is, so nothing used is lost.
     """
 
     def __init__(self, execution: Execution) -> None:
@@ -48,6 +61,7 @@ class Usage:
         self._quantities: dict[tuple[str, str], Decimal] = {}
         self._unknown: dict[str, None] = {}
         self._closed = False
+        self._covered = execution.reserved_micros
 
     @property
     def lines(self) -> tuple[UsageLine, ...]:
@@ -65,36 +79,60 @@ class Usage:
         """Return micros by category, rounded half-even once per line; categories that were not charged are absent."""
         return settle_micros(self.lines, self.execution.price_table)
 
-    def charge(self, category: str, quantity: Quantity, unit: str) -> None:
+    def charge(self, category: str, quantity: Quantity, unit: str, *, used: bool = False) -> None:
         """Add `quantity` of `unit`; see `Meter.charge`. Raises RuntimeError once the usage is closed."""
+        # Under the lock also while Redis is asked: what it is told must only grow, or a late answer would cover too little.
         with self._lock:
             if self._closed:
                 raise RuntimeError(f"node {self.execution.node_id!r} has ended and can no longer be charged")
-            self._add(category, quantity, unit)
+            before = self._quantities
+            cats = self._add(category, quantity, unit)
+            try:
+                self._cover(cats)
+            except BaseException:
+                if not used:
+                    self._quantities = before
+                raise
 
-    def close(self, cpu_seconds: float | None = None) -> None:
-        """Accept no more charges, after adding the CPU seconds that the execution took if they are given.
+    def close(self, cpu_seconds: float | None = None, wall_seconds: float | None = None) -> None:
+        """Accept no more charges, after adding the CPU and wall seconds that the execution took if they are given.
 
-        A node pays for its CPU besides what it charged itself. A second call changes nothing.
+        A node pays for its CPU besides what it charged itself. Its wall seconds are `compute/wall_second`, and what
+        `meter.timed("compute")` counted is part of them. Both were used, so nobody is asked. A second call changes nothing.
         Raises ValueError for seconds that are no finite number from 0.
         """
-        seconds = None if cpu_seconds is None else check_quantity(cpu_seconds)
+        cpu = None if cpu_seconds is None else check_quantity(cpu_seconds)
+        wall = None if wall_seconds is None else check_quantity(wall_seconds)
         with self._lock:
-            if not self._closed and seconds is not None:
+            if not self._closed:
                 # A node that has charged the largest amount there is must still be able to end.
                 with suppress(_TooMuch):
-                    self._add("compute", seconds, "second")
+                    if cpu is not None:
+                        self._add("compute", cpu, "second")
+                with suppress(_TooMuch):
+                    timed = self._quantities.get(("compute", WALL), Decimal(0))
+                    if wall is not None and wall > timed:
+                        self._add("compute", wall - timed, WALL)
             self._closed = True
 
-    def _add(self, category: str, quantity: Quantity, unit: str) -> None:
+    def _cover(self, cats: dict[str, int]) -> None:
+        total = sum(cats.values())
+        if self.execution.extend is not None and (self._covered is None or total > self._covered):
+            self.execution.extend(write_cats(cats))
+            if self._covered is not None:
+                self._covered = total
+
+    def _add(self, category: str, quantity: Quantity, unit: str) -> dict[str, int]:
         changed = dict(self._quantities)
         booked, unknown = _check(self.execution.price_table, category, quantity, unit)
         changed[category, unit] = EXACT.add(changed.get((category, unit), Decimal(0)), booked)
-        if sum(settle_micros(self._lines(changed), self.execution.price_table).values()) > MICROS_MAX:
+        cats = settle_micros(self._lines(changed), self.execution.price_table)
+        if sum(cats.values()) > MICROS_MAX:
             raise _TooMuch(f"node {self.execution.node_id!r} would cost more than 2^53-1 micros")
         self._quantities = changed
         if unknown:
             self._unknown[category] = None
+        return cats
 
     @staticmethod
     def _lines(quantities: dict[tuple[str, str], Decimal]) -> tuple[UsageLine, ...]:
@@ -115,6 +153,7 @@ def _check(table: PriceTable, category: object, quantity: object, unit: object) 
 
 
 _current: ContextVar[Usage | None] = ContextVar("headgate_usage", default=None)
+_timing: ContextVar[frozenset[tuple[int, str]]] = ContextVar("headgate_timing", default=frozenset())
 _active: set[Usage] = set()
 _active_lock = threading.Lock()
 
@@ -151,18 +190,52 @@ def _usage() -> Usage | None:
 class Meter:
     """What a task uses to say what it used; the same code runs outside a node, where nothing is recorded."""
 
-    def charge(self, category: str, quantity: Quantity, unit: str) -> None:
+    def charge(self, category: str, quantity: Quantity, unit: str, *, used: bool = False) -> None:
         """Charge the running node for `quantity` of `unit`, at the price of its tenant.
 
         `category` is llm, retrieval, storage, compute or other; an unknown one is booked as other, with a warning.
         `quantity` is a finite number from 0 to 2^53-1. The unit "micros" books whole micros directly.
+
+        A charge beyond what is reserved reserves more first. Where the budget does not cover that, BudgetRefused is raised and the charge
+        does not count: charge before you use, catch the refusal and go on with less. What is known only afterwards is charged with
+        `used=True`: it counts, and BudgetRefused then says to use no more. Unavailable is raised, and counts, likewise.
+
         Raises ValueError for arguments out of range and for a unit without a price, also outside a node.
         """
         usage = _usage()
         if usage is None:
             _check(DEFAULT_PRICES, category, quantity, unit)
         else:
-            usage.charge(category, quantity, unit)
+            usage.charge(category, quantity, unit, used=used)
+
+    @contextmanager
+    def timed(self, category: str) -> Iterator[None]:
+        """Charge the running node for the seconds that the block takes, as `wall_second` of `category`; also when it raises.
+
+        A block inside another one of the same category adds nothing: that time is counted already, also in the coroutines and
+        threads that take the context along. Blocks side by side in other threads count each.
+
+        Time that passed was used: it counts, and where the budget does not cover it BudgetRefused is raised at the end of the block,
+        unless the block raised something itself. Raises ValueError before the block for a category that is none.
+        """
+        usage = _usage()
+        _check(DEFAULT_PRICES if usage is None else usage.execution.price_table, category, 0, WALL)
+        place, outer = (id(usage), category), _timing.get()
+        if usage is None or place in outer:
+            yield
+            return
+        token = _timing.set(outer | {place})
+        started = time.monotonic()
+        try:
+            yield
+        except BaseException:
+            with suppress(HeadgateError, RuntimeError, ValueError):
+                usage.charge(category, time.monotonic() - started, WALL, used=True)
+            raise
+        else:
+            usage.charge(category, time.monotonic() - started, WALL, used=True)
+        finally:
+            _timing.reset(token)
 
     @property
     def attempt(self) -> int:

@@ -17,7 +17,8 @@ CATEGORIES: Final = ("llm", "retrieval", "storage", "compute", "other")
 _UNITS = re.compile(r"([0-9]{1,10})(?:\.([0-9]{1,6}))?", re.ASCII)
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
+    """Return a value as a message shows it, at most 40 characters."""
     # A hostile amount may have thousands of digits, and repr() of a huge int raises: never echo it whole.
     if isinstance(value, int) and not isinstance(value, bool):
         return f"an integer of {value.bit_length()} bits" if value.bit_length() > 128 else repr(value)
@@ -31,11 +32,11 @@ def check_micros(value: object, name: str = "amount") -> int:
     `name` is what the error calls it. Raises ValueError for anything else, also for floats, booleans and strings.
     """
     if isinstance(value, bool) or not isinstance(value, int):
-        raise ValueError(f"{name} must be a whole number of micros, not {_shown(value)}")
+        raise ValueError(f"{name} must be a whole number of micros, not {shown(value)}")
     if value < 0:
-        raise ValueError(f"{name} must not be negative, and is {_shown(value)}")
+        raise ValueError(f"{name} must not be negative, and is {shown(value)}")
     if value > MICROS_MAX:
-        raise ValueError(f"{name} must be at most {MICROS_MAX} micros, and is {_shown(value)}")
+        raise ValueError(f"{name} must be at most {MICROS_MAX} micros, and is {shown(value)}")
     return int(value)
 
 
@@ -49,10 +50,10 @@ def parse_units(text: str | Decimal) -> int:
     if isinstance(text, Decimal):
         text = _plain(text)
     if not isinstance(text, str):
-        raise ValueError(f'an amount in units is a text such as "0.06", not {_shown(text)}')
+        raise ValueError(f'an amount in units is a text such as "0.06", not {shown(text)}')
     match = _UNITS.fullmatch(text)
     if match is None:
-        raise ValueError(f'{_shown(text)} is not an amount in units: write digits with at most six decimals, such as "0.06"')
+        raise ValueError(f'{shown(text)} is not an amount in units: write digits with at most six decimals, such as "0.06"')
     whole, decimals = match.group(1), match.group(2) or ""
     return check_micros(int(whole) * MICROS_PER_UNIT + int(decimals.ljust(6, "0")), "amount")
 
@@ -61,7 +62,7 @@ def _plain(value: Decimal) -> str:
     # Fixed notation of Decimal("1E+999999") would fill the memory, so look at the exponent first.
     exponent = value.as_tuple().exponent
     if not isinstance(exponent, int) or not -6 <= exponent <= 0:
-        raise ValueError(f"{_shown(value)} is not an amount in units: digits with at most six decimals, no exponent")
+        raise ValueError(f"{shown(value)} is not an amount in units: digits with at most six decimals, no exponent")
     return format(value, "f")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, ROUND_HALF_EVEN, Context, Decimal
@@ -10,15 +11,24 @@ from numbers import Integral, Real
 from types import MappingProxyType
 from typing import Final
 
-from .money import MICROS_MAX, normalise_category
+from .money import MICROS_MAX, normalise_category, shown
 
 MICROS: Final = "micros"
 """The unit that is money already: one of it costs one micro."""
+
+WALL: Final = "wall_second"
+"""The unit of elapsed time: measured everywhere, and free where a table has no price for it."""
+
+VERSION_PATTERN: Final = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
+PRICES_MAX: Final = 1_000
+"""Prices that one table may have."""
 
 Quantity = int | float | Decimal
 
 # Quantities are kept to 10^-12, so that the largest one and the smallest step fit with room for sums and prices.
 _STEP: Final = Decimal("1E-12")
+_PRICE = re.compile(r"[0-9]{1,16}(\.[0-9]{1,12})?", re.ASCII)
+_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}/[A-Za-z0-9_.-]{1,64}", re.ASCII)
 EXACT: Final = Context(prec=80)
 
 
@@ -48,6 +58,36 @@ class PriceTable:
             raise ValueError(f"price table {self.version} needs compute/second, which every node is charged for")
         object.__setattr__(self, "prices", MappingProxyType(dict(self.prices)))
 
+    @classmethod
+    def of(cls, version: object, prices: object) -> PriceTable:
+        """Return the table of prices in micros as people write them: `{"llm/token": "20"}`.
+
+        A price is a text of digits with at most twelve decimals, so that it is the number that was written; a number of JSON or TOML
+        may have been a float on the way. A version has 1 to 64 letters, digits, `.`, `_` and `-`. At most 1,000 prices.
+        Raises ValueError with one sentence.
+        """
+        if not isinstance(version, str) or not re.fullmatch(VERSION_PATTERN, version):
+            raise ValueError(f"the version of a price table is 1 to 64 letters, digits, '.', '_' and '-', not {shown(version)}")
+        if not isinstance(prices, Mapping) or not 0 < len(prices) <= PRICES_MAX:
+            raise ValueError(f'the prices of table {version} are 1 to {PRICES_MAX} of "category/unit": "micros"')
+        read: dict[tuple[str, str], Decimal] = {}
+        for name, micros in prices.items():
+            if not isinstance(name, str) or not _NAME.fullmatch(name):
+                raise ValueError(f"{shown(name)} is not category/unit, such as llm/token")
+            category, _, unit = name.partition("/")
+            if unit == MICROS:
+                raise ValueError(f"{name} has no price: {MICROS} are money already")
+            if not isinstance(micros, str) or not _PRICE.fullmatch(micros):
+                raise ValueError(
+                    f'the price of {name} is a text of digits with at most twelve decimals, such as "0.002", not {shown(micros)}'
+                )
+            read[category, unit] = Decimal(micros)
+        return cls(version, read)
+
+    def texts(self) -> dict[str, str]:
+        """Return the prices as `of` takes them, sorted; equal tables give equal texts."""
+        return {f"{category}/{unit}": _plain(micros) for (category, unit), micros in sorted(self.prices.items())}
+
     def price(self, category: str, quantity: Quantity, unit: str) -> Decimal:
         """Return what `quantity` of `unit` costs, in micros, exactly.
 
@@ -63,6 +103,8 @@ class PriceTable:
         for name in (category, normalise_category(category)[0]):
             if (name, unit) in self.prices:
                 return self.prices[name, unit]
+        if unit == WALL:
+            return Decimal(0)
         known = ", ".join(sorted(f"{c}/{u}" for c, u in self.prices))
         raise ValueError(f"price table {self.version} has no price for {category}/{unit}; it has {known}, and {MICROS}")
 
@@ -110,12 +152,12 @@ def _rounded(lines: Iterable[UsageLine], table: PriceTable, rounding: str) -> di
     return amounts
 
 
-def _table(version: str, prices: dict[str, str]) -> PriceTable:
-    keys = {name: tuple(name.split("/")) for name in prices}
-    return PriceTable(version, {(keys[name][0], keys[name][1]): Decimal(micros) for name, micros in prices.items()})
+def _plain(micros: Decimal) -> str:
+    text = format(micros, "f")
+    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
-DEFAULT_PRICES: Final = _table(
+DEFAULT_PRICES: Final = PriceTable.of(
     "1",
     {
         "llm/token": "20",

@@ -214,7 +214,7 @@ class _Worker:
         run_id, generation = self.key
         result, fault, outcome, delay_ms = "", "", "succeeded", NO_RETRY
         with metering(Execution(run_id, generation, node, attempt, self.tenant)) as usage:
-            started = time.process_time()
+            started, began = time.process_time(), time.monotonic()
             try:
                 result = self.results.encode(self.call(spec, verdict), run_id, generation, node, attempt)
             except _NoInput as absent:
@@ -223,7 +223,7 @@ class _Worker:
                 outcome, fault = "failed", describe(wrong)
             except Exception as error:  # noqa: BLE001 - whatever the user's function raises is the node's outcome
                 outcome, fault, delay_ms = "failed", describe(error), min(self.retry_delay_max_ms, 1000 * 2 ** (fails + 1))
-            usage.close(max(0.0, time.process_time() - started))
+            usage.close(max(0.0, time.process_time() - started), time.monotonic() - began)
         cats = write_cats(usage.by_category())
         reply = self.model.finish(*self.key, node, attempt, INCARNATION, outcome, result, fault, cats, delay_ms)
         self.model.settle(*self.key, node, attempt, cats, "local")

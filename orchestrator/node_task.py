@@ -131,7 +131,7 @@ class _Execution:
         self.request.retries = fails
         execution = Execution(self.run_id, self.generation, self.node_id, attempt, self.tenant, self.kernel.prices)
         with metering(execution) as usage:
-            started = _cpu_clock()()
+            started, began = _cpu_clock()(), time.monotonic()
             error: BaseException | None = None
             result, outcome, delay_ms = "", "succeeded", NO_RETRY
             try:
@@ -150,7 +150,7 @@ class _Execution:
                 error, outcome = failure, "failed"
                 if not getattr(self.request, "headgate_gave_up", False):
                     delay_ms = _backoff_ms(fails + 1, self.kernel.settings.retry_delay_max_s)
-            usage.close(max(0.0, _cpu_clock()() - started))
+            usage.close(max(0.0, _cpu_clock()() - started), time.monotonic() - began)
         return self._record(attempt, outcome, result, error, usage, delay_ms)
 
     # -- gate -----------------------------------------------------------------------------------

@@ -75,3 +75,39 @@ def test_a_table_with_a_senseless_price_is_refused(price: str) -> None:
 def test_a_table_prices_what_every_node_is_charged_for() -> None:
     with pytest.raises(ValueError, match="compute/second"):
         PriceTable("2", {})
+
+
+def test_a_table_is_read_as_it_was_written() -> None:
+    table = PriceTable.of("2026-11", {"compute/second": "1000", "llm/token": "0.0200"})
+    assert table.price("llm", 1, "token") == Decimal("0.02")
+    assert table.texts() == {"compute/second": "1000", "llm/token": "0.02"}
+    assert PriceTable.of("2026-11", table.texts()) == table
+    assert PriceTable.of("1", DEFAULT_PRICES.texts()) == DEFAULT_PRICES
+
+
+@pytest.mark.parametrize(
+    ("version", "prices", "says"),
+    [
+        ("", {"compute/second": "1"}, "version"),
+        ("a b", {"compute/second": "1"}, "version"),
+        (2, {"compute/second": "1"}, "version"),
+        ("2", {}, "1 to 1000"),
+        ("2", ["compute/second"], "1 to 1000"),
+        ("2", {"compute": "1"}, "is not category/unit"),
+        ("2", {"compute/second": "1", "llm/token/2": "1"}, "is not category/unit"),
+        ("2", {"compute/second": "1", "llm/micros": "1"}, "micros are money already"),
+        ("2", {"compute/second": 1}, "such as"),
+        ("2", {"compute/second": 0.5}, "such as"),
+        ("2", {"compute/second": "1e3"}, "such as"),
+        ("2", {"compute/second": "-1"}, "such as"),
+        ("2", {"compute/second": "9999999999999999"}, "2\\^53-1"),
+        ("2", {"llm/token": "1"}, "needs compute/second"),
+    ],
+)
+def test_a_table_that_does_not_read_is_refused_in_a_sentence(version: object, prices: object, says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        PriceTable.of(version, prices)
+
+
+def test_elapsed_time_is_free_where_a_table_has_no_price_for_it() -> None:
+    assert DEFAULT_PRICES.price("llm", 5, "wall_second") == 0
