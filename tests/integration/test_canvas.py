@@ -19,6 +19,8 @@ import psutil
 import pytest
 import redis
 from celery.signals import before_task_publish
+from kombu import transport as transports
+from kombu.transport import TRANSPORT_ALIASES
 
 from orchestrator import canvas
 from orchestrator.compiler import NodeInfo, Plan, compile_plan, decode_fragment, encode_fragment
@@ -45,7 +47,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
 
 @pytest.fixture(scope="module")
 def canvas_app(server: RedisServer) -> Iterator[ModuleType]:
-    """The test app, as the producer has it."""
+    """The test app, as the producer has it; it publishes by the stock transport, whatever this process has installed before."""
+    aliases, cached = dict(TRANSPORT_ALIASES), dict(transports._transport_cache)
+    TRANSPORT_ALIASES.update(dict.fromkeys(("redis", "redis+socket"), "kombu.transport.redis:Transport"))
+    transports._transport_cache.clear()
     os.environ["CANVAS_TEST_SOCKET"] = str(server.socket)
     sys.path.insert(0, str(HERE))
     module = importlib.import_module("canvas_app")
@@ -54,6 +59,9 @@ def canvas_app(server: RedisServer) -> Iterator[ModuleType]:
     before_task_publish.disconnect(module.record)
     sys.path.remove(str(HERE))
     del os.environ["CANVAS_TEST_SOCKET"], sys.modules["canvas_app"]
+    TRANSPORT_ALIASES.update(aliases)
+    transports._transport_cache.clear()
+    transports._transport_cache.update(cached)
 
 
 @pytest.fixture(scope="module")
