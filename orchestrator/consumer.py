@@ -67,7 +67,7 @@ class Consumer(Stock):
     def _wind_down(self) -> None:
         if self.hub is None or self.task_consumer is None:
             return  # a green pool: Celery's own way
-        self.task_consumer.channel.qos.can_consume = _never
+        self.task_consumer.channel.stop_popping()
         if self.controller.semaphore is not None:
             self.controller.semaphore.clear()  # what was popped and not handed to the pool goes back in line
         loop = self.hub.create_loop()
@@ -83,10 +83,6 @@ class Consumer(Stock):
 def running() -> list[Any]:
     """Return the requests that this worker's pool has and that are not over."""
     return [request for request in tuple(state.reserved_requests) if request._apply_result is not None]
-
-
-def _never() -> bool:
-    return False
 
 
 def _drain(_state: Any, **_: Any) -> None:

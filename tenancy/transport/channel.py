@@ -200,6 +200,11 @@ class FairChannel(stock.Channel):
         for each in acks:
             self._settle(*each, Queue.ack)
 
+    def stop_popping(self) -> None:
+        """Take no message from any queue from here on: the worker ends. Acknowledgements that waited for a pop go out now."""
+        self.qos.can_consume = _never
+        self._flush_acks()
+
     @property
     def _hub(self) -> Any:
         """The event loop that this channel's transport serves, if any."""
@@ -356,6 +361,10 @@ def _delay_ms(eta: str | None) -> int:
     when = datetime.fromisoformat(eta)
     when = when if when.tzinfo else when.replace(tzinfo=UTC)
     return max(0, int((when - datetime.now(UTC)).total_seconds() * 1000))
+
+
+def _never() -> bool:
+    return False
 
 
 class FairTransport(stock.Transport):

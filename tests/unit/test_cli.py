@@ -82,13 +82,17 @@ def test_every_command_says_what_it_does_and_takes_json() -> None:
         "tenant",
         "pause",
         "resume",
+        "queues",
+        "workers",
     ]
     assert sorted(names) == main.list_commands(None)  # type: ignore[arg-type]
     of_tenants = ("create", "list", "show", "set", "suspend", "resume", "close", "fork", "history")
-    for name in (*names, *(f"tenant {verb}" for verb in of_tenants)):
+    of_queues, of_workers = ("letters", "requeue", "discard"), ("list", "scale", "drain", "wanted")
+    groups = {"tenant": of_tenants, "queues": of_queues, "workers": of_workers}
+    for name in (*names, *(f"{group} {verb}" for group, verbs in groups.items() for verb in verbs)):
         shown = headgate(*name.split(), "--help")
         assert shown.exit_code == 0
-        assert "--json" in shown.output or name == "tenant"
+        assert "--json" in shown.output or name in groups
 
 
 def test_an_unknown_command_is_answered_with_the_nearest() -> None:
