@@ -73,7 +73,7 @@ class BudgetRequest(Request):
         if isinstance(found, Refusal):
             return self._headgate_reject(found.sentence(tenant, amount))
         self.headgate_claim = found
-        self.request_dict[CLAIM_FIELD] = [found.name, found.attempt, found.tenant]
+        self.request_dict[CLAIM_FIELD] = [found.name, found.attempt, found.tenant, found.amount]
         claimed[self.id] = self
         return False
 

@@ -22,6 +22,8 @@ class Claim(NamedTuple):
     name: str
     attempt: int
     tenant: str
+    amount: int
+    """Micros that were reserved at first."""
 
     @property
     def run_id(self) -> str:
@@ -86,20 +88,20 @@ class TaskLedger:
             task_id, name, tenant, amount, delivery.claim, delivery.inc, delivery.tag, delivery.number, delivery.worker, self.silent_ms,
         )  # fmt: skip
         if reply[0] == "run":
-            return Claim(task_id, name, int(reply[1]), tenant)
+            return Claim(task_id, name, int(reply[1]), tenant, amount)
         return Refusal(*map(str, reply[1:4]))
 
     def note(self, claim: Claim, cats: str, *, leaving: bool = False) -> None:
-        """Write down what was used so far, and reserve what exceeds the reservation.
+        """Write down what is used so far, and reserve what exceeds the reservation.
 
         leaving: the task is being published anew, so that its next claim may come before the report of this one.
-        Raises BudgetRefused when the budget does not cover it; it is written down all the same.
+        Raises BudgetRefused when the budget does not cover it; nothing is written down then.
         """
         reply = self.link.call("cost/task_note", claim.task_id, claim.name, claim.attempt, cats, int(leaving))
         if reply[0] == "refused":
             limit, current = int(reply[1]), int(reply[2])
             raise BudgetRefused(
-                f"tenant {claim.tenant!r} has {current} of {limit} micros committed today, and {claim.name} used more than that leaves",
+                f"tenant {claim.tenant!r} has {current} of {limit} micros committed today, and {claim.name} needs more than that leaves",
                 limit=limit,
                 current=current,
             )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from functools import partial
 from typing import Any, Final
 from weakref import WeakValueDictionary
 
@@ -15,28 +14,7 @@ from tenancy.errors import Unavailable
 
 from .meter import Execution, Usage, metering
 from .money import write_cats
-from .prices import Quantity
 from .task_ledger import GENERATION, Claim, TaskLedger
-
-
-class NotedUsage(Usage):
-    """Usage that is written down in Redis with each charge, before the task goes on: whoever closes a killed task finds it there.
-
-    A charge that exceeds what is reserved reserves more; `charge` raises BudgetRefused when the budget does not cover it, and the task
-    should end then. It counts all the same, since it was used.
-    """
-
-    def __init__(self, ledger: TaskLedger, claim: Claim, execution: Execution) -> None:
-        super().__init__(execution)
-        self._ledger = ledger
-        self._claim = claim
-
-    def charge(self, category: str, quantity: Quantity, unit: str, *, used: bool = False) -> None:
-        super().charge(category, quantity, unit, used=used)
-        try:
-            self._ledger.note(self._claim, write_cats(self.by_category()))
-        except Unavailable:
-            return  # what is in memory is reported at the end, or noted with the next charge
 
 
 class Metered:
@@ -46,12 +24,28 @@ class Metered:
         self.ledger = ledger
         self.claim = claim
         self.reported = False
-        execution = Execution(claim.run_id, GENERATION, claim.name, claim.attempt, claim.tenant)
-        self._block: AbstractContextManager[Usage] = metering(execution, partial(NotedUsage, ledger, claim))
+        self._covered = claim.amount
+        # Each charge is told, also a covered one: whoever closes a killed task finds there what it had used.
+        execution = Execution(claim.run_id, GENERATION, claim.name, claim.attempt, claim.tenant, extend=self._note)
+        self._block: AbstractContextManager[Usage] = metering(execution)
         self._usage = self._block.__enter__()
         self._clock = _cpu_clock()
         self._started = self._clock()
         self._began = time.monotonic()
+
+    def _note(self, cats: str) -> None:
+        """Write down what is used with a charge that is about to count, and reserve what exceeds the reservation.
+
+        Raises BudgetRefused, and Unavailable where Redis is away and more is needed than is reserved.
+        """
+        total = sum(int(pair.partition("=")[2]) for pair in cats.split(",") if pair)
+        try:
+            self.ledger.note(self.claim, cats)
+        except Unavailable:
+            if total > self._covered:
+                raise
+        else:
+            self._covered = max(self._covered, total)
 
     def leaving(self) -> None:
         """Say that the task is about to be published anew while this execution is not over. Raises as `TaskLedger.note`."""
@@ -76,7 +70,7 @@ running: dict[Claim, Metered] = {}
 """The executions of ordinary tasks in this process. In a pool of threads a retry may run beside the execution that asked for it."""
 
 CLAIM_FIELD: Final = "headgate_task"
-"""Of a request, as the pool's process has it: name, attempt and tenant of its claim."""
+"""Of a request, as the pool's process has it: name, attempt, tenant and amount of its claim."""
 
 claimed: WeakValueDictionary[str, Any] = WeakValueDictionary()
 """The requests with a claim that this process, a worker's main one, still has, by task id; the claim is their `headgate_claim`."""
@@ -85,7 +79,7 @@ claimed: WeakValueDictionary[str, Any] = WeakValueDictionary()
 def claim_in(request: Any) -> Claim | None:
     """Return the claim that the main process put on a request, if it did."""
     found = getattr(request, CLAIM_FIELD, None)
-    return Claim(str(request.id), str(found[0]), int(found[1]), str(found[2])) if found else None
+    return Claim(str(request.id), str(found[0]), int(found[1]), str(found[2]), int(found[3])) if found else None
 
 
 def claim_of(task_id: str) -> Claim | None:

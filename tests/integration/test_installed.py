@@ -89,7 +89,7 @@ def test_bad_headers_are_revoked_with_the_reason_and_the_worker_goes_on(taxed: T
         assert taxed.send("t.spend", headers={"estimate_micros": None}).get() == 700
 
 
-def test_a_charge_beyond_the_budget_stops_the_task_and_what_it_used_is_on_the_bill(taxed: Taxed, tmp_path: Path) -> None:
+def test_a_charge_beyond_the_reservation_reserves_more_and_one_beyond_the_budget_is_refused(taxed: Taxed, tmp_path: Path) -> None:
     taxed.fund("beta", 10_000)
     with worker(taxed, tmp_path / "w.log"):
         within, beyond = taxed.send("t.greedy", 4_000, tenant="beta"), None
@@ -98,7 +98,7 @@ def test_a_charge_beyond_the_budget_stops_the_task_and_what_it_used_is_on_the_bi
         assert "money.extended" in [event["t"] for event in taxed.events(within.id)]
         beyond = taxed.send("t.greedy", 9_000, tenant="beta")
         assert beyond.get() == "stopped at 10000"
-        assert taxed.closed(beyond.id) == [("settle", 1, 9_000, "signal")]
+        assert taxed.closed(beyond.id) == [("settle", 1, 0, "signal")]
 
 
 def test_a_task_with_a_base_and_a_request_class_of_its_own_has_a_budget_too(taxed: Taxed, tmp_path: Path) -> None:

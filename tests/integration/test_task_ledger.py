@@ -52,7 +52,7 @@ def cell(redis_server: RedisServer) -> Iterator[Cell]:
 
 def test_a_claim_whose_reply_was_lost_is_the_same_and_reserves_once(cell: Cell) -> None:
     first = cell.claim()
-    assert cell.claim() == first == Claim(TASK, "t.a", 1, "acme")
+    assert cell.claim() == first == Claim(TASK, "t.a", 1, "acme", 1_000)
     assert cell.day() == {"reserved": 1_000}
 
 
@@ -148,8 +148,9 @@ def test_usage_beyond_the_reservation_reserves_more_or_stops(cell: Cell) -> None
     with pytest.raises(BudgetRefused) as refused:
         cell.ledger.note(claim, "llm=10001")
     assert (refused.value.limit, refused.value.current) == (10_000, 4_000)
-    assert cell.ledger.report(claim, "llm=10001", "signal") == "settled"
-    assert cell.day() == {"settled": 10_001}
+    assert cell.day() == {"reserved": 4_000}
+    assert cell.ledger.close(claim, "signal") == "settled"
+    assert cell.day() == {"settled": 4_000}
 
 
 def test_no_number_that_is_none_passes_the_scripts(cell: Cell) -> None:
