@@ -38,3 +38,15 @@ def task(task_id: str) -> str:
 def task_run(task_id: str) -> str:
     """The `rg` under which an ordinary Celery task has its money."""
     return f"task.{task_id}.0"
+
+
+PRICES = "hg1:prices"
+"""The version of the price table that holds, by tenant."""
+
+EVERYBODY = "*"
+"""Whose version holds for a tenant without one of its own; no tenant's id."""
+
+
+def price_table(version: str) -> str:
+    """The prices of a version, in micros by `category/unit`."""
+    return f"hg1:pricetable:{version}"

@@ -159,9 +159,9 @@ _active_lock = threading.Lock()
 
 
 @contextmanager
-def metering(execution: Execution, make: Callable[[Execution], Usage] = Usage) -> Iterator[Usage]:
-    """Let `meter` charge `execution` inside the block; the usage, made by `make`, stays readable, and can be closed, after it."""
-    usage = make(execution)
+def metering(execution: Execution) -> Iterator[Usage]:
+    """Let `meter` charge `execution` inside the block; the usage stays readable, and can be closed, after it."""
+    usage = Usage(execution)
     token = _current.set(usage)
     with _active_lock:
         _active.add(usage)

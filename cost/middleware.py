@@ -55,6 +55,8 @@ class Spent:
     attempt: int
     cats: str
     """`llm=30000,compute=12`, sorted; '' when nothing was used."""
+    price_version: str = ""
+    """The price table that made amounts of it; '' where whoever settles does not know."""
 
 
 class Nodes(Protocol):

@@ -17,6 +17,7 @@ from orchestrator.graph import Graph
 from orchestrator.graph.limits import Limits
 from orchestrator.handle import RunHandle
 from orchestrator.pauses import pause, resume
+from orchestrator.price_tables import PriceTables
 from orchestrator.recorder.ask import answer_to, append_request
 from orchestrator.refusal import turned_away
 from orchestrator.registry import registry
@@ -64,6 +65,11 @@ class Client:
     def tenants(self) -> Tenants:
         """The tenants: create, get, list, update, suspend, resume, close, fork, usage."""
         return Tenants(self)
+
+    @cached_property
+    def prices(self) -> PriceTables:
+        """The price tables: list, get, in_force, set, reset."""
+        return PriceTables(self)
 
     def submit(
         self,

@@ -11,7 +11,7 @@ from kombu.exceptions import KombuError
 from redis.exceptions import RedisError
 
 from cost.middleware import Spent
-from cost.prices import DEFAULT_PRICES, PriceTable
+from cost.price_book import PriceBook
 from orchestrator import keys
 from orchestrator.backpressure import Backpressure
 from orchestrator.patience import patiently
@@ -42,7 +42,7 @@ class Kernel:
         rules = Backpressure(settings.backlog_per_slot, settings.park_at_percent, settings.release_below_percent)
         self.state = State(self.link, rules)
         self.results = ResultStore(settings.home.absolute() / "results", settings.result_inline_bytes)
-        self.prices: PriceTable = DEFAULT_PRICES
+        self.prices = PriceBook(self.link)
 
     @cached_property
     def launcher(self) -> Launcher:

@@ -27,6 +27,11 @@ def line(tenant: str) -> str:
     return f"hg1:line:{tenant}"
 
 
+def loading_of(pool: str) -> str:
+    """Roots of each tenant's runs that were admitted and are not launched yet."""
+    return f"hg1:loading:{pool}"
+
+
 def pressure(pool: str) -> str:
     """Whether a pool takes new runs, and how often and how long it did not."""
     return f"hg1:pressure:{pool}"

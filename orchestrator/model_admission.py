@@ -191,7 +191,7 @@ class AdmissionModel(MemoryLedger):
         taken = account.running + waiting
         if not in_line and account.on_runs_limit == "reject" and taken >= account.max_runs:
             return Stop("runs", str(account.max_runs), str(taken), refuse=True, retry=self._retry_after(account))
-        stop = self._without_workers(account, asked)
+        stop = self._without_workers(tenant, account, asked)
         if stop is None and not in_line and waiting:
             stop = Stop(self.runs[self.lines[tenant][0]].why, behind=True)
         if stop is None and account.running >= account.max_runs:
@@ -204,10 +204,15 @@ class AdmissionModel(MemoryLedger):
             return Stop("queue", str(account.max_waiting_runs), str(waiting), refuse=True, retry=self._retry_after(account))
         return stop
 
-    def _without_workers(self, account: Account, asked: dict[str, Any]) -> Stop | None:
-        found = [self._look_at(name or account.pool or DEFAULT_POOL) for name in asked.get("pools", [])]
-        if any(found):
-            return next(stop for stop in found if stop)
+    def _without_workers(self, tenant: str, account: Account, asked: dict[str, Any]) -> Stop | None:
+        found: list[Stop] = []
+        for name in asked.get("pools", []):
+            pool = name or account.pool or DEFAULT_POOL
+            stop = self._look_at(pool)
+            if stop is not None and (stop.why == "worker" or not self._is_below_share(tenant, pool)):
+                found.append(stop)
+        if found:
+            return found[0]
         return None if all(name in self.serves for name in asked.get("tasks", [])) else Stop("worker")
 
     @staticmethod
@@ -274,6 +279,13 @@ class AdmissionModel(MemoryLedger):
             counts = {"parked": known.times, "parked_ms": known.parked_ms}
             self._append("pressure.changed", pool=pool, state="parked" if parked else "open", load=load, capacity=capacity, **counts)
         return Stop("backpressure" if capacity else "worker", str(capacity), str(load)) if parked else None
+
+    def _is_below_share(self, tenant: str, pool: str) -> bool:
+        """Whether a tenant has less than its even share of what a parked pool is given: the flood is not its own."""
+        own = self._held(tenant=tenant) + sum(s.roots.get(pool, 0) for s in self.runs.values() if s.tenant == tenant)
+        own += sum(m.place == "q" and m.pool == pool and m.tenant == tenant for m in self.messages.values())
+        tenants = len({tenant, *self.pools[pool].ready})
+        return own * tenants * 100 < self.backpressure.release_below_percent * self.capacity(pool)
 
     def _somebody_may_start(self, *, ended: bool) -> int:
         """1 when a run that waits may have become able to start: a run ended, or a parked pool is open again."""

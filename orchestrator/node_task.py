@@ -129,7 +129,9 @@ class _Execution:
             return self._turn_away(row)
         attempt, spec, verdict, fails = int(row[1]), json.loads(row[2]), str(row[3]), int(row[4])
         self.request.retries = fails
-        execution = Execution(self.run_id, self.generation, self.node_id, attempt, self.tenant, self.kernel.prices)
+        # After the claim: an epoch is open by then, so the prices are published.
+        prices = patiently(lambda: self.kernel.prices.of(self.tenant), for_s=PATIENCE_S)
+        execution = Execution(self.run_id, self.generation, self.node_id, attempt, self.tenant, prices)
         with metering(execution) as usage:
             started, began = _cpu_clock()(), time.monotonic()
             error: BaseException | None = None
@@ -217,7 +219,7 @@ class _Execution:
 
     def _record(self, attempt: int, outcome: str, result: str, error: BaseException | None, usage: Usage, delay_ms: int) -> str:
         cats = write_cats(usage.by_category())
-        spent = Spent(self.run_id, self.generation, self.node_id, attempt, cats)
+        spent = Spent(self.run_id, self.generation, self.node_id, attempt, cats, usage.execution.price_table.version)
         fault = str(error) if outcome == "skipped" else describe(error) if error is not None else ""
         reply = patiently(
             lambda: self.kernel.state.finish(

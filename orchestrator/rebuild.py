@@ -6,6 +6,7 @@ Every value is absolute. Nothing of the lost epoch runs any more: its incarnatio
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -122,8 +123,8 @@ def line_keys(held: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> Ke
     return keys
 
 
-def pool_keys(pressures: Mapping[str, Mapping[str, Any]], roots: Mapping[str, int]) -> Keys:
-    """Return what is kept of pools: the last recorded change of each, and the roots by pool that are not launched."""
+def pool_keys(pressures: Mapping[str, Mapping[str, Any]], roots: Mapping[tuple[str, str], int]) -> Keys:
+    """Return what is kept of pools: the last recorded change of each, and the roots by pool and tenant that are not launched."""
     keys = Keys()
     for pool, event in pressures.items():
         keys.hashes[names.pressure(pool)] = {
@@ -131,7 +132,11 @@ def pool_keys(pressures: Mapping[str, Mapping[str, Any]], roots: Mapping[str, in
             "since": str(event["at"]),
             **{name: str(event[name]) for name in ("parked", "parked_ms")},
         }
-    keys.hashes[names.LOADING] = {pool: str(count) for pool, count in roots.items()}
+    by_pool: Counter[str] = Counter()
+    for (pool, tenant), count in roots.items():
+        by_pool[pool] += count
+        keys.hashes.setdefault(names.loading_of(pool), {})[tenant] = str(count)
+    keys.hashes[names.LOADING] = {pool: str(count) for pool, count in by_pool.items()}
     return keys
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
@@ -17,6 +18,7 @@ from ulid import ULID
 
 from orchestrator.recorder.announce import announce, now_ms
 from orchestrator.recorder.batch import apply, differing, payloads_of
+from orchestrator.recorder.prices import price_hashes
 from orchestrator.recorder.stream import read_after, read_until
 from orchestrator.recorder.tenants import policy_fields
 from orchestrator.settings import Settings
@@ -132,9 +134,10 @@ def _rebuild(client: redis.Redis, engine: Engine, settings: Settings, epoch: int
     now = now_ms(client)
     runs: list[Recorded] = []
     lost: list[Row] = []
-    roots: dict[str, int] = {}
+    roots: Counter[tuple[str, str]] = Counter()
     held: list[tuple[Row, Mapping[str, Any]]] = []
     with reading(engine).connect() as connection:
+        writer.write(Keys(price_hashes(connection)))  # before the epoch opens: no execution is priced by what is not there
         policies = policy_fields(connection)
         for recorded in live_runs(connection):
             own_pool = policies.get(recorded.run["tenant"], {}).get("pool") or DEFAULT_POOL
@@ -146,7 +149,7 @@ def _rebuild(client: redis.Redis, engine: Engine, settings: Settings, epoch: int
             writer.write(run_keys(recorded, loaded, epoch, now, own_pool))
             if recorded.run["status"] == "submitted":
                 for pool, count in loading(loaded, own_pool).items():
-                    roots[pool] = roots.get(pool, 0) + count
+                    roots[pool, recorded.run["tenant"]] += count
             runs.append(Recorded(recorded.run, {}, recorded.ledger))
         charged = charged_since(connection, now // MILLISECONDS_PER_DAY - DAYS_KEPT)
         writer.write(tenant_keys(policies, runs, charged))

@@ -1,4 +1,4 @@
-"""What the recorder tells Redis after a commit: policies, cursor, answers, ended runs."""
+"""What the recorder tells Redis after a commit: policies, prices, cursor, answers, ended runs."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from orchestrator.store.position import Position
 from tenancy.link import Link
 
 from .batch import Applied
+from .prices import publish_prices
 from .projection import parse_event
 from .requests import ANSWER_KEPT_S, stored_answer
 from .stream import read_until
@@ -39,6 +40,9 @@ def announce(client: redis.Redis, engine: Engine, applied: Applied, link: Link |
         publish_policies(client, engine, changed)
         if link is not None:
             refresh(link, changed)
+    if applied.prices:
+        with reading(engine).connect() as connection:
+            publish_prices(client, connection)
     at = now_ms(client)
     with client.pipeline(transaction=False) as pipe:
         pipe.set(keys.RECORDED, str(applied.cursor))

@@ -45,6 +45,11 @@ class Applied:
         accepted = (answer for answer in self.answers.values() if answer["status"] == "accepted")
         return list(dict.fromkeys(str(answer["tenant"]) for answer in accepted if "tenant" in answer))
 
+    @property
+    def prices(self) -> bool:
+        """Whether other prices hold for somebody."""
+        return any(answer["status"] == "accepted" and "of" in answer for answer in self.answers.values())
+
 
 def payloads_of(client: redis.Redis, entries: list[Entry]) -> dict[str, bytes]:
     """Return the graphs that the submissions among `entries` brought along, as far as they still exist."""

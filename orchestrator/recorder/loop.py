@@ -22,6 +22,7 @@ from tenancy.link import Link
 
 from .announce import announce, answer_again, now_ms, publish_policies, refresh
 from .batch import Applied, apply, payloads_of
+from .prices import publish_prices
 from .stream import read_after, trim
 
 LEASE_MS = 3_000
@@ -92,6 +93,7 @@ class Recorder:
         recover(self.link, self.engine, self.settings, alive=self._keep_lease)
         with reading(self.engine).connect() as connection:
             self.cursor = read_cursor(connection)
+            publish_prices(self.link.client, connection)
         refresh(self.link, publish_policies(self.link.client, self.engine))
         go_on(self.link, self.engine)
         answer_again(self.link.client, self.engine, self.cursor)

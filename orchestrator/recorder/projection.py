@@ -301,6 +301,7 @@ _PROJECTIONS: dict[str, Callable[[Changes, Event, Position], None]] = {
     "request.tenant": _requested,
     "request.policy": _requested,
     "request.status": _requested,
+    "request.prices": _requested,
     "run.held": _held,
     "run.admitted": _admitted,
     "run.refused": _refused,

@@ -1,4 +1,4 @@
-"""Requests to the record: durable submissions, and changes of tenants, decided inside the recorder's transaction.
+"""Requests to the record: durable submissions, and changes of tenants and prices, decided inside the recorder's transaction.
 
 A request is an event; its answer is stored under the request's id, so a request that is sent twice or read twice
 is answered the same.
@@ -17,6 +17,7 @@ from sqlalchemy.engine import Connection
 from orchestrator.store import tables as t
 from tenancy.priorities import Priority
 
+from .prices import decide_prices
 from .projection import amount
 from .tenants import Answer, Request, decide_tenant
 
@@ -38,8 +39,10 @@ def decide(connection: Connection, requests: list[Request], payloads: Mapping[st
             continue
         stored = stored_answer(connection, request)
         if stored is None:
-            submits = event["t"] == "request.submit"
-            stored = _submit(connection, event, payloads.get(request)) if submits else decide_tenant(connection, event)
+            if event["t"] == "request.submit":
+                stored = _submit(connection, event, payloads.get(request))
+            else:
+                stored = (decide_prices if event["t"] == "request.prices" else decide_tenant)(connection, event)
             row = {"id": request, "at": int(event["at"]), "answer": json.dumps(stored)}
             connection.execute(insert(t.request), row)
         answers[request] = stored

@@ -56,7 +56,9 @@ local function hindrance(tenant, want, rules, in_line)
   end
   local stop
   for _, name in ipairs(want.pools or {}) do
-    local why, capacity, load = look_at(pool_of(name, terms), rules)
+    local pool = pool_of(name, terms)
+    local why, capacity, load = look_at(pool, rules)
+    if why == 'backpressure' and is_below_share(tenant, pool, capacity, rules) then why = nil end
     if why and not stop then stop = {why = why, limit = int(capacity), current = int(load)} end
   end
   if not stop and unserved(want.tasks) then stop = {why = 'worker', limit = '', current = ''} end
@@ -123,7 +125,7 @@ local function take_in(rg, tenant, want)
   for name, n in pairs(want.roots or {}) do
     local pool = pool_of(name, terms)
     roots[pool] = (roots[pool] or 0) + n
-    redis.call('HINCRBY', 'hg1:loading', pool, n)
+    count_loading(tenant, pool, n)
   end
   if next(roots) then redis.call('HSET', 'hg1:run:' .. rg, 'roots', cjson.encode(roots)) end
   run_event('run.admitted', rg, tenant, {graph = want.graph, total = tonumber(want.total), estimate = want.estimate, floor = want.floor,

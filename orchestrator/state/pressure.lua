@@ -2,6 +2,7 @@
 --
 -- hg1:pressure:{pool}  state open or parked, since, parked (transitions into it), parked_ms (time in it, up to its last end)
 -- hg1:loading          pool -> roots of runs that were admitted and are not launched yet, so that a burst sees its own load
+-- hg1:loading:{pool}   tenant -> those of its runs
 -- hg1:load, hg1:running, hg1:slots:{pool} are the transport's
 local function read_rules(first)
   return {backlog = tonumber(ARGV[first]), park = tonumber(ARGV[first + 1]), release = tonumber(ARGV[first + 2])}
@@ -37,13 +38,26 @@ local function look_at(pool, rules)
   return capacity == 0 and 'worker' or 'backpressure', capacity, load
 end
 
+-- Whether a tenant has less than its even share of what a parked pool is given: the flood is not its own, and does not hold it back.
+local function is_below_share(tenant, pool, capacity, rules)
+  local own = redis.call('SCARD', 'hg1:held:tenant:' .. tenant) + (redis.call('HGET', 'hg1:loading:' .. pool, tenant) or 0)
+  for _, priority in ipairs(PRIORITIES) do own = own + (redis.call('HGET', 'hg1:depth:' .. pool, tenant .. '|' .. priority) or 0) end
+  local tenants = redis.call('ZCARD', 'hg1:ready:' .. pool)
+  if not redis.call('ZSCORE', 'hg1:ready:' .. pool, tenant) then tenants = tenants + 1 end
+  return own * tenants * 100 < rules.release * capacity
+end
+
+local function count_loading(tenant, pool, n)
+  for key, field in pairs({['hg1:loading'] = pool, ['hg1:loading:' .. pool] = tenant}) do
+    if redis.call('HINCRBY', key, field, n) <= 0 then redis.call('HDEL', key, field) end
+  end
+end
+
 -- The roots of a run are launched, or never will be.
 local function unload(rg)
-  local roots = redis.call('HGET', 'hg1:run:' .. rg, 'roots')
-  if not roots then return end
-  for pool, n in pairs(cjson.decode(roots)) do
-    if redis.call('HINCRBY', 'hg1:loading', pool, -n) <= 0 then redis.call('HDEL', 'hg1:loading', pool) end
-  end
+  local row = redis.call('HMGET', 'hg1:run:' .. rg, 'roots', 'tenant')
+  if not row[1] then return end
+  for pool, n in pairs(cjson.decode(row[1])) do count_loading(row[2], pool, -n) end
   redis.call('HDEL', 'hg1:run:' .. rg, 'roots')
 end
 

@@ -125,7 +125,8 @@ class AuditView:
 
 
 @contextmanager
-def _reading(engine: Engine) -> Iterator[Connection]:
+def open_record(engine: Engine) -> Iterator[Connection]:
+    """Give a connection that reads the record. Raises Unavailable when there is none."""
     try:
         with engine.connect() as connection:
             yield connection
@@ -135,7 +136,7 @@ def _reading(engine: Engine) -> Iterator[Connection]:
 
 def get_run(engine: Engine, run_id: str, generation: int | None = None) -> RunView:
     """Return a run, in its newest generation unless one is named. Raises Unknown if there is none, Unavailable."""
-    with _reading(engine) as connection:
+    with open_record(engine) as connection:
         return _run_view(_run_row(connection, run_id, generation))
 
 
@@ -153,13 +154,13 @@ def list_runs(
     wanted = {"tenant": tenant, "status": status, "outcome": outcome, "graph_name": graph, "key": key}
     statement = select(*_run_columns()).where(*(t.run.c[name] == value for name, value in wanted.items() if value is not None))
     newest = statement.order_by(t.run.c.submitted_at.desc(), t.run.c.run_id.desc(), t.run.c.generation.desc())
-    with _reading(engine) as connection:
+    with open_record(engine) as connection:
         return [_run_view(dict(row)) for row in connection.execute(newest.limit(max(1, min(limit, LIMIT_MAX)))).mappings()]
 
 
 def get_nodes(engine: Engine, run_id: str, generation: int | None = None) -> list[NodeView]:
     """Return every node of a run in the order of its graph, also those that nothing has happened to yet. Raises Unknown."""
-    with _reading(engine) as connection:
+    with open_record(engine) as connection:
         run = _run_row(connection, run_id, generation)
         of_run = select(t.node).where(t.node.c.run_id == run_id, t.node.c.generation == run["generation"])
         rows = {str(row["node_id"]): dict(row) for row in connection.execute(of_run.order_by(t.node.c.node_id)).mappings()}
@@ -170,7 +171,7 @@ def get_nodes(engine: Engine, run_id: str, generation: int | None = None) -> lis
 
 def get_graph(engine: Engine, run_id: str, generation: int | None = None) -> bytes | None:
     """Return the graph that a run was submitted with, canonical JSON; None where it was never recorded. Raises Unknown."""
-    with _reading(engine) as connection:
+    with open_record(engine) as connection:
         return _spec_bytes(connection, _run_row(connection, run_id, generation))
 
 
@@ -178,7 +179,7 @@ def get_events(
     engine: Engine, run_id: str, generation: int | None = None, *, after: Position = START, limit: int = LIMIT_MAX
 ) -> list[EventView]:
     """Return the events of a run after a position, in their order, at most `limit`. Raises Unknown."""
-    with _reading(engine) as connection:
+    with open_record(engine) as connection:
         run = _run_row(connection, run_id, generation)
         of_run = select(t.event).where(t.event.c.run_id == run_id, t.event.c.generation == run["generation"])
         later = (t.event.c.epoch > after.epoch) | ((t.event.c.epoch == after.epoch) & (t.event.c.seq > after.seq))
@@ -188,7 +189,7 @@ def get_events(
 
 def run_cost(engine: Engine, run_id: str, generation: int | None = None) -> dict[str, int]:
     """Return what a run was charged, micros by category, from the ledger; categories without a charge are left out."""
-    with _reading(engine) as connection:
+    with open_record(engine) as connection:
         run = _run_row(connection, run_id, generation)
         return _cost(connection, run)
 
@@ -203,7 +204,7 @@ def tenants(engine: Engine, only: str | None = None) -> list[TenantView]:
     )
     if only is not None:
         statement = statement.where(t.tenant.c.id == only)
-    with _reading(engine) as connection:
+    with open_record(engine) as connection:
         return [
             TenantView(
                 row.id, row.name, row.status, row.currency, row.created_at / 1000, row.version, Policy.model_validate_json(row.fields)
@@ -222,7 +223,7 @@ def get_tenant(engine: Engine, tenant: str) -> TenantView:
 def policies(engine: Engine, tenant: str) -> dict[int, Policy]:
     """Return every version of a tenant's policy, oldest first; empty for an unknown tenant."""
     versions = select(t.policy.c.version, t.policy.c.fields).where(t.policy.c.tenant == tenant).order_by(t.policy.c.version)
-    with _reading(engine) as connection:
+    with open_record(engine) as connection:
         return {row.version: Policy.model_validate_json(row.fields) for row in connection.execute(versions)}
 
 
@@ -232,20 +233,20 @@ def audit(engine: Engine, tenant: str | None = None, *, limit: int = LIMIT_MAX) 
     if tenant is not None:
         statement = statement.where(t.audit.c.tenant == tenant)
     newest = statement.order_by(t.audit.c.at.desc(), t.audit.c.id.desc()).limit(max(1, min(limit, LIMIT_MAX)))
-    with _reading(engine) as connection:
+    with open_record(engine) as connection:
         return [_audit_view(dict(row)) for row in connection.execute(newest).mappings()][::-1]
 
 
 def pauses(engine: Engine) -> list[PauseView]:
     """Return what is paused, oldest first."""
-    with _reading(engine) as connection:
+    with open_record(engine) as connection:
         rows = connection.execute(select(t.pause).order_by(t.pause.c.at, t.pause.c.scope)).all()
     return [PauseView(row.scope, row.by, row.reason, row.at / 1000) for row in rows]
 
 
 def recorded(engine: Engine) -> Position:
     """Return up to where the log is in SQL."""
-    with _reading(engine) as connection:
+    with open_record(engine) as connection:
         return read_cursor(connection)
 
 

@@ -161,6 +161,28 @@ class LedgerRow(SQLModel, table=True):
     at: int = _big()
 
 
+class PriceTableRow(SQLModel, table=True):
+    """A version of the prices, never changed; `prices` is JSON of micros as text by `category/unit`."""
+
+    __tablename__ = "price_table"
+
+    version: str = Field(primary_key=True)
+    prices: str = _text()
+    at: int = _big()
+    by: str = _text()
+    reason: str = _text()
+
+
+class PriceChoiceRow(SQLModel, table=True):
+    """The version that a tenant pays by now; `*` is everybody without one of its own."""
+
+    __tablename__ = "price_choice"
+
+    tenant: str = Field(primary_key=True)
+    version: str
+    at: int = _big()
+
+
 class RequestRow(SQLModel, table=True):
     """What a request was answered, so that asking again gives the same answer."""
 
@@ -231,10 +253,12 @@ run = _table(RunRow)
 node = _table(NodeRow)
 event = _table(EventRow)
 ledger = _table(LedgerRow)
+price_table = _table(PriceTableRow)
+price_choice = _table(PriceChoiceRow)
 request = _table(RequestRow)
 pause = _table(PauseRow)
 incident = _table(IncidentRow)
 cursor = _table(CursorRow)
 audit = _table(AuditRow)
 
-TABLES = (tenant, policy, run, node, event, ledger, request, pause, incident, cursor, audit)
+TABLES = (tenant, policy, run, node, event, ledger, price_table, price_choice, request, pause, incident, cursor, audit)

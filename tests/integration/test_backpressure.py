@@ -110,6 +110,22 @@ def test_a_burst_of_admissions_sees_its_own_load_before_anything_is_in_line(cell
     assert cell.redis.hget("hg1:run:r3.1", "why") == "backpressure"
 
 
+def test_a_flood_parks_the_tenant_that_makes_it_and_not_one_below_its_even_share(cell: Cell) -> None:
+    cell.account("birch")
+    cell.queue.enroll("w1", 4000, INFO)
+    cell.submit("r1", 100)
+    cell.start("r1", 100)
+    assert cell.submit("r2", 1)[:2] == ["held", "backpressure"]
+    # 7 of 10 for two tenants: birch is given 3.5.
+    assert [cell.submit(f"b{number}", 1, "birch")[0] for number in range(5)] == ["admitted"] * 4 + ["held"]
+    assert cell.redis.hgetall("hg1:loading:default") == {"birch": "4"}
+    assert cell.pressure()["state"] == "parked"
+    cell.start("b0", 1, "birch")
+    delivery = cell.queue.pop("w1", "default")
+    assert delivery is not None
+    assert cell.state.let_in(20) == [0]  # what runs counts as much as what waits
+
+
 def test_a_run_that_is_larger_than_the_capacity_starts_where_the_load_is_low(cell: Cell) -> None:
     cell.queue.enroll("w1", 4000, INFO)
     assert cell.submit("r1", 200)[0] == "admitted"

@@ -231,6 +231,7 @@ class _View:
         view["turns"] = [tenant for tenant, _ in self.keys.pop("waiting", [])]
         view["pressure"] = {pool: {name: int(v) if v.isdigit() else v for name, v in row.items()} for pool, row in self.family("pressure")}
         view["loading"] = {pool: int(n) for pool, n in self.keys.pop("loading", {}).items()}
+        view["loading of"] = {pool: {tenant: int(n) for tenant, n in row.items()} for pool, row in self.family("loading")}
         view["rates"] = {tenant: _rate(row) for tenant, row in self.family("rate")}
         view["nudged"] = int(self.keys.pop("nudge", 0))
         view["caps"] = {run: int(n) for run, n in self.keys.pop("caps", {}).items()}
@@ -339,6 +340,7 @@ def model_view(model: Model) -> View:
             for pool, p in model.pressure.items()
         },
         "loading": _loading(model),
+        "loading of": _loading_of(model),
         "rates": {
             tenant: f"{b.tokens:.3f}|{b.since}|{b.minute}|{b.count}|{b.before}" for tenant, b in model.rates.items() if b.count or b.before
         },
@@ -363,6 +365,14 @@ def _loading(model: Model) -> dict[str, int]:
     for state in model.runs.values():
         roots.update(state.roots)
     return dict(roots)
+
+
+def _loading_of(model: Model) -> dict[str, dict[str, int]]:
+    found: dict[str, Counter[str]] = {}
+    for state in model.runs.values():
+        for pool, count in state.roots.items():
+            found.setdefault(pool, Counter())[state.tenant] += count
+    return {pool: dict(tenants) for pool, tenants in found.items()}
 
 
 def _spent(spent: Any) -> dict[str, int]:
