@@ -136,6 +136,7 @@ def _entry(event: Event, kind: str, category: str, micros: int) -> Row:
         "day": int(event["day"]),
         "by": str(event.get("by") or "gate"),
         "at": int(event["at"]),
+        "price_version": str(event.get("price_version") or ""),
     }
 
 

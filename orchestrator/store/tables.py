@@ -141,7 +141,8 @@ class LedgerRow(SQLModel, table=True):
     """One entry of the ledger; an execution (tenant, run, generation, node, attempt) has each `kind` at most once.
 
     `kind` is reserve, settle, void or waste. settle and waste have one entry for each category; the others have
-    category ''. `day` counts days since 1970-01-01 UTC, and is the day of the reservation.
+    category ''. `day` counts days since 1970-01-01 UTC, and is the day of the reservation. `price_version` is the price table that made
+    micros of a settlement; empty where none was used.
     """
 
     __tablename__ = "ledger"
@@ -159,6 +160,7 @@ class LedgerRow(SQLModel, table=True):
     day: int = 0
     by: str = ""
     at: int = _big()
+    price_version: str | None = _text(optional=True)
 
 
 class PriceTableRow(SQLModel, table=True):

@@ -121,6 +121,14 @@ def wait_for(path: str, log: str) -> int:
     return meter.attempt
 
 
+@task(estimate={"llm": 20})
+def use(tokens: int, seconds: float) -> None:
+    """Charge tokens, and the seconds that it sleeps as seconds of llm."""
+    with meter.timed("llm"):
+        time.sleep(seconds)
+    meter.charge("llm", tokens, "token")
+
+
 @task
 def total(numbers: list[int]) -> int:
     return sum(numbers)
