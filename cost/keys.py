@@ -26,6 +26,9 @@ def open_executions(rg: str) -> str:
     return f"hg1:open:{rg}"
 
 
+REBUILT = "hg1:rebuilt"
+"""`attempts` that were handed out before the last rebuild, at most."""
+
 TASKS = "hg1:tasks"
 """Ordinary Celery tasks with an open execution, by their last sign of life."""
 

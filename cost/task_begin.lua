@@ -29,7 +29,8 @@ if policy[2] == 'suspended' and ARGV[8] == '' then return refused('suspended', '
 local purse = 'hg1:purse:' .. rg
 local fresh = redis.call('EXISTS', purse) == 0
 if fresh then redis.call('HSET', purse, 'tenant', tenant, 'hold', 0, 'budget', '', 'reserved', 0, 'spent', 0, 'open', 0) end
-local attempt = tonumber(known[3] or 0) + 1
+-- After a rebuild nobody knows what was handed out in the tail that was lost.
+local attempt = tonumber(known[3] or redis.call('HGET', 'hg1:rebuilt', 'attempts') or 0) + 1
 if not reserve(rg, name, attempt, amount) then
   if fresh then redis.call('DEL', purse) end
   return refused('budget', policy[1], int(micros(policy[1]) - room(tenant)))

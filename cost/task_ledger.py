@@ -9,6 +9,8 @@ from typing import Final, NamedTuple
 from tenancy.errors import BudgetRefused
 from tenancy.link import Link
 
+from .price_book import PriceBook
+
 SWEPT_AT_ONCE: Final = 200
 TASK_PREFIX: Final = "task."
 GENERATION: Final = 0
@@ -72,6 +74,7 @@ class TaskLedger:
         self._url = url
         self._timeout_s = timeout_s
         self._link: Link | None = None
+        self._prices: PriceBook | None = None
         self.silent_ms = int(silent_s * 1000)
 
     @property
@@ -80,6 +83,13 @@ class TaskLedger:
         if self._link is None:
             self._link = Link(self._url(), timeout_s=self._timeout_s)
         return self._link
+
+    @property
+    def prices(self) -> PriceBook:
+        """The price tables by tenant."""
+        if self._prices is None:
+            self._prices = PriceBook(self.link)
+        return self._prices
 
     def begin(self, task_id: str, name: str, tenant: str, amount: int, delivery: Delivery) -> Claim | Refusal:
         """Reserve `amount` micros for an execution, or say why not; the same again for the same claim."""
@@ -108,7 +118,7 @@ class TaskLedger:
 
     def report(self, claim: Claim, cats: str, by: str) -> str:
         """Charge what the execution used: settled, same, conflict, waste (it was given up before) or unknown."""
-        return str(self.link.call("cost/task_report", claim.task_id, claim.name, claim.attempt, cats, by))
+        return str(self.link.call("cost/task_report", claim.task_id, claim.name, claim.attempt, cats, by, claim.tenant))
 
     def close(self, claim: Claim, by: str) -> str:
         """Charge what the execution had noted, as nobody will report: settled, void (nothing), same or unknown."""

@@ -1,11 +1,19 @@
--- Charge an ordinary Celery task what its own process says that it used. ARGV: S, task id, name, attempt, cats, by.
+-- Charge an ordinary Celery task what its own process says that it used. ARGV: S, task id, name, attempt, cats, by, tenant.
 -- Returns settled, same, conflict, waste or unknown. An execution that was closed without a report, and reports after all, is charged the
--- rest as waste.
+-- rest as waste; so is one that nobody knows, because its claim was in the tail that a rebuild lost.
 -- @include tenancy/kernel
 -- @include cost/ledger
 -- @include cost/tasks
 local id, name, attempt, cats, by = ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 local run, rg, flag = task_run(id), task_run(id) .. '.0', 'unreported:' .. ARGV[4]
+if not read_res(rg, name, attempt) and tonumber(attempt) <= tonumber(redis.call('HGET', 'hg1:rebuilt', 'attempts') or 0) then
+  local purse = 'hg1:purse:' .. rg
+  if redis.call('EXISTS', purse) == 0 then
+    redis.call('HSET', purse, 'tenant', ARGV[7], 'hold', 0, 'budget', '', 'reserved', 0, 'spent', 0, 'open', 0)
+  end
+  if redis.call('HGET', purse, 'tenant') ~= ARGV[7] then return 'unknown' end
+  write_res(rg, name, attempt, {state = 'void', amount = 0, day = DAY, actual = '0', cats = '', since = int(NOW)})
+end
 local answer = settle(run, '0', name, attempt, cats, by, false)
 if answer == 'settled' or answer == 'waste' then rest(id) end
 if answer ~= 'conflict' or redis.call('HGET', 'hg1:task:' .. id, flag) ~= '1' then return answer end

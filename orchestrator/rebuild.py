@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from cost import keys as money
 from cost.middleware import write_cats
+from cost.task_ledger import TASK_PREFIX
 from orchestrator import keys as names
 from tenancy import keys as transport
 
@@ -107,7 +108,8 @@ def line_keys(held: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> Ke
     turns = keys.sorted_sets.setdefault(names.WAITING, {})
     for place, (run, want) in enumerate(held, 1):
         rg = f"{run['run_id']}.{run['generation']}"
-        keys.sorted_sets.setdefault(names.line(run["tenant"]), {})[rg] = place
+        line = names.unserved if run["reason"] == "worker" else names.line
+        keys.sorted_sets.setdefault(line(run["tenant"]), {})[rg] = place
         turns.setdefault(run["tenant"], place)
         keys.hashes[names.of_run("run", rg)] = {
             **{name: str(want[name]) for name in ("graph", "total", "estimate", "floor", "priority")},
@@ -211,15 +213,40 @@ def _reservations(ledger: Iterable[Mapping[str, Any]]) -> dict[str, str]:
         executions.setdefault(f"{entry['node_id']}:{entry['attempt']}", {}).setdefault(entry["kind"], []).append(entry)
     fields: dict[str, str] = {}
     for execution, kinds in executions.items():
-        state, kind = next((pair for pair in (("waste", "waste"), ("settled", "settle")) if pair[1] in kinds), ("void", "void"))
-        used = kinds.get(kind, []) if state != "void" else []
+        state = "waste" if "waste" in kinds else "settled" if "settle" in kinds else "void"
+        # An ordinary task that was closed without a report, and reported after all, has both.
+        used = [*kinds.get("settle", []), *kinds.get("waste", [])]
         any_entry = next(iter(kinds.values()))[0]
         reserved = kinds.get("reserve", [{"amount": 0}])[0]["amount"]
         # As `cost.middleware.write_cats` writes them: a settlement that is repeated must find the same text.
-        cats = write_cats({str(entry["category"]): int(entry["amount"]) for entry in used if entry["category"]})
+        micros: dict[str, int] = {}
+        for entry in used:
+            micros[str(entry["category"])] = micros.get(str(entry["category"]), 0) + int(entry["amount"])
+        cats = write_cats(micros)
         since = max(int(entry["at"]) for entries in kinds.values() for entry in entries)
         fields[execution] = f"{state}|{reserved}|{any_entry['day']}|{sum(entry['amount'] for entry in used)}|{cats}|{since}"
     return fields
+
+
+def task_keys(ledgers: Mapping[str, Sequence[Mapping[str, Any]]], epoch: int, now: int) -> Keys:
+    """Return the keys of ordinary tasks by the entries of their ledgers; the next sweep lets them go in their time.
+
+    What is open is void, and what it still reports is waste. What was charged may have been charged without a report.
+    """
+    keys = Keys()
+    keys.hashes[money.REBUILT] = {"attempts": str((epoch - 1) * ATTEMPTS_PER_EPOCH)}
+    keys.sorted_sets[money.TASKS] = {}
+    for run, ledger in ledgers.items():
+        task_id, tenant = run.removeprefix(TASK_PREFIX), str(ledger[0]["tenant"])
+        rows = _reservations(ledger)
+        unreported = {f"unreported:{name.rsplit(':', 1)[1]}": "1" for name, row in rows.items() if row.startswith("settled|")}
+        last = max(int(entry["attempt"]) for entry in ledger)
+        keys.hashes[money.task(task_id)] = {"tenant": tenant, "attempt": str(max(last, (epoch - 1) * ATTEMPTS_PER_EPOCH)), **unreported}
+        empty = {"hold": "0", "budget": "", "reserved": "0", "open": "0"}
+        keys.hashes[money.purse(money.task_run(task_id))] = {"tenant": tenant, **empty, "spent": str(spent(ledger))}
+        keys.hashes[money.reservations(money.task_run(task_id))] = rows
+        keys.sorted_sets[money.TASKS][task_id] = now
+    return keys
 
 
 def spent(ledger: Iterable[Mapping[str, Any]]) -> int:

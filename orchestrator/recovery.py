@@ -25,7 +25,7 @@ from orchestrator.settings import Settings
 from orchestrator.store import tables as t
 from orchestrator.store.changes import Row
 from orchestrator.store.engine import reading
-from orchestrator.store.live import charged_since, held_runs, live_ids, live_runs, pressures
+from orchestrator.store.live import charged_since, held_runs, live_ids, live_runs, pressures, task_ledger
 from orchestrator.store.position import START, Position
 from orchestrator.store.writer import keep, read_cursor
 from tenancy import keys as names
@@ -36,10 +36,13 @@ from tenancy.queues import DEFAULT_POOL
 from .append_only import write_anew
 from .launched import asked, load_rows
 from .messages import count_anew, keep_ordinary
-from .rebuild import MILLISECONDS_PER_DAY, Keys, Recorded, line_keys, loading, pool_keys, run_keys, tenant_keys
+from .rebuild import MILLISECONDS_PER_DAY, Keys, Recorded, line_keys, loading, pool_keys, run_keys, task_keys, tenant_keys
 
 DAYS_KEPT = 32
 """Days of a tenant's counters that are rebuilt: a month's limit looks back at most so far."""
+
+REPORTS_KEPT_MS = 60_000
+"""Ordinary tasks that ended so long ago may report once more, because the first reply was lost."""
 
 CHUNK = 1_000
 
@@ -153,6 +156,7 @@ def _rebuild(client: redis.Redis, engine: Engine, settings: Settings, epoch: int
             runs.append(Recorded(recorded.run, {}, recorded.ledger))
         charged = charged_since(connection, now // MILLISECONDS_PER_DAY - DAYS_KEPT)
         writer.write(tenant_keys(policies, runs, charged))
+        writer.write(task_keys(task_ledger(connection, now - REPORTS_KEPT_MS), epoch, now))
         for row in held_runs(connection):
             try:
                 held.append((dict(row), asked(row, settings)))

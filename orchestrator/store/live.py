@@ -6,9 +6,10 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from sqlalchemy import and_, func, select
+from sqlalchemy import and_, exists, func, or_, select
 from sqlalchemy.engine import Connection
 
+from cost.task_ledger import GENERATION
 from orchestrator.rebuild import Recorded
 
 from . import tables as t
@@ -44,6 +45,23 @@ def charged_since(connection: Connection, day: int) -> list[Mapping[str, Any]]:
         t.ledger.c.kind.in_(("settle", "waste")), t.ledger.c.day >= day
     )
     return [dict(row) for row in connection.execute(sums.group_by(*columns)).mappings()]
+
+
+def task_ledger(connection: Connection, since_ms: int) -> dict[str, list[Mapping[str, Any]]]:
+    """Return the entries of each ordinary task that has an open execution or an entry since `since_ms`, by the task's run."""
+    entry, closing = t.ledger.alias(), t.ledger.alias()
+    execution = ("run_id", "generation", "node_id", "attempt")
+    closed = select(closing.c.id).where(
+        *(closing.c[name] == entry.c[name] for name in execution), closing.c.kind.not_in(("reserve", "extend"))
+    )
+    wanted = select(entry.c.run_id).where(
+        entry.c.generation == GENERATION, or_(entry.c.at >= since_ms, and_(entry.c.kind == "reserve", ~exists(closed)))
+    )
+    rows = select(t.ledger).where(t.ledger.c.generation == GENERATION, t.ledger.c.run_id.in_(wanted)).order_by(t.ledger.c.id)
+    found: dict[str, list[Mapping[str, Any]]] = {}
+    for row in connection.execute(rows).mappings():
+        found.setdefault(row["run_id"], []).append(dict(row))
+    return found
 
 
 def held_runs(connection: Connection) -> list[Mapping[str, Any]]:
