@@ -44,6 +44,13 @@ class PriceBook:
             self._versions[tenant] = version, now
         return self._table(version) if version else DEFAULT_PRICES
 
+    def last(self, tenant: str) -> PriceTable:
+        """Return the table that `tenant` pays by; while Redis is away the one that was read last, else the built-in one."""
+        try:
+            return self.of(tenant)
+        except Unavailable:
+            return self._tables.get(self._versions.get(tenant, ("", 0.0))[0], DEFAULT_PRICES)
+
     def _table(self, version: str) -> PriceTable:
         found = self._tables.get(version)
         if found is None:

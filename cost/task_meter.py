@@ -26,7 +26,9 @@ class Metered:
         self.reported = False
         self._covered = claim.amount
         # Each charge is told, also a covered one: whoever closes a killed task finds there what it had used.
-        execution = Execution(claim.run_id, GENERATION, claim.name, claim.attempt, claim.tenant, extend=self._note)
+        execution = Execution(
+            claim.run_id, GENERATION, claim.name, claim.attempt, claim.tenant, ledger.prices.last(claim.tenant), self._note
+        )
         self._block: AbstractContextManager[Usage] = metering(execution)
         self._usage = self._block.__enter__()
         self._clock = _cpu_clock()

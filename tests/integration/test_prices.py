@@ -7,9 +7,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 from running import Running, by_id, until
+from taxed import Taxed, worker
 from ulid import ULID
 
 from cost.price_book import PriceBook
@@ -116,6 +118,28 @@ def test_what_does_not_fit_is_refused_in_one_sentence(stack: Running) -> None:
             prices.set(taken, tenant=stranger)
     with pytest.raises(Unknown):
         prices.get("never-made")
+
+
+# -- ordinary Celery tasks -----------------------------------------------------------------------------------------------------
+
+
+def test_an_ordinary_task_pays_by_its_tenant_s_table(redis_server: RedisServer, tmp_path: Path) -> None:
+    taxed = Taxed(redis_server)
+
+    def cost() -> int:
+        sent = taxed.send("t.dear")
+        sent.get()
+        taxed.closed(sent.id)
+        return next(int(event["amount"]) for event in taxed.events(sent.id) if event["t"] == "money.settled")
+
+    try:
+        with worker(taxed, tmp_path / "w.log"):
+            assert cost() < 10_000
+            taxed.money.hset("hg1:pricetable:2", mapping={"compute/second": "0", "compute/wall_second": "1000000000"})
+            taxed.money.hset("hg1:prices", "acme", "2")
+            until(lambda: cost() > 10_000, 2.0)
+    finally:
+        taxed.close()
 
 
 # -- without workers -----------------------------------------------------------------------------------------------------------
