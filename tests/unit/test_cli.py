@@ -84,11 +84,13 @@ def test_every_command_says_what_it_does_and_takes_json() -> None:
         "resume",
         "queues",
         "workers",
+        "prices",
     ]
     assert sorted(names) == main.list_commands(None)  # type: ignore[arg-type]
     of_tenants = ("create", "list", "show", "set", "suspend", "resume", "close", "fork", "history")
     of_queues, of_workers = ("letters", "requeue", "discard"), ("list", "scale", "drain", "wanted")
-    groups = {"tenant": of_tenants, "queues": of_queues, "workers": of_workers}
+    of_prices = ("list", "show", "set", "reset", "diff")
+    groups = {"tenant": of_tenants, "queues": of_queues, "workers": of_workers, "prices": of_prices}
     for name in (*names, *(f"{group} {verb}" for group, verbs in groups.items() for verb in verbs)):
         shown = headgate(*name.split(), "--help")
         assert shown.exit_code == 0
