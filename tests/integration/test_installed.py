@@ -181,3 +181,15 @@ def test_under_the_fair_queue_a_killed_worker_s_task_runs_again_and_each_executi
         fair.producer.control.revoke(task.id, terminate=True, signal="SIGKILL")
         assert fair.closed(task.id, 2)[1] == ("settle", 2, 40, "signal")
     assert fair.spent() == {"settled": 80, "reserved": 0, "waste": 0}
+
+
+@pytest.mark.parametrize("transport", ["taxed", "fair"])
+def test_a_countdown_reserves_when_it_is_due_and_not_before(transport: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    app: Taxed = request.getfixturevalue(transport)
+    with worker(app, tmp_path / "w.log"):
+        task = app.send("t.spend", countdown=1)
+        now = app.send("t.spend")
+        assert now.get() == 700
+        assert app.events(task.id) == []
+        assert task.get() == 700
+        assert app.closed(task.id) == [("settle", 1, 700, "signal")]
