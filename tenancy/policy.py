@@ -5,8 +5,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from tenancy.queues import POOL_PATTERN
 
@@ -14,9 +15,14 @@ MICROS_MAX = 2**53 - 1
 """Largest amount; Lua's numbers are doubles, exact to here."""
 
 Micros = Annotated[int, Field(ge=0, le=MICROS_MAX, strict=True)]
-Percent = Annotated[int, Field(ge=0, le=1000, strict=True)]
+Percent = Annotated[int, Field(ge=1, le=1000, strict=True)]
 Count = Annotated[int, Field(ge=0, le=1_000_000, strict=True)]
 Flag = Annotated[bool, Field(strict=True)]
+
+Action = Literal["notify", "hold", "suspend"]
+"""What a level brings about: notifications alone; new runs wait as well; or nothing starts any more, and what runs finishes."""
+
+URL_CHARS_MAX = 2_000
 
 ACTS = (
     "limit_per_day_micros",
@@ -29,6 +35,13 @@ ACTS = (
     "default_priority",
     "on_runs_limit",
     "on_budget_limit",
+    "warn_percent",
+    "critical_percent",
+    "exceeded_percent",
+    "on_warning",
+    "on_critical",
+    "on_exceeded",
+    "webhook",
     "can_fork",
 )
 """The fields that something reads; a tenant with another value in any other field is not accepted."""
@@ -54,6 +67,10 @@ class Policy(BaseModel):
     warn_percent: Percent = 80
     critical_percent: Percent = 90
     exceeded_percent: Percent = 100
+    on_warning: Action = "notify"
+    on_critical: Action = "notify"
+    on_exceeded: Action = "notify"
+    webhook: Annotated[str, Field(max_length=URL_CHARS_MAX)] | None = None
     on_runs_limit: Literal["hold", "reject"] = "hold"
     on_budget_limit: Literal["hold", "reject"] = "reject"
     admit: Literal["floor", "full"] = "floor"
@@ -61,6 +78,37 @@ class Policy(BaseModel):
     strict: Flag = False
     can_fork: Flag = False
     share_learning: Flag = False
+
+    @field_validator("critical_percent", "exceeded_percent")
+    @classmethod
+    def _is_above(cls, value: int, info: ValidationInfo) -> int:
+        below = "warn_percent" if info.field_name == "critical_percent" else "critical_percent"
+        if value <= info.data.get(below, 0):
+            raise ValueError(f"levels must rise, and {value} is not above {below}, which is {info.data[below]}")
+        return value
+
+    @field_validator("on_warning", "on_critical", "on_exceeded", mode="before")
+    @classmethod
+    def _is_possible(cls, value: object) -> object:
+        if value == "suspend_now":
+            raise ValueError("'suspend_now' is not yet supported; with 'suspend' nothing starts, and what runs finishes")
+        return value
+
+    @field_validator("webhook")
+    @classmethod
+    def _is_url(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        try:
+            found = urlsplit(value)
+            fits = found.scheme in ("http", "https") and bool(found.hostname) and found.port != 0
+        except ValueError:
+            fits = False
+        if not fits or not value.isascii() or any(char <= " " for char in value):
+            raise ValueError("write it as http://host/path or https://host/path")
+        if found.username is not None or found.password is not None:
+            raise ValueError("leave user and password out: what is sent is signed")
+        return value
 
     def acting(self) -> dict[str, int | str | None]:
         """Return the fields that act, in the order of `ACTS`."""

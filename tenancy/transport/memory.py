@@ -178,6 +178,7 @@ class MemoryQueue(MemoryPlaces):
         line = self._pool(pool)
         line.sleepers.pop(inc, None)
         self._wake_delayed()
+        self._end_stops()
         self._look_again()
         while line.ready and "platform" not in self.paused:
             tenant = min(line.ready, key=lambda name: (line.ready[name], name))
@@ -200,7 +201,8 @@ class MemoryQueue(MemoryPlaces):
                     self._pass_on(message)
                 else:
                     return self._deliver(inc, line, tenant, level, tag, limits)
-        ms = max(1, min([sleep_ms, *(when - self.now_ms for when in (*self.delayed.values(), *self.recheck.values()))]))
+        due = (*self.delayed.values(), *self.recheck.values(), *self.stopped.values())
+        ms = max(1, min([sleep_ms, *(when - self.now_ms for when in due)]))
         line.sleepers[inc] = self.now_ms + ms
         return ["SLEEP", ms]
 

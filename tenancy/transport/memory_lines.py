@@ -43,7 +43,9 @@ class MemoryLines:
         self.rules: dict[str, Rule] = {}
         self.paused: set[str] = set()
         self.blocked: set[str] = set()
-        """tenants that are paused, suspended or at their cap, and therefore in no pool's `ready`"""
+        """tenants that are paused, suspended, stopped or at their cap, and therefore in no pool's `ready`"""
+        self.stopped: dict[str, int] = {}
+        """until when (ms) nothing of a tenant starts"""
         self.caps: dict[str, int] = {}
         self.parked: dict[str, list[str]] = {}
         self.out: dict[tuple[str, str], str] = {}
@@ -173,7 +175,20 @@ class MemoryLines:
         return cap is not None and self._held(tenant=tenant) >= cap
 
     def _is_blocked(self, tenant: str) -> bool:
-        return self.rule(tenant).status == "suspended" or f"tenant:{tenant}" in self.paused or self._is_at_cap(tenant)
+        suspended = self.rule(tenant).status == "suspended" or tenant in self.stopped
+        return suspended or f"tenant:{tenant}" in self.paused or self._is_at_cap(tenant)
+
+    def _stop_until(self, tenant: str, ms: int | None) -> None:
+        """Nothing of the tenant starts until then, which ends by itself; None ends it now."""
+        if ms is not None:
+            self.stopped[tenant] = ms
+            self._block(tenant)
+        elif self.stopped.pop(tenant, None) is not None:
+            self._unblock(tenant)
+
+    def _end_stops(self) -> None:
+        for tenant in [name for name, until in self.stopped.items() if until <= self.now_ms]:
+            self._stop_until(tenant, None)
 
     def _block(self, tenant: str) -> None:
         """Nothing of the tenant is popped from here on, in any pool."""

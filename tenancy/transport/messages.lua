@@ -11,7 +11,8 @@
 -- hg1:depth:{pool}   tenant|priority -> messages in line             hg1:work:{pool}    tenant -> expected ms of what it has in line
 -- hg1:ready:{pool}, hg1:clock:{pool}, hg1:vft:{pool}     start-time fair queueing (Goyal, Vin, Cheng 1996), in ms / weight
 -- hg1:age:{pool}:{tenant}   priority -> starts of the tenant since this level's last
--- hg1:blocked               tenants that are paused, suspended or at their cap: in no pool's ready
+-- hg1:blocked               tenants that are paused, suspended, stopped or at their cap: in no pool's ready
+-- hg1:stopped               zset tenant -> ms until which nothing of it starts
 -- hg1:load                  {pool} -> messages in line whose tenant is not blocked, {pool}|ms -> their expected ms
 -- hg1:running               {pool} -> messages held
 -- hg1:parked:by, hg1:delayed:by     tenant -> messages parked, delayed
@@ -92,8 +93,17 @@ local function at_cap(tenant, rule)
   return rule.cap and redis.call('SCARD', 'hg1:held:tenant:' .. tenant) >= rule.cap
 end
 
+local function is_stopped(tenant)
+  return redis.call('ZSCORE', 'hg1:stopped', tenant)
+end
+
+-- As a gate asks that comes after the pop: nobody may have popped since it ended.
+local function is_stopped_now(tenant)
+  return tonumber(is_stopped(tenant) or 0) > NOW
+end
+
 local function is_blocked(tenant, rule)
-  if rule.suspended or redis.call('SISMEMBER', 'hg1:paused', 'tenant:' .. tenant) == 1 then return true end
+  if rule.suspended or is_stopped(tenant) or redis.call('SISMEMBER', 'hg1:paused', 'tenant:' .. tenant) == 1 then return true end
   return at_cap(tenant, rule)
 end
 
@@ -139,6 +149,20 @@ local function unblock(tenant)
       ring(pool)
     end
   end
+end
+
+-- Nothing of the tenant starts until that time, which ends by itself; nil ends it now.
+local function stop_until(tenant, ms)
+  if ms then
+    redis.call('ZADD', 'hg1:stopped', int(ms), tenant)
+    block(tenant)
+  elseif redis.call('ZREM', 'hg1:stopped', tenant) == 1 then
+    unblock(tenant)
+  end
+end
+
+local function end_stops()
+  for _, tenant in ipairs(redis.call('ZRANGEBYSCORE', 'hg1:stopped', '-inf', int(NOW))) do stop_until(tenant, nil) end
 end
 
 -- One more or fewer of a tenant in a hash of counts; a count of nothing is no field.

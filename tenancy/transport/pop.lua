@@ -11,7 +11,7 @@ redis.call('ZREM', 'hg1:sleepers:' .. pool, inc)
 
 local function sleep()
   local ms = tonumber(ARGV[4])
-  for _, key in ipairs({'hg1:delayed', 'hg1:recheck'}) do
+  for _, key in ipairs({'hg1:delayed', 'hg1:recheck', 'hg1:stopped'}) do
     local first = redis.call('ZRANGE', key, 0, 0, 'WITHSCORES')
     if first[2] then ms = math.max(1, math.min(ms, first[2] - NOW)) end
   end
@@ -27,6 +27,7 @@ for _, tag in ipairs(redis.call('ZRANGEBYSCORE', 'hg1:delayed', '-inf', int(NOW)
     enqueue(tag, m, false)
   end
 end
+end_stops()
 look_again()
 if redis.call('SISMEMBER', 'hg1:paused', 'platform') == 1 then return sleep() end
 
