@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import zlib
 
 from sqlalchemy import Engine, select
@@ -57,7 +58,7 @@ class Admission:
         if row is None or row["spec"] is None:
             return 0
         graph = Graph.parse(zlib.decompress(row["spec"]), STORED)
-        submission = Submission.of(graph, self.kernel.settings, Priority.parse(row["priority"]))
+        submission = Submission.of(graph, self.kernel.settings, Priority.parse(row["priority"]), json.loads(row["learned"] or "{}"))
         with contextlib.suppress(Refused):  # the refusal is an event; the record has it
             self.kernel.launcher.start(run_id, generation, row["tenant"], submission, row["budget"])
         return 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import getpass
+import json
 import time
 from collections.abc import Collection
 from functools import cached_property
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from ulid import ULID
 
+from cost.estimate import DEFAULT, Means
 from cost.money import check_micros, parse_units
 from orchestrator.admission import Admission
 from orchestrator.graph import Graph
@@ -24,6 +26,7 @@ from orchestrator.registry import registry
 from orchestrator.settings import Settings
 from orchestrator.store import read
 from orchestrator.store.engine import open_engine
+from orchestrator.store.learned import learned_means, run_means
 from orchestrator.submission import Submission
 from orchestrator.tenants import Tenants
 from tenancy import keys
@@ -104,8 +107,10 @@ class Client:
         self._knock(tenant, key)
         self._await_service(resolved, served)
         level = self.tenants.default_priority(tenant) if priority is None else Priority.parse(priority)
-        submission = Submission.of(resolved, self.settings, level)
+        submission = Submission.of(resolved, self.settings, level, self._learned(resolved, tenant))
         run_id = self._store(submission, tenant, key, budget_micros)
+        if key is not None:  # it may be an earlier run, which goes on costing what it did
+            submission = submission.relearned(run_means(self.engine, run_id, GENERATION))
         # On record by now, so it will run: where Redis went away meanwhile, the sweeper completes the submission.
         with contextlib.suppress(Unavailable):
             self.kernel.launcher.start(run_id, GENERATION, tenant, submission, budget_micros)
@@ -157,6 +162,13 @@ class Client:
             time.sleep(0.05)
             served = self._served()
 
+    def _learned(self, graph: Graph, tenant: str) -> Means:
+        """Return what the tasks of nodes that declare nothing cost the tenant lately."""
+        silent = {node.task for node in graph.nodes if dict(node.estimate) == DEFAULT}
+        with contextlib.suppress(Unavailable):  # without the record there is no submission either, and it says so
+            return learned_means(self.engine, tenant, silent)
+        return {}
+
     def _store(self, submission: Submission, tenant: str, key: str | None, budget_micros: int | None) -> str:
         """Put the submission on record; return its run, or the first one with the same key."""
         run_id = str(ULID()).lower()
@@ -173,6 +185,7 @@ class Client:
                 "budget": budget_micros,
                 "priority": int(submission.priority),
                 "labels": dict(submission.graph.labels),
+                "learned": json.dumps(submission.learned) if submission.learned else "",
             },
             payload=submission.graph.canonical(),
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import zlib
 from collections.abc import Mapping
 from typing import Any
@@ -38,4 +39,5 @@ def asked(run: Mapping[str, Any], settings: Settings) -> Mapping[str, Any]:
 def _submission(run: Mapping[str, Any], settings: Settings) -> Submission:
     if run["spec"] is None:
         raise ValueError(f"the record holds no graph of run {run['run_id']}")
-    return Submission.of(Graph.parse(zlib.decompress(run["spec"]), _ADMITTED), settings, Priority.parse(run["priority"]))
+    graph = Graph.parse(zlib.decompress(run["spec"]), _ADMITTED)
+    return Submission.of(graph, settings, Priority.parse(run["priority"]), json.loads(run["learned"] or "{}"))

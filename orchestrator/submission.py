@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
+from types import MappingProxyType
 from typing import Any
 
+from cost.estimate import Estimate, Means, estimate
 from cost.plan import AS_IS, SKIP, NodeCost, PlanDown, VariantCost, floor, plan_down
 from orchestrator.canvas import signature_bytes
 from orchestrator.compiler import NodeInfo, Plan, compile_plan, encode_fragment
@@ -32,10 +34,17 @@ class Submission:
     graph: Graph
     plan: Plan
     priority: Priority
+    learned: Means = field(default_factory=dict)
 
     @classmethod
-    def of(cls, graph: Graph, settings: Settings, priority: Priority = Priority.NORMAL) -> Submission:
-        """Prepare a resolved and valid graph."""
+    def of(
+        cls, graph: Graph, settings: Settings, priority: Priority = Priority.NORMAL, learned: Means = MappingProxyType({})
+    ) -> Submission:
+        """Prepare a resolved and valid graph.
+
+        learned: what tasks cost the tenant lately, for nodes that declare nothing. It is no part of the spec and its digest; a run
+        keeps what it was first submitted with, so that every start of it costs the same.
+        """
         by_id = graph.by_id
         plan = compile_plan(
             graph.parents(),
@@ -43,7 +52,16 @@ class Submission:
             bytes_max=settings.message_bytes,
             weight=lambda node: signature_bytes(node, by_id[node].task, _LONGEST_TENANT, by_id[node].pool),
         )
-        return cls(graph, plan, priority)
+        return cls(graph, plan, priority, {task: learned[task] for task in sorted(graph.tasks()) if task in learned})
+
+    def relearned(self, learned: Means) -> Submission:
+        """Return the submission with other means, those of the run that its key had already."""
+        return Submission(self.graph, self.plan, self.priority, learned)
+
+    @cached_property
+    def estimates(self) -> dict[str, Estimate]:
+        """What each node is expected to cost as it is, and where that is known from."""
+        return {node.id: estimate(node.estimate, self.learned.get(node.task)) for node in self.graph.nodes}
 
     @cached_property
     def costs(self) -> tuple[NodeCost, ...]:
@@ -53,7 +71,7 @@ class Submission:
                 id=node.id,
                 required=node.required,
                 value=node.value,
-                estimate_micros=_total(node.estimate),
+                estimate_micros=self.estimates[node.id].micros,
                 max_cost=node.max_cost,
                 variants=tuple(VariantCost(v.name, v.kind, _total(v.estimate), v.value) for v in node.variants),
                 children=self.plan.children[node.id],
@@ -103,7 +121,7 @@ class Submission:
             yield [self._row(node, choices.get(node.id, AS_IS)) for node in piece]
 
     def _row(self, node: Node, choice: str) -> Row:
-        amounts = {"": str(_total(node.estimate)), **{v.name: str(_total(v.estimate)) for v in node.variants}}
+        amounts = {"": str(self.estimates[node.id].micros), **{v.name: str(_total(v.estimate)) for v in node.variants}}
         ctl = {"amounts": amounts, "required": node.required, "attempts": node.attempts, "next": self.plan.children[node.id]}
         spec: dict[str, Any] = {"task": node.task, "params": node.params}
         if node.variants:

@@ -17,6 +17,7 @@ from orchestrator.store.changes import Row
 from orchestrator.store.position import Position
 from orchestrator.store.writer import keep, move_cursor, read_cursor, write
 
+from .learning import learn
 from .projection import Entry, incident, parse_event, parts, project
 from .requests import decide
 from .tenants import Answer
@@ -74,6 +75,7 @@ def apply(engine: Engine, entries: list[Entry], payloads: Mapping[str, bytes]) -
             changes.incidents += _holes(applied.cursor, part)
             applied.answers |= decide(connection, changes.requests, payloads)
             write(connection, changes)
+            learn(connection, {key for key, row in changes.runs.items() if row["status"] == "ended"})
             applied.cursor = part[-1].position
             applied.events += len(part)
             applied.ended += changes.ended

@@ -14,6 +14,7 @@ from typing import Any
 from sqlalchemy import insert, select, update
 from sqlalchemy.engine import Connection
 
+from cost.money import check_micros
 from orchestrator.store import tables as t
 from tenancy.priorities import Priority
 
@@ -90,7 +91,16 @@ def _run_row(event: Request) -> dict[str, Any]:
         "priority": int(Priority.parse(event.get("priority"))),
         "labels": json.dumps(dict(event.get("labels") or {}), sort_keys=True),
         "cost_micros": 0,
+        "learned": _means(event.get("learned")),
     }
+
+
+def _means(text: Any) -> str | None:
+    """Return what a submission was estimated by, checked; it is what every later start of the run is estimated by."""
+    if not text:
+        return None
+    means = {str(task): {str(name): check_micros(micros) for name, micros in cats.items()} for task, cats in json.loads(text).items()}
+    return json.dumps(means, sort_keys=True)
 
 
 def _taken(connection: Connection, row: dict[str, Any]) -> Any:

@@ -54,7 +54,8 @@ class RunRow(SQLModel, table=True):
     """One generation of a run.
 
     `status` is submitted, held (`reason` says why), running, cancelling, ended or refused; `spec` the graph's canonical JSON,
-    deflated; `hold` is None until the run is admitted. `cost_micros` is the sum of what its executions were charged, waste included.
+    deflated; `hold` is None until the run is admitted; `learned` is JSON of what its tasks were expected to cost that no node declares,
+    as it was known at its submission. `cost_micros` is the sum of what its executions were charged, waste included.
     """
 
     __tablename__ = "run"
@@ -82,6 +83,7 @@ class RunRow(SQLModel, table=True):
     reason: str | None = _text(optional=True)
     priority: int = 5
     labels: str = _text()
+    learned: str | None = _text(optional=True)
 
 
 class NodeRow(SQLModel, table=True):
@@ -185,6 +187,25 @@ class PriceChoiceRow(SQLModel, table=True):
     at: int = _big()
 
 
+class LearnedRow(SQLModel, table=True):
+    """What executions of a task by a variant ('' is the task as it is) cost a tenant: how many, and sums by category.
+
+    Sums stay below 2^63: at most 512 executions of at most 2^53-1 micros each.
+    """
+
+    __tablename__ = "learned"
+
+    tenant: str = Field(primary_key=True)
+    task: str = Field(primary_key=True)
+    variant: str = Field(default="", primary_key=True)
+    count: int = 0
+    sum_llm: int = _big()
+    sum_retrieval: int = _big()
+    sum_storage: int = _big()
+    sum_compute: int = _big()
+    sum_other: int = _big()
+
+
 class RequestRow(SQLModel, table=True):
     """What a request was answered, so that asking again gives the same answer."""
 
@@ -257,10 +278,11 @@ event = _table(EventRow)
 ledger = _table(LedgerRow)
 price_table = _table(PriceTableRow)
 price_choice = _table(PriceChoiceRow)
+learned = _table(LearnedRow)
 request = _table(RequestRow)
 pause = _table(PauseRow)
 incident = _table(IncidentRow)
 cursor = _table(CursorRow)
 audit = _table(AuditRow)
 
-TABLES = (tenant, policy, run, node, event, ledger, price_table, price_choice, request, pause, incident, cursor, audit)
+TABLES = (tenant, policy, run, node, event, ledger, price_table, price_choice, learned, request, pause, incident, cursor, audit)
