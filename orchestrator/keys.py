@@ -32,6 +32,11 @@ def loading_of(pool: str) -> str:
     return f"hg1:loading:{pool}"
 
 
+def unserved(tenant: str) -> str:
+    """Those of a tenant's waiting runs that wait for a worker, beside its line."""
+    return f"hg1:unserved:{tenant}"
+
+
 def pressure(pool: str) -> str:
     """Whether a pool takes new runs, and how often and how long it did not."""
     return f"hg1:pressure:{pool}"

@@ -14,7 +14,9 @@ from tenancy.queues import DEFAULT_POOL
 from tenancy.transport.memory import Reply
 
 LOOKS_MAX: Final = 200
-"""Tenants that one call of `let_in` looks at."""
+"""Runs and tenants that one call of `let_in` looks at."""
+BESIDE_MAX: Final = 50
+"""Runs beside one line that are looked at."""
 NUDGE_MS: Final = 200
 RETRY_MS: Final = 1_000
 """When to try again, where nothing is known of how long a tenant's runs take."""
@@ -63,6 +65,9 @@ class AdmissionModel(MemoryLedger):
         self.backpressure = rules
         self.runs: dict[Key, RunState] = {}
         self.lines: dict[str, list[Key]] = {}
+        self.unserved: dict[str, list[Key]] = {}
+        """runs that wait for a worker, beside the line of their tenant"""
+        self.orders = 0
         self.turns: list[str] = []
         """tenants that wait, whose turn it is next first"""
         self.pressure: dict[str, Pressure] = {}
@@ -77,7 +82,7 @@ class AdmissionModel(MemoryLedger):
         account = self.accounts.get(tenant)
         if account is None:
             return ["ok"]
-        waiting = len(self.lines.get(tenant, []))
+        waiting = self._waiting(tenant)
         if waiting and waiting >= account.max_waiting_runs:
             return ["queue", str(account.max_waiting_runs), str(waiting), self._retry_after(account)]
         a_minute = account.submissions_per_minute
@@ -115,7 +120,6 @@ class AdmissionModel(MemoryLedger):
             return ["refused", stop.why, stop.limit, stop.current, stop.retry]
         state = self._new_run(key, tenant, asked)
         state.status, state.want = "held", want
-        self.lines.setdefault(tenant, []).append(key)
         if tenant not in self.turns:
             self.turns.append(tenant)
         self._say_held(state, asked, stop)
@@ -131,19 +135,30 @@ class AdmissionModel(MemoryLedger):
         admitted: list[str] = []
         idle = looks = 0
         while idle < len(self.turns):
-            if len(admitted) == most or looks == LOOKS_MAX:
+            if len(admitted) >= most or looks >= LOOKS_MAX:
                 return [1, *admitted]
-            looks += 1
             tenant = self.turns.pop(0)
             self.turns.append(tenant)
-            idle = 0 if self._serve_line(tenant, admitted) else idle + 1
+            looks += 1
+            moved = False
+            for key in self.unserved.get(tenant, [])[:BESIDE_MAX]:
+                looks += 1
+                moved = self._look_at_run(key, tenant, admitted)
+                if moved:
+                    break
+            if not moved and self.lines.get(tenant):
+                moved = self._look_at_run(self.lines[tenant][0], tenant, admitted)
+            idle = 0 if moved else idle + 1
         return [0, *admitted]
 
-    def _serve_line(self, tenant: str, admitted: list[str]) -> bool:
-        """Whether the first of a line is gone from it: let in, or refused."""
-        state = self.runs[self.lines[tenant][0]]
+    def _look_at_run(self, key: Key, tenant: str, admitted: list[str]) -> bool:
+        """Whether a run does not stand in the way any more: let in, refused, or beside the line."""
+        state = self.runs[key]
         asked = json.loads(state.want)
         stop = self._hindrance(tenant, asked, in_line=True)
+        line = self.lines.get(tenant)
+        if stop is None and line and self.runs[line[0]].order < state.order:
+            stop = Stop("runs")
         if stop is None:
             self._step_out(state)
             self._take_in(state, asked)
@@ -153,9 +168,10 @@ class AdmissionModel(MemoryLedger):
             self._run_event(state, "run.refused", reason=stop.why, limit=stop.limit, current=stop.current)
             del self.runs[state.key]
         else:
-            if stop.why != state.why:
-                self._say_held(state, asked, stop)
-            return False
+            if stop.why == state.why:
+                return False
+            self._say_held(state, asked, stop)
+            return stop.why == "worker"
         return True
 
     def cancel(self, run: str, gen: int, reason: str, by: str) -> int:
@@ -182,24 +198,27 @@ class AdmissionModel(MemoryLedger):
             return Stop("unknown", refuse=True)
         if account.status != "active":
             return Stop(account.status, refuse=not (in_line and account.status == "suspended"))
-        exposure, waiting = self.exposure(tenant), len(self.lines.get(tenant, []))
+        exposure, in_front = self.exposure(tenant), self.lines.get(tenant, [])
         floor, free = int(asked["floor"]), account.limit_day - exposure
         if floor > account.limit_day:
             return Stop("budget", str(account.limit_day), str(exposure), refuse=True)
         if asked["budget"] and floor > int(asked["budget"]):
             return Stop("run_budget", asked["budget"], str(floor), refuse=True)
-        taken = account.running + waiting
+        taken = account.running + len(in_front)
         if not in_line and account.on_runs_limit == "reject" and taken >= account.max_runs:
             return Stop("runs", str(account.max_runs), str(taken), refuse=True, retry=self._retry_after(account))
         stop = self._without_workers(tenant, account, asked)
-        if stop is None and not in_line and waiting:
-            stop = Stop(self.runs[self.lines[tenant][0]].why, behind=True)
+        if stop is None and not in_line and self._is_served_now(tenant, account):
+            stop = Stop("worker", behind=True)
+        if stop is None and not in_line and in_front:
+            stop = Stop(self.runs[in_front[0]].why, behind=True)
         if stop is None and account.running >= account.max_runs:
             stop = Stop("runs", str(account.max_runs), str(account.running))
         if stop is None and floor > free:
             retry = self._retry_after(account) if account.held >= floor - free else str(DAY_MS - self.now_ms % DAY_MS)
             rejected = account.on_budget_limit != "hold"
             stop = Stop("budget", str(account.limit_day), str(exposure), refuse=rejected, retry=retry)
+        waiting = self._waiting(tenant)
         if stop is not None and not stop.refuse and not in_line and waiting >= account.max_waiting_runs:
             return Stop("queue", str(account.max_waiting_runs), str(waiting), refuse=True, retry=self._retry_after(account))
         return stop
@@ -214,6 +233,18 @@ class AdmissionModel(MemoryLedger):
         if found:
             return found[0]
         return None if all(name in self.serves for name in asked.get("tasks", [])) else Stop("worker")
+
+    def _is_served_now(self, tenant: str, account: Account) -> bool:
+        """Whether the first of those beside the line could go on by now: nobody passes it either."""
+        beside = self.unserved.get(tenant)
+        if not beside:
+            return False
+        want = json.loads(self.runs[beside[0]].want)
+        pools = (name or account.pool or DEFAULT_POOL for name in want.get("pools", []))
+        return all(self.capacity(pool) for pool in pools) and all(name in self.serves for name in want.get("tasks", []))
+
+    def _waiting(self, tenant: str) -> int:
+        return len(self.lines.get(tenant, [])) + len(self.unserved.get(tenant, []))
 
     @staticmethod
     def _retry_after(account: Account) -> str:
@@ -241,6 +272,15 @@ class AdmissionModel(MemoryLedger):
         return state.hold
 
     def _say_held(self, state: RunState, asked: dict[str, Any], stop: Stop) -> None:
+        """A run waits: in line, or beside it while nobody serves it. It keeps its order."""
+        if not state.order:
+            self.orders += 1
+            state.order = self.orders
+        self._leave(state)
+        place = self.unserved if stop.why == "worker" else self.lines
+        line = place.setdefault(state.tenant, [])
+        line.append(state.key)
+        line.sort(key=lambda key: self.runs[key].order)
         state.why = stop.why
         self._run_event(state, "run.held", **self._asked(asked), why=stop.why, limit=stop.limit, current=stop.current)
 
@@ -249,11 +289,18 @@ class AdmissionModel(MemoryLedger):
         return {"total": int(asked["total"]), **{name: asked[name] for name in ("graph", "estimate", "floor")}}
 
     def _step_out(self, state: RunState) -> None:
-        self.lines[state.tenant].remove(state.key)
+        self._leave(state)
         state.why = state.want = ""
-        if not self.lines[state.tenant]:
-            del self.lines[state.tenant]
+        if not self._waiting(state.tenant):
             self.turns.remove(state.tenant)
+
+    def _leave(self, state: RunState) -> None:
+        for place in (self.lines, self.unserved):
+            line = place.get(state.tenant, [])
+            if state.key in line:
+                line.remove(state.key)
+                if not line:
+                    del place[state.tenant]
 
     # Backpressure
 
@@ -331,9 +378,11 @@ class AdmissionModel(MemoryLedger):
             live = sum(state.status != "ended" and state.key in self.purses for state in self.runs.values() if state.tenant == tenant)
             assert account.running == live, f"{tenant} runs {live} and counts {account.running}"
         self._check_order()
-        waiting = {key for line in self.lines.values() for key in line}
+        waiting = {key for place in (self.lines, self.unserved) for line in place.values() for key in line}
         assert waiting == {key for key, state in self.runs.items() if state.status == "held"}, waiting
-        assert sorted(self.turns) == sorted(self.lines)
+        assert sorted(self.turns) == sorted({*self.lines, *self.unserved})
+        for place, beside in ((self.lines, False), (self.unserved, True)):
+            assert all((self.runs[key].why == "worker") is beside for line in place.values() for key in line)
         for state in self.runs.values():
             assert state.status == "held" or not (state.why or state.want), state.key
             assert state.status == "loading" or not state.roots, state.key
@@ -343,13 +392,23 @@ class AdmissionModel(MemoryLedger):
     def _check_order(self) -> None:
         """Assert that each line moved from its head, and that pools were parked and opened at their bounds, in turns."""
         lines: dict[str, list[Key]] = {}
+        orders: dict[Key, int] = {}
+        beside: set[Key] = set()
         parked: dict[str, bool] = {}
         for event in self.events:
             kind = event["t"]
             if kind in ("run.held", "run.admitted", "run.refused", "run.cancelling"):
                 key, line = (event["run"], event["gen"]), lines.setdefault(event["tenant"], [])
                 if kind == "run.held":
-                    line += [] if key in line else [key]
+                    orders.setdefault(key, len(orders))
+                    line[:], beside = [each for each in line if each != key], beside - {key}
+                    if event["why"] == "worker":
+                        beside = beside | {key}
+                    else:
+                        line[:] = sorted([*line, key], key=lambda each: orders[each])
+                elif key in beside:
+                    beside.discard(key)
+                    assert kind != "run.admitted" or not line or orders[key] < orders[line[0]], f"{key} overtook {line[0]}"
                 elif key in line:
                     assert kind == "run.cancelling" or line[0] == key, f"{key} overtook {line[0]}"
                     line.remove(key)

@@ -65,7 +65,7 @@ class NodeState:
 class RunState:
     """A run of one generation: `status` is held, loading, running, cancelling or ended; `left` counts nodes without an outcome.
 
-    Of one that waits, `why` and `want` (as it was asked for). roots: by pool, of a run that is loading.
+    Of one that waits, `why`, `want` (as it was asked for) and `order`. roots: by pool, of a run that is loading.
     """
 
     run: str
@@ -85,6 +85,7 @@ class RunState:
     reason: str = ""
     why: str = ""
     want: str = ""
+    order: int = 0
     roots: dict[str, int] = field(default_factory=dict)
     degraded: bool = False
     required_failed: bool = False

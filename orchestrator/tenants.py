@@ -144,7 +144,7 @@ class Tenants:
             by_category_micros={category: micros for category, micros in by_category.items() if micros},
             running_runs=int(running or 0),
             max_concurrent_runs=found.policy.max_concurrent_runs,
-            waiting_runs=int(self._link.read("ZCARD", keys.line(tenant))),
+            waiting_runs=sum(int(self._link.read("ZCARD", key(tenant))) for key in (keys.line, keys.unserved)),
             running_nodes=int(self._link.read("SCARD", names.held(f"tenant:{tenant}"))),
             max_running_nodes=found.policy.max_running_nodes,
         )

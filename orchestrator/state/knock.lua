@@ -10,8 +10,9 @@
 local tenant = ARGV[2]
 local terms = terms_of(tenant)
 if not terms then return {'ok'} end
-if terms.waiting > 0 and terms.waiting >= terms.max_waiting then
-  return {'queue', int(terms.max_waiting), int(terms.waiting), retry_after(terms)}
+local waiting = terms.in_line + terms.beside
+if waiting > 0 and waiting >= terms.max_waiting then
+  return {'queue', int(terms.max_waiting), int(waiting), retry_after(terms)}
 end
 local a_minute = tonumber(redis.call('HGET', 'hg1:tenant:' .. tenant, 'submissions_per_minute') or '')
 if not a_minute then return {'ok'} end

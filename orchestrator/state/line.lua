@@ -1,6 +1,7 @@
 -- The line of a tenant's runs that wait to be admitted: first in, first out, nobody overtakes. rg = {run}.{gen}
 --
 -- hg1:line:{tenant}  zset rg -> order          hg1:waiting  zset tenant -> turn: who waits, in turns
+-- hg1:unserved:{tenant}  zset rg -> order: those that wait for a worker stand beside the line, in nobody's way
 -- hg1:run:{rg}       of a run that waits: status held, why (runs, budget, backpressure, worker), want (as it was asked for), held (since)
 -- hg1:caps           rg -> max_parallel        hg1:tenant:{t}  run_ms: how long a run of the tenant took lately (moving average, 1/8)
 -- hg1:nudge          when a submission last found that the line might go on
@@ -18,7 +19,8 @@ local function terms_of(tenant)
   if not row[1] then return nil end
   return {limit_day = row[1], max_runs = row[2], status = row[3], running = row[4] or '0', rejects_runs = row[5] == 'reject',
           holds_budget = row[6] == 'hold', max_waiting = tonumber(row[7]) or 1000, pool = row[8] and row[8] ~= '' and row[8] or 'default',
-          run_ms = tonumber(row[9]), held = tonumber(row[10] or 0), waiting = redis.call('ZCARD', 'hg1:line:' .. tenant)}
+          run_ms = tonumber(row[9]), held = tonumber(row[10] or 0), in_line = redis.call('ZCARD', 'hg1:line:' .. tenant),
+          beside = redis.call('ZCARD', 'hg1:unserved:' .. tenant)}
 end
 
 -- When a place is free, as far as one can tell: runs take run_ms and end one after the other.
@@ -38,6 +40,16 @@ local function unserved(tasks)
   end
 end
 
+-- Whether the first of those beside the line could go on by now: nobody passes it either.
+local function is_served_now(tenant, terms, rules)
+  local rg = redis.call('ZRANGE', 'hg1:unserved:' .. tenant, 0, 0)[1]
+  local want = cjson.decode(redis.call('HGET', 'hg1:run:' .. rg, 'want'))
+  for _, name in ipairs(want.pools or {}) do
+    if capacity_of(pool_of(name, terms), rules) == 0 then return false end
+  end
+  return not unserved(want.tasks)
+end
+
 -- What stands in a run's way: nil, or {why, limit, current, refuse = true where it does not wait, retry = ms or ''}.
 -- in_line: it waits already; then it goes on waiting for a place whatever the policy says of new ones, and passes nobody.
 local function hindrance(tenant, want, rules, in_line)
@@ -51,8 +63,8 @@ local function hindrance(tenant, want, rules, in_line)
   if want.budget ~= '' and floor > micros(want.budget) then
     return {why = 'run_budget', limit = want.budget, current = int(floor), refuse = true, retry = ''}
   end
-  if not in_line and terms.rejects_runs and terms.running + terms.waiting >= tonumber(terms.max_runs) then
-    return {why = 'runs', limit = terms.max_runs, current = int(terms.running + terms.waiting), refuse = true, retry = retry_after(terms)}
+  if not in_line and terms.rejects_runs and terms.running + terms.in_line >= tonumber(terms.max_runs) then
+    return {why = 'runs', limit = terms.max_runs, current = int(terms.running + terms.in_line), refuse = true, retry = retry_after(terms)}
   end
   local stop
   for _, name in ipairs(want.pools or {}) do
@@ -62,7 +74,10 @@ local function hindrance(tenant, want, rules, in_line)
     if why and not stop then stop = {why = why, limit = int(capacity), current = int(load)} end
   end
   if not stop and unserved(want.tasks) then stop = {why = 'worker', limit = '', current = ''} end
-  if not stop and not in_line and terms.waiting > 0 then
+  if not stop and not in_line and terms.beside > 0 and is_served_now(tenant, terms, rules) then
+    stop = {why = 'worker', limit = '', current = '', behind = true}
+  end
+  if not stop and not in_line and terms.in_line > 0 then
     local head = redis.call('ZRANGE', 'hg1:line:' .. tenant, 0, 0)[1]
     stop = {why = redis.call('HGET', 'hg1:run:' .. head, 'why'), limit = '', current = '', behind = true}
   end
@@ -74,8 +89,9 @@ local function hindrance(tenant, want, rules, in_line)
     local retry = terms.held >= floor - free and retry_after(terms) or int(86400000 - NOW % 86400000)
     stop = {why = 'budget', limit = terms.limit_day, current = int(limit - free), refuse = not terms.holds_budget, retry = retry}
   end
-  if stop and not stop.refuse and not in_line and terms.waiting >= terms.max_waiting then
-    stop = {why = 'queue', limit = int(terms.max_waiting), current = int(terms.waiting), refuse = true, retry = retry_after(terms)}
+  local waiting = terms.in_line + terms.beside
+  if stop and not stop.refuse and not in_line and waiting >= terms.max_waiting then
+    stop = {why = 'queue', limit = int(terms.max_waiting), current = int(waiting), refuse = true, retry = retry_after(terms)}
   end
   return stop
 end
@@ -95,14 +111,18 @@ local function write_run(rg, tenant, want, status, hold)
     'left', want.total, 'estimate', want.estimate, 'floor', want.floor, 'hold', int(hold), 'created', int(NOW), 'priority', want.priority)
 end
 
+-- A run waits: in line, or beside it while nobody serves it. It keeps its order.
 local function say_held(rg, tenant, want, stop)
+  local line, beside = 'hg1:line:' .. tenant, 'hg1:unserved:' .. tenant
+  local order = redis.call('ZSCORE', line, rg) or redis.call('ZSCORE', beside, rg) or math.max(last_of(line), last_of(beside)) + 1
+  redis.call('ZREM', stop.why == 'worker' and line or beside, rg)
+  redis.call('ZADD', stop.why == 'worker' and beside or line, order, rg)
   redis.call('HSET', 'hg1:run:' .. rg, 'why', stop.why)
   run_event('run.held', rg, tenant, {graph = want.graph, total = tonumber(want.total), estimate = want.estimate, floor = want.floor,
     why = stop.why, limit = stop.limit, current = stop.current})
 end
 
 local function line_up(rg, tenant, text, want, stop)
-  redis.call('ZADD', 'hg1:line:' .. tenant, last_of('hg1:line:' .. tenant) + 1, rg)
   redis.call('ZADD', 'hg1:waiting', 'NX', last_of('hg1:waiting') + 1, tenant)
   write_run(rg, tenant, want, 'held', 0)
   redis.call('HSET', 'hg1:run:' .. rg, 'want', text, 'held', int(NOW))
@@ -111,8 +131,9 @@ end
 
 local function step_out(rg, tenant)
   redis.call('ZREM', 'hg1:line:' .. tenant, rg)
+  redis.call('ZREM', 'hg1:unserved:' .. tenant, rg)
   redis.call('HDEL', 'hg1:run:' .. rg, 'why', 'want', 'held')
-  if redis.call('EXISTS', 'hg1:line:' .. tenant) == 0 then redis.call('ZREM', 'hg1:waiting', tenant) end
+  if redis.call('EXISTS', 'hg1:line:' .. tenant, 'hg1:unserved:' .. tenant) == 0 then redis.call('ZREM', 'hg1:waiting', tenant) end
 end
 
 -- Money and a place are taken; what the run is about to put in line counts as load from here on. Returns the hold.

@@ -155,15 +155,19 @@ def test_with_no_live_worker_runs_wait_and_the_first_worker_lets_them_in_in_turn
     assert [(event["state"], event["capacity"]) for event in cell.events("pressure.changed")] == [("parked", 0), ("open", 10)]
 
 
-def test_nobody_of_a_tenant_overtakes_a_run_that_waits_for_another_pool(cell: Cell) -> None:
+def test_a_run_that_nobody_serves_stands_beside_the_line_and_is_overtaken_by_nobody_once_it_is_served(cell: Cell) -> None:
+    cell.account("acme", max_runs=1)
     cell.queue.enroll("w1", 4000, INFO)
     assert cell.submit("r1", 1, pool="gpu") == ["held", "worker", 0]
-    assert cell.submit("r2", 1) == ["held", "worker", 1]
-    assert cell.submit("r3", 1) == ["held", "worker", 0]  # the line is looked at again, but not for each submission
-    cell.account("birch")
-    assert cell.submit("r4", 1, "birch")[0] == "admitted"
+    assert cell.submit("r2", 1)[0] == "admitted"
+    assert cell.submit("r3", 1)[:2] == ["held", "runs"]
     cell.queue.enroll("w2", 4000, {**INFO, "pools": ["gpu"]})
-    assert cell.state.let_in(20) == [0, "r1.1", "r2.1", "r3.1"]
+    assert cell.submit("r4", 1) == ["held", "worker", 1]  # behind r1, as soon as that could go on
+    cell.start("r2", 1)
+    cell.work()
+    assert cell.state.let_in(20) == [0, "r1.1"]
+    assert cell.redis.zrange("hg1:line:acme", 0, -1) == ["r3.1", "r4.1"]
+    assert not cell.redis.exists("hg1:unserved:acme")
 
 
 def test_a_tenant_s_own_pool_is_the_one_that_is_looked_at(cell: Cell) -> None:

@@ -228,6 +228,7 @@ class _View:
         }
         view["open"] = {rg: sorted(row) for rg, row in self.family("open")}
         view["lines"] = {tenant: [rg for rg, _ in line] for tenant, line in self.family("line")}
+        view["unserved"] = {tenant: [rg for rg, _ in line] for tenant, line in self.family("unserved")}
         view["turns"] = [tenant for tenant, _ in self.keys.pop("waiting", [])]
         view["pressure"] = {pool: {name: int(v) if v.isdigit() else v for name, v in row.items()} for pool, row in self.family("pressure")}
         view["loading"] = {pool: int(n) for pool, n in self.keys.pop("loading", {}).items()}
@@ -334,6 +335,7 @@ def model_view(model: Model) -> View:
             if (opened := sorted(f"{node}:{attempt}" for (node, attempt), row in rows.items() if row.state == "open"))
         },
         "lines": {tenant: [f"{run}.{gen}" for run, gen in line] for tenant, line in model.lines.items()},
+        "unserved": {tenant: [f"{run}.{gen}" for run, gen in line] for tenant, line in model.unserved.items()},
         "turns": list(model.turns),
         "pressure": {
             pool: {"state": "parked" if p.parked else "open", "since": p.since, "parked": p.times, "parked_ms": p.parked_ms}

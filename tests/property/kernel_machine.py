@@ -185,6 +185,8 @@ class KernelMachine(RuleBasedStateMachine):
                 or any(pool is not None and pool.parked for pool in pools)
                 or not all(task in model.serves for task in want["tasks"])
             ), f"{line[0]} waits for nothing"
+        for tenant, beside in model.unserved.items():
+            assert not model._is_served_now(tenant, model.accounts[tenant]), f"{beside[0]} is served and stands beside the line"
 
     @rule(tenant=st.sampled_from(["acme", "beta", "gamma", "nobody"]), times=st.integers(1, 4), later_ms=st.sampled_from([0, 900, 70_000]))
     def knock(self, tenant: str, times: int, later_ms: int) -> None:
