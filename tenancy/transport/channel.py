@@ -49,11 +49,14 @@ class FairQoS(stock.QoS):
             super().append(message, delivery_tag)
 
     def ack(self, delivery_tag: str) -> None:
-        if delivery_tag.startswith(FAIR_TAG):
+        if not delivery_tag.startswith(FAIR_TAG):
+            super().ack(delivery_tag)
+        elif self.channel.is_on_loop():
             super(stock.QoS, self).ack(delivery_tag)  # before, so that the channel sees whether there is room for another message
             self.channel.fair_ack(delivery_tag)
         else:
-            super().ack(delivery_tag)
+            self.channel.fair_ack(delivery_tag)
+            super(stock.QoS, self).ack(delivery_tag)  # after: the thread that pops must not fill a slot that is still held
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:
         if not delivery_tag.startswith(FAIR_TAG):
@@ -181,8 +184,12 @@ class FairChannel(stock.Channel):
 
     def _pops_next(self) -> bool:
         """Whether this is the thread of an event loop that pops before it sleeps: no doorbell is waited for, and there is room."""
+        return self.is_on_loop() and not self._in_poll and bool(self.qos.can_consume())
+
+    def is_on_loop(self) -> bool:
+        """Whether this is the thread of the event loop that pops for this channel."""
         hub = self._hub
-        return hub is not None and not self._in_poll and hub._loop_thread == get_ident() and bool(self.qos.can_consume())
+        return hub is not None and hub._loop_thread == get_ident()
 
     def _settle(self, inc: str, tag: str, number: int, act: Any) -> None:
         for last in (False, True):
