@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import json
+from tempfile import NamedTemporaryFile
 from typing import Any
 
+import pytest
+from click.testing import CliRunner
 from running import Running, until
 from sqlalchemy import select
 from ulid import ULID
 
 from cost.estimate import LEARNED_FROM
+from orchestrator.cli import main
 from orchestrator.graph import Graph
 from orchestrator.launched import asked, load_rows
 from orchestrator.registry import registry
+from orchestrator.settings import Settings
 from orchestrator.store import read
 from orchestrator.store import tables as t
 from orchestrator.store.learned import learned_means
+from tenancy.errors import BudgetRefused
 
 TIMEOUT_S = 30
 TASK = "node_tasks.total"
@@ -53,3 +60,50 @@ def test_runs_are_admitted_by_what_was_learned_and_every_start_of_one_costs_the_
     assert run.wait(TIMEOUT_S).outcome == "succeeded"
     fresh = client.submit(sums(1), tenant=other).wait(TIMEOUT_S)
     assert read.get_run(client.engine, fresh.run_id).estimate == 1_000  # nothing is known of this tenant
+
+
+def test_what_is_foreseen_is_what_admission_says(stack: Running) -> None:
+    client = stack.client
+    tenant = client.tenants.create(f"t-{str(ULID())[-12:].lower()}", limit_per_day_micros=10_000, max_concurrent_runs=1).id
+
+    def graph(optional: int, required: int) -> Graph:
+        costs = (("o", optional, False), ("r", required, True))
+        nodes = [
+            {"id": name, "task": TASK, "params": {"numbers": []}, "required": needed, "estimate": {"llm": micros}}
+            for name, micros, needed in costs
+        ]
+        return Graph.parse({"name": "costs", "nodes": nodes})
+
+    def foreseen(wanted: Graph) -> dict[str, Any]:
+        with (
+            Settings(home=client.settings.home, redis_url=client.settings.redis_url).in_force(),
+            NamedTemporaryFile("wb", suffix=".json") as file,
+        ):
+            file.write(wanted.canonical())
+            file.flush()
+            done = CliRunner().invoke(main, ["estimate", file.name, "--tenant", tenant, "--tasks", "node_tasks", "--json"])
+        assert done.exit_code == 0, done.stderr
+        found: dict[str, Any] = json.loads(done.stdout)
+        return found
+
+    too_much = foreseen(graph(0, 10_001))
+    assert too_much["prospect"]["decision"] == "refused"
+    with pytest.raises(BudgetRefused):
+        client.submit(graph(0, 10_001), tenant=tenant)
+
+    client.pause(f"tenant:{tenant}")
+    try:
+        short = foreseen(graph(9_000, 4_000))
+        assert (short["prospect"]["decision"], short["remains"]["room_micros"]) == ("planned_down", 10_000)
+        assert [change["node"] for change in short["prospect"]["given_up"]] == ["o"]
+        run = client.submit(graph(9_000, 4_000), tenant=tenant)
+        row = until(lambda: found if (found := row_of(stack, run.run_id))["hold"] is not None else None)
+        assert row["hold"] == short["prospect"]["hold_micros"]
+        waits = foreseen(graph(0, 1))
+        assert (waits["prospect"]["decision"], waits["remains"]["running"]) == ("held", 1)
+        second = client.submit(graph(0, 1), tenant=tenant)
+        until(lambda: row_of(stack, second.run_id)["status"] == "held")
+    finally:
+        client.resume(f"tenant:{tenant}")
+    assert run.wait(TIMEOUT_S).outcome == "degraded"
+    assert second.wait(TIMEOUT_S).outcome == "succeeded"

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 from running import Running, by_id, until
+from sqlalchemy import select
 from taxed import Taxed, worker
 from ulid import ULID
 
-from cost.price_book import PriceBook
+from cost.price_book import LOOK_AFTER_S, PriceBook
 from cost.prices import DEFAULT_PRICES
 from orchestrator.embedded import RedisServer
 from orchestrator.graph import Graph
@@ -23,6 +24,7 @@ from orchestrator.recorder import append_request, await_answer
 from orchestrator.recorder.loop import Recorder
 from orchestrator.settings import Settings
 from orchestrator.store import read
+from orchestrator.store import tables as t
 from tenancy.errors import Conflict, Refused, Unavailable, Unknown
 from tests.integration.hands import make_recorder
 
@@ -71,6 +73,21 @@ def test_running_workers_price_by_another_table_within_a_second(stack: Running) 
     assert set(later) == {70}, later
     assert len(later) > 10
     assert cost_of(stack, beside.wait(TIMEOUT_S))["llm"] == 4 * 20  # the built-in price: a tenant's table is its own
+
+
+def test_every_settled_entry_carries_the_version_that_it_was_priced_by(stack: Running) -> None:
+    client, tenant, first, second = stack.client, new_tenant(stack), version(), version()
+    carried = []
+    for name in (first, second):
+        client.prices.set(name, {"compute/second": "1", "llm/token": "2"}, tenant=tenant)
+        until(lambda name=name: PriceBook(client.kernel.link).of(tenant).version == name)  # type: ignore[misc]
+        run = client.submit(using(30, 0.05), tenant=tenant).wait(TIMEOUT_S)
+        late = {node["id"] for node in run.nodes if node["started_at"] > min(each["started_at"] for each in run.nodes) + LOOK_AFTER_S}
+        with client.engine.connect() as connection:
+            rows = connection.execute(select(t.ledger).where(t.ledger.c.run_id == run.run_id)).mappings().all()
+        assert {row["price_version"] for row in rows if row["kind"] == "reserve"} == {""}
+        carried.append({row["price_version"] for row in rows if row["kind"] == "settle" and (row["node_id"] in late or name == first)})
+    assert carried == [{first}, {second}]
 
 
 def test_timed_seconds_are_charged_where_a_table_has_a_price_for_them(stack: Running) -> None:
