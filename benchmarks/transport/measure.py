@@ -35,7 +35,7 @@ class System:
     module: str
     app: str
     queues: bool = False
-    env: Mapping[str, str] | None = None
+    env: tuple[tuple[str, str], ...] = ()
 
     def environment(self, server: RedisServer, done: Path, tenants: int, home: Path) -> dict[str, str]:
         given = {
@@ -46,7 +46,7 @@ class System:
         }
         if self.app == "orchestrator.app":
             given |= {"HEADGATE_REDIS_URL": server.url, "HEADGATE_HOME": str(home), "HEADGATE_TASKS": self.module}
-        return child_environment(os.environ, given | dict(self.env or {}))
+        return child_environment(os.environ, given | dict(self.env))
 
 
 _PEERS = "benchmarks.transport."
@@ -54,7 +54,7 @@ FAIR = System("fair", _PEERS + "fair", _PEERS + "fair")
 PRODUCT = System("headgate", _PEERS + "product", "orchestrator.app")
 ONE = System("stock, one queue", _PEERS + "stock", _PEERS + "stock")
 EACH = System("stock, a queue each", _PEERS + "stock", _PEERS + "stock", queues=True)
-UNSAFE = System("stock, no acks", _PEERS + "stock", _PEERS + "stock", env={"PEER_ACK": "off"})
+UNSAFE = System("stock, no acks", _PEERS + "stock", _PEERS + "stock", env=(("PEER_ACK", "off"),))
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,14 @@ def open_epoch(client: redis.Redis) -> None:
     client.hset(keys.EPOCH, mapping={"epoch": 1, "server": server["run_id"], "seq": 0})
 
 
+def _create_tenants(client: redis.Redis, tenants: int) -> None:
+    """Let the product's workers know the tenants, whose budgets its ordinary tasks are charged to."""
+    with client.pipeline(transaction=False) as pipe:
+        for at in range(tenants):
+            pipe.hset(f"hg1:tenant:t{at}", mapping={"limit_day": 10**12, "status": "active", "weight": 1})
+        pipe.execute()
+
+
 def measure(system: System, tenants: int, messages: int, longest_s: float) -> Measured:
     """Publish `messages`, start a worker and count until all are done, or for `longest_s` seconds. Raises RuntimeError if none is."""
     with tempfile.TemporaryDirectory(prefix="hg-transport-") as place:
@@ -84,6 +92,8 @@ def measure(system: System, tenants: int, messages: int, longest_s: float) -> Me
         try:
             with redis.Redis.from_url(server.client_url, decode_responses=True) as client:
                 open_epoch(client)
+                if system.app == PRODUCT.app:
+                    _create_tenants(client, tenants)
             done, log = Path(place) / "done", Path(place) / "worker.log"
             env = system.environment(server, done, tenants, Path(place) / "home")
             said = subprocess.run(

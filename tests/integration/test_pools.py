@@ -25,6 +25,7 @@ from orchestrator.settings import Settings
 
 HERE = Path(__file__).resolve().parent
 EACH = 40
+TENANTS = [f"{name}-{kind}" for name in ("light", "heavy") for kind in KINDS] + [f"tenant-{at}" for at in range(10)]
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +38,8 @@ def pools() -> Iterator[Pools]:
         with Stack(Settings(home=home), len(KINDS), 2, ["pool_tasks"], console=False, commands=Commands(worker=command)) as stack:
             client = producer(Settings(home=home, redis_url=stack.redis_url, tasks=("pool_tasks",)))
             with redis.Redis.from_url(stack.client_url, decode_responses=True) as connection:
+                for tenant in TENANTS:
+                    client.tenants.create(tenant, weight=3 if tenant.startswith("heavy") else 1)
                 yield Pools(stack, client, connection, home / "notes.jsonl")
             client.engine.dispose()
             client.kernel.link.close()
@@ -51,7 +54,6 @@ def pools() -> Iterator[Pools]:
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_pool_runs_the_messages_of_each_tenant_in_order_and_gives_tenants_their_shares(kind: str, pools: Pools) -> None:
     light, heavy = f"light-{kind}", f"heavy-{kind}"
-    pools.redis.hset(f"hg1:tenant:{heavy}", "weight", 3)
     pools.queue.pause("platform", "test", "everything is in line before anything starts")
     labels = [f"{tenant}-{at:02}" for at in range(EACH) for tenant in (light, heavy)]
     for label in labels:
