@@ -54,5 +54,10 @@ beat_schedule: dict[str, dict[str, Any]] = {
         # A sweep that nobody took before the next one is due is not wanted any more.
         "options": {"queue": SYSTEM_QUEUE, "expires": 2 * _settings.sweep_interval_s, "ignore_result": True},
     },
+    "notify": {
+        "task": "headgate.notify",
+        "schedule": _settings.notify_interval_s,
+        "options": {"queue": SYSTEM_QUEUE, "expires": 2 * _settings.notify_interval_s, "ignore_result": True},
+    },
 }
 beat_max_loop_interval = 1

@@ -11,6 +11,11 @@ def spent(tenant_id: str, day: int) -> str:
     return f"hg1:spent:{tenant_id}:{day}"
 
 
+def level(tenant_id: str) -> str:
+    """The levels that a tenant has entered."""
+    return f"hg1:level:{tenant_id}"
+
+
 def purse(rg: str) -> str:
     """A run's money."""
     return f"hg1:purse:{rg}"

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
+from .period import MS_PER_DAY, day_of, month_ends_ms, name_of
+
 NAMES: Final = ("WARNING", "CRITICAL", "EXCEEDED")
 HEALTHY: Final = "HEALTHY"
 
@@ -59,3 +61,22 @@ def level_rows(events: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, str]]
     for (tenant, name), (held, entries) in latches.items():
         rows.setdefault(tenant, {})[name] = f"{newest[tenant, name]}|{''.join(held)}|{','.join(map(str, entries))}"
     return rows
+
+
+def stopped_until(policy: Mapping[str, str], rows: Mapping[str, str], now_ms: int) -> int | None:
+    """Return until when (ms) the levels of a tenant stop what is its own, or None.
+
+    policy: the fields of its hash. rows: its hash `level`.
+    """
+    if policy.get("enforcement") in ("observe", "off"):
+        return None
+    today = day_of(now_ms)
+    ends = []
+    for name, period, end in (("day", name_of(today), (today + 1) * MS_PER_DAY), ("month", name_of(today)[:7], month_ends_ms(today))):
+        known, held, *_ = (rows.get(name) or "||").split("|")
+        if known != period or (name == "month" and not policy.get("limit_month")):
+            continue
+        acts = (policy.get(f"on_{level.lower()}") for level in NAMES)
+        if any(act == "suspend" for act, entered in zip(acts, held, strict=True) if entered == "1"):
+            ends.append(end)
+    return max(ends, default=None)

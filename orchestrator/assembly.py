@@ -18,6 +18,7 @@ from cost import middleware
 from orchestrator.kernel import Kernel
 from orchestrator.loading import ROOT, load_by_path
 from orchestrator.node_task import NodeTask
+from orchestrator.notify import Notifier
 from orchestrator.registry import TaskDefinition, registry
 from orchestrator.settings import Settings
 from orchestrator.settlement import NodeSettlement
@@ -45,6 +46,11 @@ class HeadgateApp(Celery):
     def headgate_sweeper(self) -> Sweeper:
         """The sweeper over this app's kernel and database."""
         return Sweeper(self.headgate_kernel, open_engine(self.headgate_settings.resolved_database_url()))
+
+    @cached_property
+    def headgate_notifier(self) -> Notifier:
+        """What delivers notifications, over the same."""
+        return Notifier(self.headgate_kernel.link, open_engine(self.headgate_settings.resolved_database_url()), self.headgate_settings)
 
 
 def producer_app(settings: Settings) -> HeadgateApp:

@@ -7,6 +7,7 @@ from typing import Literal
 RUNS = "hg1:runs"
 WAITING = "hg1:waiting"
 LOADING = "hg1:loading"
+NOTICES = "hg1:notices"
 RECORDED = "hg1:recorded"
 RECORDED_AT = "hg1:recorded:at"
 LEASE = "hg1:recorder"

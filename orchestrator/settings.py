@@ -30,6 +30,7 @@ NOT_SETTINGS = frozenset({"HEADGATE_VENV"})
 _DATABASES = ("sqlite", "postgresql")
 _USER_INFO = re.compile(r"//[^\s/]*@")
 _MODULE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
+_FUNCTION = re.compile(_MODULE.pattern + r":[A-Za-z_]\w*")
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -83,6 +84,12 @@ class Settings(BaseSettings):
     """A run that is `submitted` for longer is completed by the sweeper."""
     worker_wait_s: Seconds = 1.0
     """How long a submission waits for a worker that serves its tasks; then it is on record and waits as a run."""
+    notify: str | None = None
+    """A function, `module:function`, that is called with each notification, beside the log and the tenant's webhook."""
+    webhook_secret: str | None = Field(None, min_length=16, repr=False)
+    """What webhooks are signed with; without it none is sent."""
+    notify_interval_s: Seconds = 2.0
+    """How often beat has notifications delivered."""
     event_retention_s: Seconds = 3_600.0
     """How far behind the recorder the event stream is trimmed."""
     retry_delay_max_s: Seconds = 300.0
@@ -133,6 +140,13 @@ class Settings(BaseSettings):
             if not _MODULE.fullmatch(name):
                 hint = f"; name the module, {name[:-3].replace('/', '.')}" if name.endswith(".py") else ""
                 raise ValueError(f"{name!r} is not the name of a module{hint}")
+        return value
+
+    @field_validator("notify")
+    @classmethod
+    def _is_function(cls, value: str | None) -> str | None:
+        if value is not None and not _FUNCTION.fullmatch(value):
+            raise ValueError(f"{value!r} does not name a function; write module:function")
         return value
 
     @field_validator("pools")
@@ -254,7 +268,8 @@ def _invalid(error: ValidationError, environment: Mapping[str, str]) -> str:
     for problem in error.errors():
         name = PREFIX + str(problem["loc"][0]).upper() if problem["loc"] else PREFIX.rstrip("_")
         why = problem["msg"].removeprefix("Value error, ")
-        sentences.append(f"{name}={_USER_INFO.sub('//***@', environment.get(name, ''))} does not fit: {why[:1].lower()}{why[1:]}")
+        given = "***" if name.endswith("SECRET") else _USER_INFO.sub("//***@", environment.get(name, ""))
+        sentences.append(f"{name}={given} does not fit: {why[:1].lower()}{why[1:]}")
     return "; ".join(sentences)
 
 

@@ -1,4 +1,4 @@
-"""What beat and the end of a run call: repair, admission."""
+"""What beat and the end of a run call: repair, admission, notifications."""
 
 from __future__ import annotations
 
@@ -34,3 +34,13 @@ def admit(self: Any) -> None:
         app.headgate_sweeper.admission.let_in()
     except HeadgateError as error:
         logger.warning("admission put off: %s", error)
+
+
+@shared_task(name="headgate.notify", bind=True, ignore_result=True, acks_late=False)  # type: ignore[untyped-decorator]
+def notify(self: Any) -> None:
+    """Deliver the notifications that are due. What a pass leaves, or a lost message, the next one does."""
+    app: Celery = self.app
+    try:
+        app.headgate_notifier.deliver()
+    except HeadgateError as error:
+        logger.warning("notifications put off: %s", error)

@@ -132,7 +132,7 @@ class Policy(BaseModel):
         try:
             evolved = type(self).model_validate({**self.model_dump(), **{name: changes[name] for name in changes if name in own}})
         except ValidationError as error:
-            problems += [f"{each['loc'][0]}: {each['msg']}" for each in error.errors()]
+            problems += [f"{each['loc'][0]}: {each['msg'].removeprefix('Value error, ')}" for each in error.errors()]
         if problems := problems + evolved.not_yet():
             raise ValueError("; ".join(problems))
         return evolved

@@ -71,9 +71,10 @@ def publish_policies(client: redis.Redis, engine: Engine, tenants: Collection[st
 
 
 def refresh(link: Link, tenants: Sequence[str]) -> None:
-    """Let what was written of tenants reach their messages in line: another cap, weight or status."""
+    """Let what was written of tenants reach their levels and their messages in line: another limit, cap, weight or status."""
     for first in range(0, len(tenants), REFRESHED_AT_ONCE):
-        link.batch([("tenancy/transport/refresh", [tenant]) for tenant in tenants[first : first + REFRESHED_AT_ONCE]])
+        piece = tenants[first : first + REFRESHED_AT_ONCE]
+        link.batch([(script, [tenant]) for tenant in piece for script in ("cost/level", "tenancy/transport/refresh")])
 
 
 def answer_again(client: redis.Redis, engine: Engine, cursor: Position) -> None:

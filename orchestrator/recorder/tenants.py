@@ -121,11 +121,14 @@ def _current(connection: Connection, tenant: str) -> tuple[int, Policy] | None:
 
 
 def _forked(connection: Connection, source: str) -> Policy | None:
-    """Return the policy of a tenant that lets others have it, without that permission: it is its own to give. None elsewhere."""
+    """Return the policy of a tenant that lets others have it, but for that permission and its webhook, which are its own.
+
+    None elsewhere.
+    """
     held = _current(connection, source)
     if held is None or not held[1].can_fork:
         return None
-    return held[1].model_copy(update={"can_fork": False})
+    return held[1].model_copy(update={"can_fork": False, "webhook": None})
 
 
 def _live_runs(connection: Connection, tenant: str) -> int:
@@ -185,6 +188,12 @@ def _hash(row: Any) -> dict[str, str]:
         "default_priority": policy.default_priority,
         "on_runs_limit": policy.on_runs_limit,
         "on_budget_limit": policy.on_budget_limit,
+        "warn": policy.warn_percent,
+        "critical": policy.critical_percent,
+        "exceeded": policy.exceeded_percent,
+        "on_warning": policy.on_warning,
+        "on_critical": policy.on_critical,
+        "on_exceeded": policy.on_exceeded,
         "status": row.status,
         "version": row.version,
     }

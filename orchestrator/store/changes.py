@@ -19,6 +19,7 @@ class Changes:
     new_runs: rows of runs that may not be there yet; runs, nodes: updates, one for each run and node.
     pauses: by scope, the row of a pause that began, None for one that is over.
     requests: requests in their order, to be decided inside the transaction.
+    notices, tries: notifications to be delivered, and what became of tries to.
     incidents: rows for what cannot be: an event that does not read as its type says.
     ended: runs that came to their end, to be announced after the commit.
     """
@@ -32,5 +33,7 @@ class Changes:
     audit: list[Row] = field(default_factory=list)
     pauses: dict[str, Row | None] = field(default_factory=dict)
     requests: list[dict[str, Any]] = field(default_factory=list)
+    notices: list[Row] = field(default_factory=list)
+    tries: list[Row] = field(default_factory=list)
     incidents: list[Row] = field(default_factory=list)
     ended: list[str] = field(default_factory=list)

@@ -206,6 +206,27 @@ class LearnedRow(SQLModel, table=True):
     sum_other: int = _big()
 
 
+class NoticeRow(SQLModel, table=True):
+    """A notification that a tenant entered a level, for one channel: log, hook or webhook. `key` is its tenant, period and level.
+
+    `state` is pending, sent or dropped (`error` says why); a pending one that was tried has the `error` of its last try.
+    """
+
+    __tablename__ = "notice"
+    __table_args__ = (Index("notice_due", "state", "tries", "due_at"),)
+
+    id: str = Field(primary_key=True)
+    key: str
+    channel: str
+    tenant: str
+    body: str = _text()
+    at: int = _big()
+    state: str = "pending"
+    tries: int = 0
+    due_at: int = _big()
+    error: str = _text()
+
+
 class RequestRow(SQLModel, table=True):
     """What a request was answered, so that asking again gives the same answer."""
 
@@ -279,10 +300,11 @@ ledger = _table(LedgerRow)
 price_table = _table(PriceTableRow)
 price_choice = _table(PriceChoiceRow)
 learned = _table(LearnedRow)
+notice = _table(NoticeRow)
 request = _table(RequestRow)
 pause = _table(PauseRow)
 incident = _table(IncidentRow)
 cursor = _table(CursorRow)
 audit = _table(AuditRow)
 
-TABLES = (tenant, policy, run, node, event, ledger, price_table, price_choice, learned, request, pause, incident, cursor, audit)
+TABLES = (tenant, policy, run, node, event, ledger, price_table, price_choice, learned, notice, request, pause, incident, cursor, audit)

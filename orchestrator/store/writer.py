@@ -50,6 +50,8 @@ def write(connection: Connection, changes: Changes) -> None:
     keep(connection, t.ledger, changes.ledger)
     _pause(connection, changes.pauses)
     keep(connection, t.audit, [_owned(connection, row) for row in changes.audit])
+    keep(connection, t.notice, changes.notices)
+    _many(connection, _TRIED, changes.tries)
     keep(connection, t.incident, changes.incidents)
 
 
@@ -130,6 +132,12 @@ def _updated(names: Iterable[str]) -> dict[str, Any]:
 
 
 _PAUSE_OVER = delete(t.pause).where(t.pause.c.scope == bindparam("over"))
+
+_TRIED = (
+    update(t.notice)
+    .where(t.notice.c.id == bindparam("tried"), t.notice.c.state == "pending")
+    .values(state=bindparam("to_state"), tries=bindparam("to_tries"), due_at=bindparam("to_due"), error=bindparam("to_error"))
+)
 
 _NODE_KEY = ("run_id", "generation", "node_id")
 _SUMMED = {"fails", "lost", *(name for name in t.node.c.keys() if name.startswith("cost_"))}  # noqa: SIM118

@@ -10,9 +10,6 @@ from tenancy.policy import ACTS, Policy
 
 IGNORED = {
     "limit_per_month_micros": 5,
-    "warn_percent": 10,
-    "critical_percent": 10,
-    "exceeded_percent": 10,
     "admit": "full",
     "enforcement": "off",
     "strict": True,
@@ -27,7 +24,7 @@ def test_every_field_either_acts_or_is_refused() -> None:
         with pytest.raises(ValueError, match=f"{name!r} of a policy is not yet supported"):
             Policy().evolve({name: value})
     assert Policy(weight=3, max_running_nodes=2, max_concurrent_runs=1, limit_per_day_micros=0).not_yet() == []
-    assert Policy(strict=False, warn_percent=80).not_yet() == []
+    assert Policy(strict=False, warn_percent=70).not_yet() == []
 
 
 @pytest.mark.parametrize(
@@ -40,6 +37,18 @@ def test_every_field_either_acts_or_is_refused() -> None:
         ({"limit_per_day_micros": 2**53}, "limit_per_day_micros: Input should be less than or equal to 9007199254740991"),
         ({"submissions_per_minute": 0}, "submissions_per_minute: Input should be greater than or equal to 1"),
         ({"max_waiting_runs": -1}, "max_waiting_runs: Input should be greater than or equal to 0"),
+        ({"warn_percent": 90}, "critical_percent: levels must rise, and 90 is not above warn_percent, which is 90"),
+        ({"exceeded_percent": 85}, "exceeded_percent: levels must rise, and 85 is not above critical_percent, which is 90"),
+        ({"warn_percent": 0}, "warn_percent: Input should be greater than or equal to 1"),
+        ({"on_exceeded": "suspend_now"}, "on_exceeded: 'suspend_now' is not yet supported"),
+        ({"on_warning": "explode"}, "on_warning: Input should be 'notify', 'hold' or 'suspend'"),
+        ({"webhook": "ftp://example.org"}, "webhook: write it as http://host/path or https://host/path"),
+        ({"webhook": "https://"}, "webhook: write it as http://host/path or https://host/path"),
+        ({"webhook": "http://[broken"}, "webhook: write it as http://host/path or https://host/path"),
+        ({"webhook": "http://host/a b"}, "webhook: write it as http://host/path or https://host/path"),
+        ({"webhook": "http://host/a\r\nX: y"}, "webhook: write it as http://host/path or https://host/path"),
+        ({"webhook": "http://host:99999/"}, "webhook: write it as http://host/path or https://host/path"),
+        ({"webhook": "https://me:secret@host/"}, "webhook: leave user and password out: what is sent is signed"),
         ({"pool": "a|b"}, "pool: String should match pattern"),
         ({"pool": "gpu\n"}, "pool: String should match pattern"),
         ({"default_priority": "URGENT"}, "default_priority: Input should be 'CRITICAL', 'HIGH', 'NORMAL', 'LOW' or 'BATCH'"),

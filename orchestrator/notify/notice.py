@@ -1,0 +1,71 @@
+"""A notice: that a tenant entered a level, for one channel; and when it is tried again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+CHANNELS: Final = ("log", "hook", "webhook")
+
+DELAY_MS, DELAY_MAX_MS = 5_000, 3_600_000
+"""Before the second try, and before any; it doubles from one to the next."""
+
+PATIENCE_MS: Final = 24 * 3_600_000
+"""What could not be delivered for so long is given up."""
+
+ERROR_CHARS_MAX: Final = 300
+
+
+@dataclass(frozen=True)
+class Notice:
+    """What is to be delivered by one channel.
+
+    id: the key and the channel. key: tenant, period and level, of which there is one notification. body: JSON, sent byte for byte.
+    tries: how many there were. created_ms: when the level was entered.
+    """
+
+    id: str
+    key: str
+    channel: str
+    tenant: str
+    body: str
+    tries: int
+    created_ms: int
+    due_ms: int
+
+    @property
+    def payload(self) -> dict[str, Any]:
+        """The body as a dictionary."""
+        return dict(json.loads(self.body))
+
+    def next_due(self, now_ms: int) -> int:
+        """Return when to try again if the next try fails, ms."""
+        return now_ms + min(DELAY_MAX_MS, DELAY_MS << min(self.tries, 20))
+
+    def is_over(self, now_ms: int) -> bool:
+        """Whether it was tried for as long as there is patience for."""
+        return now_ms - self.created_ms >= PATIENCE_MS
+
+
+def notice_rows(event: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the rows of the table `notice` that a `level.entered` makes; those of a level's second entry have the ids of the first's."""
+    tenant, period, level = (str(event[name]) for name in ("tenant", "period", "level"))
+    key = f"{tenant}.{period}.{level}"
+    at = int(event["at"])
+    body = {
+        "key": key,
+        "event": "level.entered",
+        "tenant": tenant,
+        "period": period,
+        "level": level,
+        "entry": int(event["entry"]),
+        "rate_ppm": int(event["rate_ppm"]),
+        "committed_micros": int(event["committed"]),
+        "limit_micros": int(event["limit"]),
+        "cause": str(event["cause"]),
+        "at": at,
+    }
+    of_all = {"key": key, "tenant": tenant, "body": json.dumps(body), "at": at, "state": "pending", "tries": 0, "due_at": at, "error": ""}
+    return [{"id": f"{key}.{channel}", "channel": channel, **of_all} for channel in CHANNELS]
