@@ -6,6 +6,15 @@ def tenant(tenant_id: str) -> str:
     return f"hg1:tenant:{tenant_id}"
 
 
+SETTLED_BY = "hg1:settled_by"
+"""How many executions were settled by whom."""
+
+
+def spent_in_month(tenant_id: str, month: int) -> str:
+    """What a tenant was charged in a month, yyyymm."""
+    return f"hg1:spent:{tenant_id}:m{month}"
+
+
 def spent(tenant_id: str, day: int) -> str:
     """What a tenant was charged on a day (days since 1970-01-01 UTC)."""
     return f"hg1:spent:{tenant_id}:{day}"

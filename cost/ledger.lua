@@ -1,159 +1,317 @@
--- Money: holds of runs, reservations of executions, settlement. Amounts are whole micros as decimal strings.
+-- Money: holds of runs, reservations of executions, settlement; the rules are in docs/money.md. Amounts are whole micros as decimal strings.
 --
--- hg1:tenant:{tenant}       limit_day, max_runs, status, version; held, running
--- hg1:spent:{tenant}:{day}  settled, reserved, waste, c:{category}; day = days since 1970-01-01 UTC
--- hg1:purse:{run}.{gen}     tenant, hold, budget ('' = none), reserved, spent, open
--- hg1:open:{run}.{gen}      set of node:attempt, the executions not yet settled
--- hg1:res:{run}.{gen}       node:attempt -> state|amount|day|actual|cats|since; state open, settled, void, waste
-local DAY = int(math.floor(NOW / 86400000))
+-- hg1:tenant:{tenant}        by policy limit_day, limit_month ('' = none), enforcement (enforce, observe, off); counters held (unspent holds),
+--                            reserved (open reservations, of whatever day), running
+-- hg1:spent:{tenant}:{book}  settled, reserved, waste, c:{category}; a book is a day (since 1970-01-01 UTC) or a month, m{yyyymm}
+-- hg1:purse:{run}.{gen}      tenant, hold, needed (floor of required nodes that wait: nothing else takes that from the hold), budget ('' = none),
+--                            reserved, spent, open
+-- hg1:open:{run}.{gen}       set of node:attempt, the executions not yet settled
+-- hg1:res:{run}.{gen}        node:attempt -> state|amount|parts|actual|cats|since; state open, settled, void, waste; parts day=amount,..
+-- hg1:settled_by             who settled -> executions
+-- @include cost/period
+local DAY = math.floor(NOW / 86400000)
+local MONTH = month_of(DAY)
 local MICROS_MAX = 9007199254740991
+local CATEGORIES = {llm = true, retrieval = true, storage = true, compute = true, other = true}
 
 -- A whole amount within 0..2^53-1, or an error: Lua's tonumber also takes "0x10", "1e3" and "nan".
 local function micros(text)
   local n = tostring(text):match('^%d+$') and #text <= 16 and tonumber(text)
-  if not n or n > MICROS_MAX then error('AMOUNT ' .. tostring(text) .. ' is not a whole number of micros') end
+  if not n or n > MICROS_MAX then error('AMOUNT ' .. tostring(text):sub(1, 40) .. ' is not a whole number of micros') end
   return n
 end
 
+-- @include cost/levels
+local function names_of(cats)
+  local names = {}
+  for name in pairs(cats) do names[#names + 1] = name end
+  table.sort(names)
+  return names
+end
+
+-- Usage `llm=30000,compute=12`: amounts by known category without zeros, their sum, and the same as text, sorted.
 local function read_cats(text)
-  local cats, total = {}, 0
-  for category, amount in text:gmatch('([^=,]+)=([^,]*)') do
-    if cats[category] then error('AMOUNT ' .. category .. ' is named twice') end
-    cats[category] = micros(amount)
-    total = total + cats[category]
+  local cats, total, seen, written = {}, 0, {}, {}
+  for item in (text .. ','):gmatch('([^,]*),') do
+    if item ~= '' then
+      local name, amount = item:match('^([^=]+)=(.*)$')
+      if not name then error('AMOUNT ' .. item:sub(1, 40) .. ' is not category=micros') end
+      if seen[name] then error('AMOUNT ' .. name .. ' is named twice') end
+      seen[name] = true
+      local n, category = micros(amount), CATEGORIES[name] and name or 'other'
+      if n > 0 then cats[category] = (cats[category] or 0) + n end
+      total = total + n
+    end
   end
-  return cats, total
+  if total > MICROS_MAX then error('AMOUNT the sum of all categories is not a whole number of micros') end
+  for i, name in ipairs(names_of(cats)) do written[i] = name .. '=' .. int(cats[name]) end
+  return cats, total, table.concat(written, ',')
+end
+
+local function decimals(cats)
+  local texts = {}
+  for category, amount in pairs(cats) do texts[category] = int(amount) end
+  return texts
 end
 
 local function read_purse(rg)
-  local row = redis.call('HMGET', 'hg1:purse:' .. rg, 'tenant', 'hold', 'budget', 'reserved', 'spent', 'open')
+  local row = redis.call('HMGET', 'hg1:purse:' .. rg, 'tenant', 'hold', 'budget', 'reserved', 'spent', 'open', 'needed')
   if not row[1] then return nil end
   return {tenant = row[1], hold = tonumber(row[2]), budget = row[3], reserved = tonumber(row[4]),
-          spent = tonumber(row[5]), open = tonumber(row[6])}
+          spent = tonumber(row[5]), open = tonumber(row[6]), needed = tonumber(row[7] or 0)}
 end
 
--- Room of a tenant today: limit - (settled + reserved + held); may be negative.
+-- What a tenant may still promise: the least over its day and its month of limit - exposure, never below 0. Exposure is what is settled in the
+-- period, open reservations of any period, and holds: an old reservation may yet return to a hold of today.
+-- Returns room; limit and exposure of the period that leaves the least; true where that is the month.
 local function room(tenant)
-  local row = redis.call('HMGET', 'hg1:tenant:' .. tenant, 'limit_day', 'held')
-  local spent = redis.call('HMGET', 'hg1:spent:' .. tenant .. ':' .. DAY, 'settled', 'reserved')
-  return micros(row[1]) - (tonumber(row[2] or 0) + tonumber(spent[1] or 0) + tonumber(spent[2] or 0))
+  local row = redis.call('HMGET', 'hg1:tenant:' .. tenant, 'limit_day', 'limit_month', 'held', 'reserved')
+  local promised = (row[3] or 0) + (row[4] or 0)
+  local limit = micros(row[1])
+  local exposure = promised + (redis.call('HGET', 'hg1:spent:' .. tenant .. ':' .. DAY, 'settled') or 0)
+  local monthly = false
+  if row[2] and row[2] ~= '' then
+    local most = micros(row[2])
+    local exposed = promised + (redis.call('HGET', 'hg1:spent:' .. tenant .. ':m' .. MONTH, 'settled') or 0)
+    if most - exposed < limit - exposure then limit, exposure, monthly = most, exposed, true end
+  end
+  return math.max(0, limit - exposure), limit, exposure, monthly
+end
+
+local function read_parts(text)
+  local parts = {}
+  for day, amount in text:gmatch('(%d+)=(%d+)') do parts[#parts + 1] = {day = tonumber(day), amount = tonumber(amount)} end
+  return parts
 end
 
 local function read_res(rg, node, attempt)
   local row = redis.call('HGET', 'hg1:res:' .. rg, node .. ':' .. attempt)
   if not row then return nil end
-  local state, amount, day, actual, cats, since = row:match('^(.-)|(.-)|(.-)|(.-)|(.-)|(.*)$')
-  return {state = state, amount = tonumber(amount), day = day, actual = actual, cats = cats, since = since}
+  local state, amount, parts, actual, cats, since = row:match('^(.-)|(.-)|(.-)|(.-)|(.-)|(.*)$')
+  return {state = state, amount = tonumber(amount), parts = read_parts(parts), actual = actual, cats = cats, since = since}
 end
 
 local function write_res(rg, node, attempt, r)
+  local parts = {}
+  for i, part in ipairs(r.parts) do parts[i] = int(part.day) .. '=' .. int(part.amount) end
   redis.call('HSET', 'hg1:res:' .. rg, node .. ':' .. attempt,
-    r.state .. '|' .. int(r.amount) .. '|' .. r.day .. '|' .. r.actual .. '|' .. r.cats .. '|' .. r.since)
+    r.state .. '|' .. int(r.amount) .. '|' .. table.concat(parts, ',') .. '|' .. r.actual .. '|' .. r.cats .. '|' .. r.since)
+end
+
+local function execution_event(kind, rg, tenant, node, attempt, fields)
+  local run, gen = rg:match('^(.*)%.(%d+)$')
+  fields.t, fields.tenant, fields.run, fields.gen, fields.node, fields.attempt = kind, tenant, run, tonumber(gen), node, tonumber(attempt)
+  emit(fields)
+end
+
+-- Each of the three changes one amount in every counter that knows it.
+local function count_held(rg, tenant, change)
+  if change == 0 then return end
+  redis.call('HINCRBY', 'hg1:purse:' .. rg, 'hold', int(change))
+  redis.call('HINCRBY', 'hg1:tenant:' .. tenant, 'held', int(change))
+end
+
+local function count_reserved(rg, tenant, day, change)
+  if change == 0 then return end
+  redis.call('HINCRBY', 'hg1:purse:' .. rg, 'reserved', int(change))
+  redis.call('HINCRBY', 'hg1:tenant:' .. tenant, 'reserved', int(change))
+  redis.call('HINCRBY', 'hg1:spent:' .. tenant .. ':' .. int(day), 'reserved', int(change))
+  redis.call('HINCRBY', 'hg1:spent:' .. tenant .. ':m' .. month_of(day), 'reserved', int(change))
+end
+
+local function count_charged(rg, tenant, day, cats, total, waste)
+  for _, book in ipairs({int(day), 'm' .. month_of(day)}) do
+    local key = 'hg1:spent:' .. tenant .. ':' .. book
+    redis.call('HINCRBY', key, 'settled', int(total))
+    if waste then redis.call('HINCRBY', key, 'waste', int(total)) end
+    for category, amount in pairs(cats) do redis.call('HINCRBY', key, 'c:' .. category, int(amount)) end
+  end
+  redis.call('HINCRBY', 'hg1:purse:' .. rg, 'spent', int(total))
+end
+
+-- Whether a refusal of money stands: 'observe' tells of it instead, and 'off' does not.
+local function is_enforced(tenant, refusal, rg, fields)
+  local mode = redis.call('HGET', 'hg1:tenant:' .. tenant, 'enforcement')
+  if not mode or mode == '' or mode == 'enforce' then return true end
+  if mode == 'observe' then
+    fields.reason, fields.limit, fields.current = refusal.reason, refusal.limit, refusal.current
+    execution_event('money.would_refuse', rg, tenant, fields.node, fields.attempt, fields)
+  end
+  return false
 end
 
 -- A run is let in, whoever decided that it may: it takes a place, and the estimate is held as far as it fits. Returns the hold.
-local function hold_run(rg, tenant, estimate, budget)
-  local hold = math.min(estimate, room(tenant))
-  if budget ~= '' then hold = math.min(hold, micros(budget)) end
-  redis.call('HSET', 'hg1:purse:' .. rg, 'tenant', tenant, 'hold', int(hold), 'budget', budget,
+local function hold_run(rg, tenant, estimate, budget, floor)
+  local hold = estimate
+  local mode = redis.call('HGET', 'hg1:tenant:' .. tenant, 'enforcement')
+  if not mode or mode == '' or mode == 'enforce' then
+    hold = math.min(hold, (room(tenant)))
+    if budget ~= '' then hold = math.min(hold, micros(budget)) end
+  end
+  redis.call('HSET', 'hg1:purse:' .. rg, 'tenant', tenant, 'hold', 0, 'needed', int(floor), 'budget', budget,
     'reserved', 0, 'spent', 0, 'open', 0)
-  redis.call('HINCRBY', 'hg1:tenant:' .. tenant, 'held', int(hold))
+  count_held(rg, tenant, hold)
   redis.call('HINCRBY', 'hg1:tenant:' .. tenant, 'running', 1)
   return hold
 end
 
--- Money moves from the hold to the reservation; only an excess is new exposure. Returns true, or false when refused.
-local function reserve(rg, node, attempt, amount)
-  local purse = read_purse(rg)
-  local taken = math.min(amount, purse.hold)
-  local excess = amount - taken
-  if excess > 0 then
-    if excess > room(purse.tenant) then return false end
-    if purse.budget ~= '' and purse.spent + purse.reserved + purse.hold + excess > micros(purse.budget) then return false end
+-- What the hold gives to an amount; it keeps what required nodes need, and only the rest is new exposure.
+-- Returns that, and where the rest does not fit {reason, limit, current}.
+local function fund(purse, amount, needed)
+  local taken = math.min(amount, math.max(0, purse.hold - needed))
+  local excess, short = amount - taken, math.max(0, needed - purse.hold)
+  if excess == 0 then return taken end
+  local free, limit, exposure = room(purse.tenant)
+  if excess > free - short then return taken, {reason = 'budget', limit = int(limit), current = int(exposure)} end
+  if purse.budget ~= '' then
+    local budget, promised = micros(purse.budget), purse.spent + purse.reserved + purse.hold
+    if excess > math.max(0, budget - promised) - short then
+      return taken, {reason = 'run_budget', limit = int(budget), current = int(promised)}
+    end
   end
+  return taken
+end
+
+-- Set money aside for an execution before it starts. `floor`: what `needed` has of its node, which starts with this.
+-- Returns true and what the hold gave, or false and {reason, limit, current}.
+local function reserve(rg, node, attempt, amount, floor)
+  local purse = read_purse(rg)
+  local taken, refusal = fund(purse, amount, purse.needed - (floor or 0))
+  if refusal and is_enforced(purse.tenant, refusal, rg, {node = node, attempt = attempt, amount = int(amount)}) then return false, refusal end
   local key = 'hg1:purse:' .. rg
-  redis.call('HINCRBY', key, 'hold', int(-taken))
-  redis.call('HINCRBY', key, 'reserved', int(amount))
+  if floor and floor > 0 then redis.call('HINCRBY', key, 'needed', int(-floor)) end
   redis.call('HINCRBY', key, 'open', 1)
   redis.call('SADD', 'hg1:open:' .. rg, node .. ':' .. attempt)
-  redis.call('HINCRBY', 'hg1:tenant:' .. purse.tenant, 'held', int(-taken))
-  redis.call('HINCRBY', 'hg1:spent:' .. purse.tenant .. ':' .. DAY, 'reserved', int(amount))
-  write_res(rg, node, attempt, {state = 'open', amount = amount, day = DAY, actual = '0', cats = '', since = int(NOW)})
-  return true
+  count_held(rg, purse.tenant, -taken)
+  count_reserved(rg, purse.tenant, DAY, amount)
+  write_res(rg, node, attempt, {state = 'open', amount = amount, parts = {{day = DAY, amount = amount}}, actual = '0', cats = '',
+    since = int(NOW)})
+  take_levels(purse.tenant, rg .. '.' .. node .. '.' .. attempt)
+  return true, taken
 end
 
 -- Write down what an open execution used, for whoever settles it.
 local function note_usage(rg, node, attempt, cats)
   local r = read_res(rg, node, attempt)
   if r and r.state == 'open' then
-    local _, total = read_cats(cats)
-    r.cats, r.actual, r.since = cats, int(total), int(NOW)
+    local _, total, text = read_cats(cats)
+    r.cats, r.actual, r.since = text, int(total), int(NOW)
     write_res(rg, node, attempt, r)
   end
 end
 
--- The reservation ends; its unspent part returns to the hold while the run goes on.
-local function close(rg, purse, node, attempt, r, actual, unfinished)
-  local key = 'hg1:purse:' .. rg
-  redis.call('HINCRBY', key, 'reserved', int(-r.amount))
-  redis.call('HINCRBY', key, 'open', -1)
-  redis.call('SREM', 'hg1:open:' .. rg, node .. ':' .. attempt)
-  redis.call('HINCRBY', 'hg1:spent:' .. purse.tenant .. ':' .. r.day, 'reserved', int(-r.amount))
-  local refund = math.max(0, r.amount - actual)
-  if unfinished and refund > 0 then
-    redis.call('HINCRBY', key, 'hold', int(refund))
-    redis.call('HINCRBY', 'hg1:tenant:' .. purse.tenant, 'held', int(refund))
+-- Raise the reservation of a running execution to what it uses by now, in the period of now, and write that down.
+-- Returns ok, closed (what it goes on to use is waste) or unknown; or refused and {reason, limit, current}, and nothing has changed.
+local function extend(rg, node, attempt, cats)
+  local purse, r = read_purse(rg), read_res(rg, node, attempt)
+  if not purse or not r then return 'unknown' end
+  if r.state ~= 'open' then return 'closed' end
+  local _, total, text = read_cats(cats)
+  local more = total - r.amount
+  if more > 0 then
+    local taken, refusal = fund(purse, more, purse.needed)
+    if refusal and is_enforced(purse.tenant, refusal, rg, {node = node, attempt = attempt, amount = int(more)}) then return 'refused', refusal end
+    count_held(rg, purse.tenant, -taken)
+    count_reserved(rg, purse.tenant, DAY, more)
+    local last = r.parts[#r.parts]
+    if last.day == DAY then last.amount = last.amount + more
+    else r.parts[#r.parts + 1] = {day = DAY, amount = more} end
+    r.amount = total
+    execution_event('money.extended', rg, purse.tenant, node, attempt, {amount = int(more), day = DAY, to_hold = int(-taken)})
+    take_levels(purse.tenant, rg .. '.' .. node .. '.' .. attempt)
   end
+  -- What is told late, after more was told, takes nothing back.
+  if total >= tonumber(r.actual) then r.cats, r.actual = text, int(total) end
+  r.since = int(NOW)
+  write_res(rg, node, attempt, r)
+  return 'ok'
 end
 
-local function book(rg, purse, day, cats, total, waste)
-  local key = 'hg1:spent:' .. purse.tenant .. ':' .. day
-  redis.call('HINCRBY', key, 'settled', int(total))
-  if waste then redis.call('HINCRBY', key, 'waste', int(total)) end
-  for category, amount in pairs(cats) do redis.call('HINCRBY', key, 'c:' .. category, int(amount)) end
-  redis.call('HINCRBY', 'hg1:purse:' .. rg, 'spent', int(total))
+-- The reservation ends, in each period that it was made in, and `to_hold` moves to the hold (less than 0: from it).
+local function close(rg, purse, node, attempt, r, to_hold)
+  redis.call('HINCRBY', 'hg1:purse:' .. rg, 'open', -1)
+  redis.call('SREM', 'hg1:open:' .. rg, node .. ':' .. attempt)
+  for _, part in ipairs(r.parts) do count_reserved(rg, purse.tenant, part.day, -part.amount) end
+  count_held(rg, purse.tenant, to_hold)
 end
 
--- Returns settled, same, conflict, waste or unknown.
-local function settle(run, gen, node, attempt, text, by, unfinished)
+-- Categories, in the order of their names, fill the parts in theirs; the last part takes the rest. Returns {day, reserved, cats, total} of each.
+local function spread(cats, parts)
+  local lines, at = {}, 1
+  for i, part in ipairs(parts) do lines[i] = {day = part.day, reserved = part.amount, cats = {}, total = 0} end
+  for _, category in ipairs(names_of(cats)) do
+    local rest = cats[category]
+    while rest > 0 do
+      local line = lines[at]
+      local fits = at < #lines and math.min(rest, line.reserved - line.total) or rest
+      if fits > 0 then line.cats[category], line.total = fits, line.total + fits end
+      rest = rest - fits
+      if rest > 0 then at = at + 1 end
+    end
+  end
+  return lines
+end
+
+-- Of an event, when there is more than one part: what each of them had reserved and is charged.
+local function told_parts(lines)
+  if #lines < 2 then return nil end
+  local parts = {}
+  for i, line in ipairs(lines) do parts[i] = {day = line.day, reserved = int(line.reserved), cats = decimals(line.cats)} end
+  return parts
+end
+
+-- Charge an execution, once. What is unspent returns to the hold while the run goes on (`unfinished`); what it cost beyond its reservation is
+-- paid by the hold, and only the rest is new exposure. Returns settled, same, conflict, waste (it was void) or unknown.
+local function settle(run, gen, node, attempt, text, by, unfinished, price_version)
   local rg = run .. '.' .. gen
   local purse, r = read_purse(rg), read_res(rg, node, attempt)
   if not purse or not r then return 'unknown' end
-  local cats, total = read_cats(text)
+  local cats, total, written = read_cats(text)
   if r.state == 'settled' or r.state == 'waste' then
-    return (r.actual == int(total) and r.cats == text) and 'same' or 'conflict'
+    return (r.actual == int(total) and r.cats == written) and 'same' or 'conflict'
   end
-  local kind = r.state == 'open' and 'settle' or 'waste'
-  if kind == 'settle' then close(rg, purse, node, attempt, r, total, unfinished) end
-  book(rg, purse, r.day, cats, total, kind == 'waste')
-  r.state, r.actual, r.cats, r.since = kind == 'settle' and 'settled' or 'waste', int(total), text, int(NOW)
+  local waste = r.state ~= 'open'
+  local aside, parts = r.amount, r.parts
+  if waste then aside, parts = 0, {{day = parts[#parts].day, amount = 0}} end
+  local to_hold = 0
+  if total > aside then to_hold = -math.min(total - aside, purse.hold)
+  elseif unfinished then to_hold = aside - total end
+  if waste then count_held(rg, purse.tenant, to_hold) else close(rg, purse, node, attempt, r, to_hold) end
+  local lines = spread(cats, parts)
+  for _, line in ipairs(lines) do count_charged(rg, purse.tenant, line.day, line.cats, line.total, waste) end
+  r.state, r.actual, r.cats, r.since = waste and 'waste' or 'settled', int(total), written, int(NOW)
   write_res(rg, node, attempt, r)
-  local strings = {}
-  for category, amount in pairs(cats) do strings[category] = int(amount) end
-  emit({t = 'money.settled', tenant = purse.tenant, run = run, gen = tonumber(gen), node = node, attempt = tonumber(attempt),
-        amount = int(total), cats = strings, reserved = int(r.amount), day = tonumber(r.day), by = by, kind = kind})
+  if not waste then redis.call('HINCRBY', 'hg1:settled_by', by, 1) end
+  local over = math.max(0, total - aside) + math.min(0, to_hold)
+  execution_event('money.settled', rg, purse.tenant, node, attempt, {amount = int(total), cats = decimals(cats), reserved = int(aside),
+    day = parts[1].day, by = by, kind = waste and 'waste' or 'settle', to_hold = int(to_hold), overshoot = over > 0 and int(over) or nil,
+    price_version = price_version ~= '' and price_version or nil, parts = told_parts(lines)})
+  take_levels(purse.tenant, rg .. '.' .. node .. '.' .. attempt)
   return r.state
 end
 
--- Returns void, same, conflict or unknown.
+-- Give a reservation back whole. Returns void, same, conflict or unknown.
 local function void(run, gen, node, attempt, by, unfinished)
   local rg = run .. '.' .. gen
   local purse, r = read_purse(rg), read_res(rg, node, attempt)
   if not purse or not r then return 'unknown' end
   if r.state == 'void' then return 'same' end
   if r.state ~= 'open' then return 'conflict' end
-  close(rg, purse, node, attempt, r, 0, unfinished)
+  local to_hold = unfinished and r.amount or 0
+  close(rg, purse, node, attempt, r, to_hold)
   r.state, r.since = 'void', int(NOW)
   write_res(rg, node, attempt, r)
-  emit({t = 'money.voided', tenant = purse.tenant, run = run, gen = tonumber(gen), node = node, attempt = tonumber(attempt),
-        reserved = int(r.amount), day = tonumber(r.day), by = by})
+  execution_event('money.voided', rg, purse.tenant, node, attempt, {reserved = int(r.amount), day = r.parts[1].day, by = by,
+    kind = by == 'lost' and 'expire' or 'void', to_hold = int(to_hold), parts = told_parts(spread({}, r.parts))})
+  take_levels(purse.tenant, rg .. '.' .. node .. '.' .. attempt)
   return 'void'
 end
 
--- The run is over: what it still held is free again, and so is its place.
+-- The run is over: what it still held is free again, and so is its place. Returns what it held.
 local function release_hold(rg)
   local purse = read_purse(rg)
-  redis.call('HSET', 'hg1:purse:' .. rg, 'hold', 0)
-  redis.call('HINCRBY', 'hg1:tenant:' .. purse.tenant, 'held', int(-purse.hold))
+  redis.call('HSET', 'hg1:purse:' .. rg, 'needed', 0)
+  count_held(rg, purse.tenant, -purse.hold)
   redis.call('HINCRBY', 'hg1:tenant:' .. purse.tenant, 'running', -1)
+  return purse.hold
 end

@@ -24,21 +24,22 @@ for _, open in ipairs(open_of(id)) do
 end
 if policy[2] == 'closed' then return refused('closed', '', '') end
 -- What the fair queue gave out before the suspension runs; it gives out nothing more.
-if policy[2] == 'suspended' and ARGV[8] == '' then return refused('suspended', '', '') end
+if (policy[2] == 'suspended' or is_stopped_now(tenant)) and ARGV[8] == '' then return refused('suspended', '', '') end
 
 local purse = 'hg1:purse:' .. rg
 local fresh = redis.call('EXISTS', purse) == 0
 if fresh then redis.call('HSET', purse, 'tenant', tenant, 'hold', 0, 'budget', '', 'reserved', 0, 'spent', 0, 'open', 0) end
 -- After a rebuild nobody knows what was handed out in the tail that was lost.
 local attempt = tonumber(known[3] or redis.call('HGET', 'hg1:rebuilt', 'attempts') or 0) + 1
-if not reserve(rg, name, attempt, amount) then
+local covered, refusal = reserve(rg, name, attempt, amount)
+if not covered then
   if fresh then redis.call('DEL', purse) end
-  return refused('budget', policy[1], int(micros(policy[1]) - room(tenant)))
+  return refused('budget', refusal.limit, refusal.current)
 end
 redis.call('HSET', key, 'tenant', tenant, 'attempt', attempt, 'claim', ARGV[6], 'inc', ARGV[7], 'tag', ARGV[8], 'delivery', ARGV[9],
   'worker', ARGV[10], 'patience', ARGV[11])
 redis.call('ZADD', 'hg1:tasks', int(NOW), id)
 for _, each in ipairs(task_keys(id)) do redis.call('PERSIST', each) end
-emit({t = 'money.reserved', tenant = tenant, run = task_run(id), gen = 0, node = name, attempt = attempt, amount = int(amount), day = tonumber(DAY),
+emit({t = 'money.reserved', tenant = tenant, run = task_run(id), gen = 0, node = name, attempt = attempt, amount = int(amount), day = DAY,
       worker = ARGV[10]})
 return {'run', attempt}

@@ -12,7 +12,7 @@ if not read_res(rg, name, attempt) and tonumber(attempt) <= tonumber(redis.call(
     redis.call('HSET', purse, 'tenant', ARGV[7], 'hold', 0, 'budget', '', 'reserved', 0, 'spent', 0, 'open', 0)
   end
   if redis.call('HGET', purse, 'tenant') ~= ARGV[7] then return 'unknown' end
-  write_res(rg, name, attempt, {state = 'void', amount = 0, day = DAY, actual = '0', cats = '', since = int(NOW)})
+  write_res(rg, name, attempt, {state = 'void', amount = 0, parts = {{day = DAY, amount = 0}}, actual = '0', cats = '', since = int(NOW)})
 end
 local answer = settle(run, '0', name, attempt, cats, by, false)
 if answer == 'settled' or answer == 'waste' then rest(id) end
@@ -31,9 +31,9 @@ table.sort(more)
 r.state = 'void'
 write_res(rg, name, attempt, r)
 settle(run, '0', name, attempt, table.concat(more, ','), by, false)
-local _, total = read_cats(cats)
+local _, total, written = read_cats(cats)
 r = read_res(rg, name, attempt)
-r.actual, r.cats = int(total), cats
+r.actual, r.cats = int(total), written
 write_res(rg, name, attempt, r)
 redis.call('HDEL', 'hg1:task:' .. id, flag)
 return 'waste'

@@ -62,7 +62,8 @@ class Kernel:
 
     def settle(self, spent: Spent, by: str = "signal") -> None:
         """Settle one execution. Raises Unavailable; a conflict is a fault of ours and is raised as ValueError."""
-        answer, may_start = self.state.charge(spent.run_id, spent.generation, spent.node_id, spent.attempt, spent.cats, by)
+        execution = spent.run_id, spent.generation, spent.node_id, spent.attempt
+        answer, may_start = self.state.charge(*execution, spent.cats, by, spent.price_version)
         if may_start:
             self.call_admission()
         if answer == "conflict":

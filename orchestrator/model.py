@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
+from cost.memory import Short
 from orchestrator.model_admission import AdmissionModel
 from orchestrator.model_run import Lease, NodeState, RunState
 from tenancy.transport.memory import TAGS_MAX, Reply
@@ -17,6 +18,9 @@ __all__ = ["Model", "NodeRow", "NodeState", "RunState"]
 
 LOST_MAX: Final = 3
 """A node whose workers died this often under it is poison."""
+
+SHORT_MS: Final = 1_000
+"""How long a node waits that is not covered now, while what runs of its run may give enough back."""
 
 
 NodeRow = tuple[str, int, str, str, str, str]
@@ -72,7 +76,8 @@ class Model(AdmissionModel):
             return ["ended", it.state, it.fault or "", self._due_children(state, node)]
         if it.lease is not None and self._live(it.lease):
             if (it.lease.inc, it.lease.tag, it.lease.delivery) == (inc, tag, delivery):
-                return ["run", it.lease.attempt, it.spec, it.verdict, it.fails]
+                reserved = self.reservations[state.key][node, it.lease.attempt].amount
+                return ["run", it.lease.attempt, it.spec, it.verdict, it.fails, str(reserved)]
             self._node_event(state, node, "node.duplicate", attempt=it.lease.attempt, inc=inc, tag=tag)
             return ["held"]
         if state.status == "cancelling":
@@ -87,6 +92,9 @@ class Model(AdmissionModel):
         if self.now_ms < it.notbefore:
             self._release(inc, tag, it.notbefore - self.now_ms)
             return ["later", it.notbefore - self.now_ms]
+        if self.stopped.get(state.tenant, 0) > self.now_ms:
+            self._release(inc, tag)
+            return ["later", 0]
         self._close_lost(state, node)
         if it.lost >= LOST_MAX:
             self._let_go(inc, tag)
@@ -94,16 +102,32 @@ class Model(AdmissionModel):
                 self._bury_letter(tag, "three workers died while they ran it")
             return self._give_up(state, node, "poison", "failed", "three workers died while they ran it")
         attempt = it.claims + 1
-        amount = it.ctl["amounts"].get(it.verdict, it.ctl["amounts"][""])
-        if not self._reserve(state.key, node, attempt, int(amount)):
+        amount = int(it.ctl["amounts"].get(it.verdict, it.ctl["amounts"][""]))
+        need = self._need(state, node)
+        taken = self._reserve(state.key, node, attempt, amount, need)
+        if isinstance(taken, Short):
+            purse = self.purses[state.key]
+            if purse.reserved and amount <= purse.hold - purse.needed + need + purse.reserved + self.room(state.tenant).free:
+                # What runs now may give enough back: no outcome before that is known.
+                it.notbefore = self.now_ms + SHORT_MS
+                self._release(inc, tag, SHORT_MS)
+                return ["later", SHORT_MS]
             outcome = "failed" if it.ctl["required"] else "skipped"
             return self._give_up(state, node, "refused", outcome, f"the budget does not cover its {amount} micros")
         it.claims, it.state, it.since = attempt, "running", None
         it.lease = Lease(attempt, inc, tag, delivery, self.now_ms)
-        details = {"attempt": attempt, "inc": inc, "worker": worker, "amount": str(amount), "day": self.today, "verdict": it.verdict}
+        details = {
+            "attempt": attempt,
+            "inc": inc,
+            "worker": worker,
+            "amount": str(amount),
+            "to_hold": str(-taken),
+            "day": self.today,
+            "verdict": it.verdict,
+        }
         self._node_event(state, node, "node.began", **details)
         state.progress = self.now_ms
-        return ["run", attempt, it.spec, it.verdict, it.fails]
+        return ["run", attempt, it.spec, it.verdict, it.fails, str(amount)]
 
     def finish(
         self,
@@ -148,6 +172,7 @@ class Model(AdmissionModel):
             it.fails += 1
             if it.fails < it.ctl["attempts"] and delay_ms >= 0 and state.status == "running":
                 it.lease, it.state = None, "due"
+                self.purses[state.key].needed += self._need(state, node)
                 it.since = it.notbefore = self.now_ms + delay_ms
                 self._node_event(state, node, "node.retry", attempt=attempt, outcome=outcome, error=error, delay_ms=delay_ms)
                 self._release(inc, tag, delay_ms, demote=True)
@@ -249,7 +274,20 @@ class Model(AdmissionModel):
 
     # Money scripts
 
-    def settle(self, run: str, gen: int, node: str, attempt: int, cats: str, by: str) -> Reply:
+    def extend(self, run: str, gen: int, node: str, attempt: int, inc: str, cats: str) -> Reply:
+        """Raise a running execution's reservation to what it uses by now.
+
+        ["ok"], ["closed"] (its lease is over), ["unknown"] or ["refused", reason, limit, current].
+        """
+        self._fence()
+        state = self.runs.get((run, gen))
+        lease = state.nodes[node].lease if state is not None and node in state.nodes else None
+        if lease is None or not self._live(lease) or (lease.attempt, lease.inc) != (attempt, inc):
+            return ["closed" if (node, attempt) in self.reservations.get((run, gen), {}) else "unknown"]
+        answer = self._extend((run, gen), node, attempt, cats)
+        return ["refused", answer.reason, str(answer.limit), str(answer.current)] if isinstance(answer, Short) else [answer]
+
+    def settle(self, run: str, gen: int, node: str, attempt: int, cats: str, by: str, price_version: str = "") -> Reply:
         """Charge an execution, once: [settled, same, conflict, waste (it was void before) or unknown, 0 or 1]. May end the run.
 
         1: a run that waits may be able to start.
@@ -259,7 +297,9 @@ class Model(AdmissionModel):
         if state is None:
             return ["unknown", 0]
         had_ended = state.status == "ended"
-        answer = self._settle(state.key, node, attempt, cats, by, unfinished=state.left > 0)
+        answer = self._settle(state.key, node, attempt, cats, by, unfinished=state.left > 0, price_version=price_version)
+        if answer == "settled":
+            self._need_again(state, node, attempt)
         self._maybe_end(state)
         return [answer, self._somebody_may_start(ended=state.status == "ended" and not had_ended)]
 
@@ -270,10 +310,24 @@ class Model(AdmissionModel):
         if state is None:
             return "unknown"
         answer = self._void(state.key, node, attempt, by, unfinished=state.left > 0)
+        if answer == "void":
+            self._need_again(state, node, attempt)
         self._maybe_end(state)
         return answer
 
     # What these are made of
+
+    def _need(self, state: RunState, node: str) -> int:
+        """What the run needs for a node that waits; not while what its last attempt had set aside is still to be settled."""
+        it = state.nodes[node]
+        last = self.reservations.get(state.key, {}).get((node, it.claims))
+        return 0 if last is not None and last.state == "open" else int(it.ctl.get("floor", "0"))
+
+    def _need_again(self, state: RunState, node: str, attempt: int) -> None:
+        """The last execution of a node that waits for its next attempt was closed."""
+        it = state.nodes[node]
+        if not it.ended and it.lease is None and it.claims == attempt:
+            self.purses[state.key].needed += self._need(state, node)
 
     def _node_event(self, state: RunState, node: str, type_: str, **fields: object) -> None:
         self._run_event(state, type_, node=node, **fields)
@@ -295,6 +349,8 @@ class Model(AdmissionModel):
         """The one place where a node gets its outcome."""
         it = state.nodes[node]
         assert not it.ended, f"{node} has the outcome {it.state} and cannot get {outcome}"
+        if it.lease is None and state.key in self.purses:
+            self.purses[state.key].needed -= self._need(state, node)
         it.state, it.lease, it.since = outcome, None, None
         state.left -= 1
         state.counts[outcome] = state.counts.get(outcome, 0) + 1
@@ -347,6 +403,7 @@ class Model(AdmissionModel):
         it.lost += 1
         self._node_event(state, node, "node.lost", attempt=attempt, inc=inc)
         self._void(state.key, node, attempt, "lost", unfinished=True)
+        self.purses[state.key].needed += self._need(state, node)
 
     # Promises
 
@@ -376,6 +433,10 @@ class Model(AdmissionModel):
             for attempt in range(1, it.claims + 1):
                 assert (id_, attempt) in self.reservations[state.key], f"{place} began without a reservation"
         purse = self.purses.get(state.key)
+        if purse is not None and state.status != "ended":
+            waiting = sum(self._need(state, id_) for id_, it in state.nodes.items() if not it.ended and it.lease is None)
+            loaded = sum(int(it.ctl.get("floor", "0")) for it in state.nodes.values())
+            assert purse.needed == waiting + state.floor - loaded, f"{state.key} needs {waiting} and {state.floor - loaded} not loaded yet"
         if state.status == "ended":
             assert state.left == 0, state.key
             assert purse is None or (purse.open, purse.hold, purse.reserved) == (0, 0, 0), state.key

@@ -214,6 +214,11 @@ class AdmissionModel(MemoryLedger):
             stop = Stop(self.runs[in_front[0]].why, behind=True)
         if stop is None and account.running >= account.max_runs:
             stop = Stop("runs", str(account.max_runs), str(account.running))
+        full = self._spent_up(tenant) if stop is None else None
+        if full is not None:
+            limit, current, ends, waits = full
+            refuse = not waits and account.on_budget_limit != "hold"
+            stop = Stop("budget", limit, current, refuse=refuse, retry=str(ends - self.now_ms))
         if stop is None and floor > free:
             retry = self._retry_after(account) if account.held >= floor - free else str(DAY_MS - self.now_ms % DAY_MS)
             rejected = account.on_budget_limit != "hold"
@@ -261,7 +266,7 @@ class AdmissionModel(MemoryLedger):
     def _take_in(self, state: RunState, asked: dict[str, Any]) -> int:
         """Take money and a place; what the run is about to put in line counts as load from here on."""
         budget = int(asked["budget"]) if asked["budget"] else None
-        state.hold = self._hold_run(state.key, state.tenant, int(asked["estimate"]), budget)
+        state.hold = self._hold_run(state.key, state.tenant, int(asked["estimate"]), budget, int(asked["floor"]))
         state.status, state.created, state.progress = "loading", self.now_ms, self.now_ms
         if asked.get("max_parallel"):
             self.caps[f"{state.run}.{state.gen}"] = int(asked["max_parallel"])
@@ -357,14 +362,15 @@ class AdmissionModel(MemoryLedger):
         else:
             state.outcome = "degraded" if state.degraded else "succeeded"
         state.status = "ended"
+        released = 0
         if purse is not None:
-            self._release_hold(state.key)
+            released = self._release_hold(state.key)
             account, took = self.accounts[state.tenant], self.now_ms - state.created
             known = took if account.run_ms is None else account.run_ms
             account.run_ms = math.floor(known + (took - known) / 8)
         self.caps.pop(f"{state.run}.{state.gen}", None)
         spent = str(purse.spent if purse is not None else 0)
-        self._run_event(state, "run.ended", outcome=state.outcome, cost=spent, counts=dict(state.counts))
+        self._run_event(state, "run.ended", outcome=state.outcome, cost=spent, released=str(released), counts=dict(state.counts))
 
     def _run_event(self, state: RunState, type_: str, **fields: object) -> None:
         self._append(type_, tenant=state.tenant, run=state.run, gen=state.gen, **fields)

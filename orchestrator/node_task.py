@@ -24,7 +24,7 @@ from orchestrator.kernel import Kernel
 from orchestrator.patience import patiently
 from orchestrator.registry import TaskDefinition, registry
 from orchestrator.results import NotStorable
-from tenancy.errors import HeadgateError
+from tenancy.errors import BudgetRefused, HeadgateError
 
 logger = logging.getLogger(__name__)
 
@@ -131,7 +131,8 @@ class _Execution:
         self.request.retries = fails
         # After the claim: an epoch is open by then, so the prices are published.
         prices = patiently(lambda: self.kernel.prices.of(self.tenant), for_s=PATIENCE_S)
-        execution = Execution(self.run_id, self.generation, self.node_id, attempt, self.tenant, prices)
+        extend = partial(self._extend, attempt)
+        execution = Execution(self.run_id, self.generation, self.node_id, attempt, self.tenant, prices, extend, int(row[5]))
         with metering(execution) as usage:
             started, began = _cpu_clock()(), time.monotonic()
             error: BaseException | None = None
@@ -143,7 +144,7 @@ class _Execution:
                 error, outcome = absent, "skipped"
             except SoftTimeLimitExceeded as late:
                 error, outcome, delay_ms = late, "timed_out", _backoff_ms(fails + 1, self.kernel.settings.retry_delay_max_s)
-            except NotStorable as wrong:
+            except (NotStorable, BudgetRefused) as wrong:  # no better the next time
                 error, outcome = wrong, "failed"
             except _AskedToRetry as asked:
                 error, delay_ms = asked.cause or asked, int(asked.countdown_s * 1000)
@@ -214,6 +215,19 @@ class _Execution:
             return task.headgate_call(**params)
         finally:
             task.request_stack.pop()
+
+    def _extend(self, attempt: int, cats: str) -> None:
+        """Have what this execution uses by now covered. Raises BudgetRefused, and Unavailable where Redis stays away."""
+        reply = patiently(
+            lambda: self.kernel.state.extend(self.run_id, self.generation, self.node_id, attempt, self.inc, cats), for_s=PATIENCE_S
+        )
+        if reply[0] == "refused":
+            whose = "the run has" if reply[1] == "run_budget" else f"tenant {self.tenant!r} has"
+            raise BudgetRefused(
+                f"{whose} {reply[3]} of {reply[2]} micros promised, and {self.node_id!r} needs more than that leaves",
+                limit=int(reply[2]),
+                current=int(reply[3]),
+            )
 
     # -- record ---------------------------------------------------------------------------------
 

@@ -90,6 +90,11 @@ class Submission:
         """Cost of the cheapest plan that still runs every required node."""
         return floor(self.costs)
 
+    @cached_property
+    def floors(self) -> dict[str, int]:
+        """What each node is in the floor: its cheapest way to run, 0 where it is optional."""
+        return {cost.id: floor([cost]) for cost in self.costs}
+
     def planned_down(self, hold_micros: int) -> PlanDown | None:
         """Return the choices that fit what is held, or None when the estimate fits."""
         return None if hold_micros >= self.estimate_micros else plan_down(self.costs, hold_micros)
@@ -122,7 +127,8 @@ class Submission:
 
     def _row(self, node: Node, choice: str) -> Row:
         amounts = {"": str(self.estimates[node.id].micros), **{v.name: str(_total(v.estimate)) for v in node.variants}}
-        ctl = {"amounts": amounts, "required": node.required, "attempts": node.attempts, "next": self.plan.children[node.id]}
+        ctl: dict[str, Any] = {"amounts": amounts, "floor": str(self.floors[node.id])}
+        ctl |= {"required": node.required, "attempts": node.attempts, "next": self.plan.children[node.id]}
         spec: dict[str, Any] = {"task": node.task, "params": node.params}
         if node.variants:
             spec["variants"] = {v.name: _said(v.params, v.task) for v in node.variants}

@@ -61,13 +61,17 @@ class State:
         """End an execution: ['done', more, due..], ['retry', delay_ms] or ['fenced']."""
         return list(self._call("finish", run, gen, node, attempt, inc, outcome, result, error, cats, delay_ms))
 
+    def extend(self, run: str, gen: int, node: str, attempt: int, inc: str, cats: str) -> list[str]:
+        """Cover what a running execution uses by now: ['ok'], ['closed'], ['unknown'] or ['refused', reason, limit, current]."""
+        return list(self._call("extend", run, gen, node, attempt, inc, cats))
+
     def settle(self, run: str, gen: int, node: str, attempt: int, cats: str, by: str) -> str:
         """Settle an execution once: settled, same, conflict, waste or unknown."""
         return self.charge(run, gen, node, attempt, cats, by)[0]
 
-    def charge(self, run: str, gen: int, node: str, attempt: int, cats: str, by: str) -> tuple[str, bool]:
+    def charge(self, run: str, gen: int, node: str, attempt: int, cats: str, by: str, price_version: str = "") -> tuple[str, bool]:
         """Settle an execution, and say whether a run that waits may start now: `let_in` finds out."""
-        answer, may_start = self._call("settle", run, gen, node, attempt, cats, by, *self.rules)
+        answer, may_start = self._call("settle", run, gen, node, attempt, cats, by, price_version, *self.rules)
         return str(answer), bool(may_start)
 
     def void(self, run: str, gen: int, node: str, attempt: int, by: str) -> str:

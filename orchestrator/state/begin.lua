@@ -1,11 +1,13 @@
 -- The gate: claim a node for the execution that a delivered message asks for. The table of rows is in docs/protocol.md.
 -- ARGV: S, run, gen, node, inc, tag, delivery, worker name.
 -- Returns {row, ..}: gone, none, held, stopped, early; ended, outcome, error JSON or '', {due children}; later, wait_ms;
--- poison or refused, outcome, reason, {due nodes}; run, attempt, spec, verdict, fails.
+-- poison or refused, outcome, reason, {due nodes}; run, attempt, spec, verdict, fails,
+-- reserved micros.
 -- @include tenancy/kernel
 -- @include tenancy/transport/messages
 -- @include cost/ledger
 -- @include orchestrator/state/nodes
+local SHORT_MS = 1000
 local node, inc, tag, delivery, worker = ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8]
 
 local function forget_message()
@@ -57,6 +59,10 @@ if not mine then
     release(inc, tag, notbefore - NOW)
     return {'later', notbefore - NOW}
   end
+  if is_stopped_now(run.tenant) then
+    release(inc, tag, 0)
+    return {'later', 0}
+  end
   if lease then close_lost(run, node, lease) end
   if tonumber(redis.call('HGET', attempts, node .. ':lost') or 0) >= 3 then
     local m = unhold(inc, tag)
@@ -68,11 +74,19 @@ end
 local verdict = redis.call('HGET', 'hg1:verdict:' .. RG, node) or ''
 local fails = tonumber(redis.call('HGET', attempts, node .. ':fails') or 0)
 local spec = redis.call('HGET', 'hg1:spec:' .. RG, node)
-if mine then return {'run', tonumber(lease.attempt), spec, verdict, fails} end
+if mine then return {'run', tonumber(lease.attempt), spec, verdict, fails, int(read_res(RG, node, lease.attempt).amount)} end
 
 local attempt = int(tonumber(redis.call('HGET', attempts, node) or 0) + 1)
 local amount = micros(ctl.amounts[verdict] or ctl.amounts[''])
-if not reserve(RG, node, attempt, amount) then
+local covered, taken = reserve(RG, node, attempt, amount, need_of(node, ctl))
+if not covered then
+  local purse = read_purse(RG)
+  if purse.reserved > 0 and amount <= purse.hold - purse.needed + need_of(node, ctl) + purse.reserved + room(purse.tenant) then
+    -- What runs now may give enough back: no outcome before that is known.
+    redis.call('HSET', 'hg1:notbefore:' .. RG, node, int(NOW + SHORT_MS))
+    release(inc, tag, SHORT_MS)
+    return {'later', SHORT_MS}
+  end
   return give_up(ctl.required and 'failed' or 'skipped', 'the budget does not cover its ' .. int(amount) .. ' micros', 'refused')
 end
 redis.call('HSET', attempts, node, attempt)
@@ -80,6 +94,6 @@ redis.call('HSET', 'hg1:state:' .. RG, node, 'running')
 redis.call('ZREM', 'hg1:due:' .. RG, node)
 redis.call('HSET', 'hg1:lease:' .. RG, node, attempt .. '|' .. inc .. '|' .. tag .. '|' .. delivery .. '|' .. int(NOW))
 node_event('node.began', run.tenant, node, {attempt = tonumber(attempt), inc = inc, worker = worker, amount = int(amount),
-  day = tonumber(DAY), verdict = verdict})
+  to_hold = int(-taken), day = DAY, verdict = verdict})
 progress()
-return {'run', tonumber(attempt), spec, verdict, fails}
+return {'run', tonumber(attempt), spec, verdict, fails, int(amount)}

@@ -42,6 +42,7 @@ if outcome == 'failed' or outcome == 'timed_out' then
   local fails = redis.call('HINCRBY', attempts, node .. ':fails', 1)
   if fails < ctl.attempts and delay >= 0 and run.status == 'running' then
     redis.call('HDEL', 'hg1:lease:' .. RG, node)
+    count_needed(need_of(node, ctl))
     make_due(node, NOW + delay)
     redis.call('HSET', 'hg1:notbefore:' .. RG, node, int(NOW + delay))
     node_event('node.retry', run.tenant, node, {attempt = tonumber(attempt), outcome = outcome, error = fault, delay_ms = delay})

@@ -84,6 +84,11 @@ local function hindrance(tenant, want, rules, in_line)
   if not stop and tonumber(terms.running) >= tonumber(terms.max_runs) then
     stop = {why = 'runs', limit = terms.max_runs, current = terms.running}
   end
+  local full = not stop and spent_up(tenant)
+  if full then
+    local refuse = not (full.waits or terms.holds_budget)
+    stop = {why = 'budget', limit = full.limit, current = full.current, refuse = refuse, retry = int(full.ends - NOW)}
+  end
   if not stop and floor > free then
     -- Holds return when runs end; what was spent, at midnight (UTC).
     local retry = terms.held >= floor - free and retry_after(terms) or int(86400000 - NOW % 86400000)
@@ -138,7 +143,7 @@ end
 
 -- Money and a place are taken; what the run is about to put in line counts as load from here on. Returns the hold.
 local function take_in(rg, tenant, want)
-  local hold = hold_run(rg, tenant, micros(want.estimate), want.budget)
+  local hold = hold_run(rg, tenant, micros(want.estimate), want.budget, micros(want.floor))
   write_run(rg, tenant, want, 'loading', hold)
   redis.call('ZADD', 'hg1:runs', int(NOW), rg)
   if tonumber(want.max_parallel) then redis.call('HSET', 'hg1:caps', rg, want.max_parallel) end

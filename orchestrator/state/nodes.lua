@@ -2,7 +2,7 @@
 --
 -- hg1:run:{rg}      tenant graph status total left outcome estimate floor hold created degraded required_failed reason priority n:{outcome}
 -- hg1:state:{rg}    node -> pending, due, running or its outcome        hg1:wait:{rg}     node -> parents that stand in its way
--- hg1:ctl:{rg}      node -> JSON {amounts, required, attempts, next}    hg1:spec:{rg}     node -> JSON for the worker
+-- hg1:ctl:{rg}      node -> JSON {amounts, floor, required, attempts, next}  hg1:spec:{rg}     node -> JSON for the worker
 -- hg1:attempt:{rg}  node -> claims; node:fails, node:lost, node:done    hg1:lease:{rg}    node -> attempt|inc|tag|delivery|since
 -- hg1:due:{rg}      zset node -> since                                  hg1:cascade:{rg}  list of nodes whose fate is sealed
 -- hg1:result:{rg}, hg1:fault:{rg}, hg1:verdict:{rg}, hg1:notbefore:{rg} node -> value
@@ -61,10 +61,30 @@ local function announce_due(tenant)
   end
 end
 
+-- What the run's purse needs for a node that waits: its floor, 0 for an optional one. Not while what its last attempt had set aside is
+-- still to be settled: that comes back with the settlement, and until then it is there.
+local function need_of(node, ctl)
+  local floor = micros(ctl.floor or '0')
+  local attempt = floor > 0 and redis.call('HGET', 'hg1:attempt:' .. RG, node)
+  if attempt and redis.call('SISMEMBER', 'hg1:open:' .. RG, node .. ':' .. attempt) == 1 then return 0 end
+  return floor
+end
+
+-- A run that was cancelled while it waited has no purse.
+local function count_needed(change)
+  if change ~= 0 and redis.call('EXISTS', 'hg1:purse:' .. RG) == 1 then redis.call('HINCRBY', 'hg1:purse:' .. RG, 'needed', int(change)) end
+end
+
+-- An execution was closed: where it was the last one of a node that waits for its next attempt, the run needs the node's floor again.
+local function need_again(node, attempt)
+  if UNFINISHED[state_of(node)] and redis.call('HEXISTS', 'hg1:lease:' .. RG, node) == 0
+    and redis.call('HGET', 'hg1:attempt:' .. RG, node) == attempt then count_needed(need_of(node, ctl_of(node))) end
+end
+
 -- The one place where a node gets its outcome; its message, if any is still in line, is forgotten.
 local function set_outcome(run, node, outcome, fields, ctl)
   redis.call('HSET', 'hg1:state:' .. RG, node, outcome)
-  redis.call('HDEL', 'hg1:lease:' .. RG, node)
+  if redis.call('HDEL', 'hg1:lease:' .. RG, node) == 0 then count_needed(-need_of(node, ctl)) end
   redis.call('ZREM', 'hg1:due:' .. RG, node)
   run.left = redis.call('HINCRBY', 'hg1:run:' .. RG, 'left', -1)
   redis.call('HINCRBY', 'hg1:run:' .. RG, 'n:' .. outcome, 1)
@@ -125,8 +145,9 @@ local function maybe_end(run)
   if run.status == 'cancelling' then outcome = 'cancelled'
   elseif flags[1] then outcome = 'failed'
   elseif flags[2] then outcome = 'degraded' end
+  local released = 0
   if purse then
-    release_hold(RG)
+    released = release_hold(RG)
     learn_run(run.tenant, NOW - redis.call('HGET', key, 'created'))
   end
   redis.call('HDEL', 'hg1:caps', RG)
@@ -138,7 +159,8 @@ local function maybe_end(run)
   run.status = 'ended'
   redis.call('HSET', key, 'status', 'ended', 'outcome', outcome)
   redis.call('ZREM', 'hg1:runs', RG)
-  emit({t = 'run.ended', tenant = run.tenant, run = RUN, gen = tonumber(GEN), outcome = outcome, cost = int(purse and purse.spent or 0), counts = counts})
+  emit({t = 'run.ended', tenant = run.tenant, run = RUN, gen = tonumber(GEN), outcome = outcome, cost = int(purse and purse.spent or 0),
+    released = int(released), counts = counts})
 end
 
 local function progress()
@@ -159,5 +181,6 @@ local function close_lost(run, node, lease)
   redis.call('HDEL', 'hg1:lease:' .. RG, node)
   node_event('node.lost', run.tenant, node, {attempt = tonumber(lease.attempt), inc = lease.inc})
   void(RUN, GEN, node, lease.attempt, 'lost', true)
+  count_needed(need_of(node, ctl_of(node)))
   return redis.call('HINCRBY', 'hg1:attempt:' .. RG, node .. ':lost', 1)
 end

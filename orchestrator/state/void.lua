@@ -7,5 +7,6 @@
 local run = get_run()
 if not run then return 'unknown' end
 local answer = void(RUN, GEN, ARGV[4], ARGV[5], ARGV[6], run.left > 0)
+if answer == 'void' then need_again(ARGV[4], ARGV[5]) end
 maybe_end(run)
 return answer

@@ -214,7 +214,7 @@ def test_a_zombie_cannot_finish_and_what_it_spent_is_waste(cell: Cell) -> None:
     assert cell.state.settle(RUN, 1, "a", 2, "llm=500", "signal") == "settled"
     assert cell.state.settle(RUN, 1, "a", 2, "llm=500", "signal") == "same"
     assert cell.state.settle(RUN, 1, "a", 2, "llm=501", "signal") == "conflict"
-    (day,) = cell.redis.keys("hg1:spent:acme:*")  # type: ignore[misc]
+    (day,) = cell.redis.keys("hg1:spent:acme:[0-9]*")  # type: ignore[misc]
     assert cell.redis.hgetall(day) == {"reserved": "0", "settled": "1000", "waste": "500", "c:llm": "1000"}
 
 

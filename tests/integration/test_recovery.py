@@ -71,7 +71,7 @@ def check_counters(recorder: Recorder) -> None:
     charged = [row for row in ledger if row["kind"] in ("settle", "waste")]
     closed = {(row["run_id"], row["node_id"], row["attempt"]) for row in ledger if row["kind"] != "reserve"}
     still = [row for row in ledger if row["kind"] == "reserve" and (row["run_id"], row["node_id"], row["attempt"]) not in closed]
-    days = [client.hgetall(key) for key in client.keys("hg1:spent:default:*")]
+    days = [client.hgetall(key) for key in client.keys("hg1:spent:default:[0-9]*")]
     assert sum(int(day["settled"]) for day in days) == sum(row["amount"] for row in charged)
     assert sum(int(day["reserved"]) for day in days) == sum(row["amount"] for row in still)
     for category in ("llm", "compute"):

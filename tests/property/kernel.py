@@ -27,7 +27,10 @@ TRANSPORTS_OWN = (
 RULES = Backpressure(4, 80, 70)
 """So little that the machine comes to it."""
 
-TERMS = ("on_runs_limit", "on_budget_limit", "max_waiting_runs", "submissions_per_minute", "pool")
+TERMS = (
+    "on_runs_limit", "on_budget_limit", "max_waiting_runs", "submissions_per_minute", "pool",
+    "limit_month", "warn", "critical", "exceeded", "on_warning", "on_critical", "on_exceeded", "enforcement", "admit",
+)  # fmt: skip
 
 
 class Kernel:
@@ -73,6 +76,9 @@ class Kernel:
     def refresh(self, tenant: str) -> Any:
         return self.link.call("tenancy/transport/refresh", tenant)
 
+    def level(self, tenant: str) -> Any:
+        return self.link.call("cost/level", tenant)
+
     def load(self, run: str, gen: int, nodes: Sequence[NodeRow], fragments: Mapping[str, str]) -> Any:
         rows = [field for row in nodes for field in row]
         pairs = [field for pair in fragments.items() for field in pair]
@@ -104,8 +110,11 @@ class Kernel:
     def stale(self, run: str, gen: int, age_ms: int, nodes: Sequence[str]) -> Any:
         return self.link.call("orchestrator/state/stale", run, gen, age_ms, *nodes)
 
-    def settle(self, run: str, gen: int, node: str, attempt: int, cats: str, by: str) -> Any:
-        return self.link.call("orchestrator/state/settle", run, gen, node, attempt, cats, by, *RULES)
+    def extend(self, run: str, gen: int, node: str, attempt: int, inc: str, cats: str) -> Any:
+        return self.link.call("orchestrator/state/extend", run, gen, node, attempt, inc, cats)
+
+    def settle(self, run: str, gen: int, node: str, attempt: int, cats: str, by: str, price_version: str = "") -> Any:
+        return self.link.call("orchestrator/state/settle", run, gen, node, attempt, cats, by, price_version, *RULES)
 
     def void(self, run: str, gen: int, node: str, attempt: int, by: str) -> Any:
         return self.link.call("orchestrator/state/void", run, gen, node, attempt, by)
@@ -221,7 +230,11 @@ class _View:
             self.family(name)
             self.keys.pop(name, None)
         view["accounts"] = {name: self.account(row) for name, row in self.family("tenant")}
-        view["spent"] = {name: {k: int(v) for k, v in row.items() if int(v)} for name, row in self.family("spent")}
+        books = {name: {k: int(v) for k, v in row.items() if int(v)} for name, row in self.family("spent")}
+        view["spent"] = {name: row for name, row in books.items() if row}
+        view["stopped"] = {tenant: int(until) for tenant, until in self.keys.pop("stopped", [])}
+        view["levels"] = dict(self.family("level"))
+        view["settled by"] = {by: int(n) for by, n in self.keys.pop("settled_by", {}).items()}
         view["purses"] = dict(self.family("purse"))
         view["reservations"] = {
             f"{rg}:{execution}": value.rsplit("|", 1)[0] for rg, row in self.family("res") for execution, value in row.items()
@@ -254,7 +267,7 @@ class _View:
 
     @staticmethod
     def account(row: dict[str, str]) -> dict[str, str]:
-        return {"held": "0", "running": "0", **{name: value for name, value in row.items() if name not in TERMS}}
+        return {"held": "0", "reserved": "0", "running": "0", **{name: value for name, value in row.items() if name not in TERMS}}
 
     @staticmethod
     def run(row: dict[str, str]) -> dict[str, Any]:
@@ -307,16 +320,22 @@ def model_view(model: Model) -> View:
                 "status": a.status,
                 "version": str(a.version),
                 "held": str(a.held),
+                "reserved": str(a.reserved),
                 "running": str(a.running),
             }
             | ({} if a.run_ms is None else {"run_ms": str(a.run_ms)})
             for name, a in model.accounts.items()
         },
-        "spent": {f"{tenant}:{day}": _spent(spent) for (tenant, day), spent in model.spent.items()},
+        "spent": {f"{tenant}:{day}": _spent(spent) for (tenant, day), spent in model.spent.items()}
+        | {f"{tenant}:m{month}": _spent(spent) for (tenant, month), spent in model.months.items()},
+        "settled by": model.settled_by,
+        "levels": _levels(model),
+        "stopped": dict(model.stopped),
         "purses": {
             f"{run}.{gen}": {
                 "tenant": p.tenant,
                 "hold": str(p.hold),
+                "needed": str(p.needed),
                 "budget": "" if p.budget is None else str(p.budget),
                 "reserved": str(p.reserved),
                 "spent": str(p.spent),
@@ -325,7 +344,7 @@ def model_view(model: Model) -> View:
             for (run, gen), p in model.purses.items()
         },
         "reservations": {
-            f"{run}.{gen}:{node}:{attempt}": f"{r.state}|{r.amount}|{r.day}|{r.actual}|{r.cats}"
+            f"{run}.{gen}:{node}:{attempt}": f"{r.state}|{r.amount}|{_parts(r)}|{r.actual}|{r.cats}"
             for (run, gen), rows in model.reservations.items()
             for (node, attempt), r in rows.items()
         },
@@ -354,6 +373,7 @@ def model_view(model: Model) -> View:
         "fragments": {f"{s.run}.{s.gen}": s.fragments for s in model.runs.values()},
         "cascade": {f"{s.run}.{s.gen}": s.cascade for s in model.runs.values() if s.cascade},
     }
+    view["spent"] = {name: row for name, row in view["spent"].items() if row}
     return {name: part for name, part in view.items() if part}
 
 
@@ -377,10 +397,21 @@ def _loading_of(model: Model) -> dict[str, dict[str, int]]:
     return {pool: dict(tenants) for pool, tenants in found.items()}
 
 
+def _parts(reservation: Any) -> str:
+    return ",".join(f"{day}={part}" for day, part in reservation.parts.items())
+
+
 def _spent(spent: Any) -> dict[str, int]:
     row = {"settled": spent.settled, "reserved": spent.reserved, "waste": spent.waste}
     row |= {f"c:{category}": micros for category, micros in spent.categories.items()}
     return {name: value for name, value in row.items() if value}
+
+
+def _levels(model: Model) -> dict[str, dict[str, str]]:
+    found: dict[str, dict[str, str]] = {}
+    for (tenant, name), standing in model.levels.items():
+        found.setdefault(tenant, {})[name] = standing.row()
+    return found
 
 
 def _run(state: Any) -> dict[str, Any]:

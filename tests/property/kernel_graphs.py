@@ -45,6 +45,7 @@ def graphs(draw: st.DrawFn, run: str, most: int = 8) -> Graph:
         verdict = "" if wide else draw(st.sampled_from(["", "", "cheap"]))
         ctl = {
             "amounts": {"": str(base), "cheap": str(cheap)},
+            "floor": str(min(base, cheap)) if required else "0",
             "required": required,
             "attempts": draw(st.integers(1, 3)) if index < 8 else 1,
             "next": [f"n{child}" for child in range(size) if index in parents[child]],

@@ -128,6 +128,7 @@ class KernelMachine(RuleBasedStateMachine):
         """Set a tenant's policy, as the recorder does."""
         self.model.account(tenant, limit, runs, status, **terms)
         self.kernel.account(tenant, limit, runs, status, **terms)
+        self.both("level", tenant)
         self.both("refresh", tenant)
 
     # Producers
@@ -182,6 +183,7 @@ class KernelMachine(RuleBasedStateMachine):
                 account.status == "suspended"
                 or account.running >= account.max_runs
                 or model.exposure(tenant) + int(want["floor"]) > account.limit_day
+                or model._spent_up(tenant) is not None
                 or any(pool is not None and pool.parked for pool in pools)
                 or not all(task in model.serves for task in want["tasks"])
             ), f"{line[0]} waits for nothing"
@@ -204,6 +206,9 @@ class KernelMachine(RuleBasedStateMachine):
                 "on_runs_limit": st.sampled_from(["hold", "reject"]),
                 "on_budget_limit": st.sampled_from(["hold", "reject"]),
                 "max_waiting_runs": st.sampled_from([0, 1, 5, 1000]),
+                "warn": st.sampled_from([20, 80]),
+                "on_warning": st.sampled_from(["notify", "notify", "notify", "hold", "suspend"]),
+                "on_exceeded": st.sampled_from(["notify", "notify", "suspend"]),
             }
         ),
         odds=st.integers(0, 2),
@@ -477,7 +482,14 @@ class KernelMachine(RuleBasedStateMachine):
         while self.both("reclaim", TTL_MS, 200)[1]:
             pass
         for tenant, account in self.model.accounts.items():
-            self.account(tenant, min(2**53 - 1, account.limit_day + 2**40), account.max_runs + 2, max_waiting_runs=1000)
+            self.account(
+                tenant,
+                min(2**53 - 1, account.limit_day + 2**40),
+                account.max_runs + 2,
+                max_waiting_runs=1000,
+                on_warning="notify",
+                on_exceeded="notify",
+            )
         inc = self.enroll({**INFO, "slots": 50, "tasks": [*INFO["tasks"], "absent"]})
         for _ in range(60):
             self.let_in(20, 9)
