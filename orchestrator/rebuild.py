@@ -12,15 +12,15 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from cost import keys as money
-from cost.middleware import write_cats
+from cost.levels import level_rows, stopped_until
+from cost.money import write_cats
+from cost.period import month_of
 from cost.task_ledger import TASK_PREFIX
 from orchestrator import keys as names
 from tenancy import keys as transport
 
 ATTEMPTS_PER_EPOCH = 100
 """Attempts are numbered anew from (epoch - 1) x 100 after a rebuild: a number given out in the lost tail never comes again."""
-
-MILLISECONDS_PER_DAY = 86_400_000
 
 
 class LoadRow(NamedTuple):
@@ -75,7 +75,7 @@ def run_keys(recorded: Recorded, loaded: Loaded, epoch: int, now: int, own_pool:
         keys.hashes[names.of_run("run", rg)]["roots"] = json.dumps(roots)
     if loaded.want["max_parallel"]:
         keys.hashes[transport.CAPS] = {rg: str(loaded.want["max_parallel"])}
-    keys.hashes[money.purse(rg)] = _purse(recorded)
+    keys.hashes[money.purse(rg)] = _purse(recorded, _needed(loaded, states))
     keys.hashes[money.reservations(rg)] = _reservations(recorded.ledger)
     keys.hashes[names.of_run("state", rg)] = states
     keys.hashes[names.of_run("wait", rg)] = {node: str(count) for node, count in waits.items()}
@@ -165,6 +165,11 @@ def _progress(
     return states, waits, list(sealed)
 
 
+def _needed(loaded: Loaded, states: Mapping[str, str]) -> int:
+    """Return the floor of the nodes that wait, all of which nothing is set aside for."""
+    return sum(int(json.loads(row.ctl).get("floor", "0")) for row in loaded.nodes if states[row.node] in ("pending", "due"))
+
+
 def _run_hash(run: Mapping[str, Any], loaded: Loaded, states: Mapping[str, str]) -> dict[str, str]:
     required = {row.node: bool(json.loads(row.ctl)["required"]) for row in loaded.nodes}
     ended = {node: state for node, state in states.items() if state not in ("pending", "due")}
@@ -207,24 +212,29 @@ def _attempts(states: Mapping[str, str], nodes: Mapping[str, Mapping[str, Any]],
 
 
 def _reservations(ledger: Iterable[Mapping[str, Any]]) -> dict[str, str]:
-    """Return each execution as `state|amount|day|actual|cats|since`; one that was open is void."""
+    """Return each execution as `state|amount|parts|actual|cats|since`; one that was open is void."""
     executions: dict[str, dict[str, list[Mapping[str, Any]]]] = {}
     for entry in ledger:
-        executions.setdefault(f"{entry['node_id']}:{entry['attempt']}", {}).setdefault(entry["kind"], []).append(entry)
+        if entry["node_id"]:
+            executions.setdefault(f"{entry['node_id']}:{entry['attempt']}", {}).setdefault(entry["kind"], []).append(entry)
     fields: dict[str, str] = {}
     for execution, kinds in executions.items():
         state = "waste" if "waste" in kinds else "settled" if "settle" in kinds else "void"
         # An ordinary task that was closed without a report, and reported after all, has both.
         used = [*kinds.get("settle", []), *kinds.get("waste", [])]
         any_entry = next(iter(kinds.values()))[0]
-        reserved = kinds.get("reserve", [{"amount": 0}])[0]["amount"]
-        # As `cost.middleware.write_cats` writes them: a settlement that is repeated must find the same text.
+        parts: dict[int, int] = {}
+        for entry in [*kinds.get("reserve", []), *kinds.get("extend", [])]:
+            parts[int(entry["day"])] = parts.get(int(entry["day"]), 0) + int(entry["amount"])
+        parts = dict(sorted(parts.items())) or {int(any_entry["day"]): 0}
+        # As `cost.money.write_cats` writes them: a settlement that is repeated must find the same text.
         micros: dict[str, int] = {}
         for entry in used:
             micros[str(entry["category"])] = micros.get(str(entry["category"]), 0) + int(entry["amount"])
-        cats = write_cats(micros)
+        cats, actual = write_cats(micros), sum(entry["amount"] for entry in used)
         since = max(int(entry["at"]) for entries in kinds.values() for entry in entries)
-        fields[execution] = f"{state}|{reserved}|{any_entry['day']}|{sum(entry['amount'] for entry in used)}|{cats}|{since}"
+        written = ",".join(f"{day}={part}" for day, part in parts.items())
+        fields[execution] = f"{state}|{sum(parts.values())}|{written}|{actual}|{cats}|{since}"
     return fields
 
 
@@ -255,15 +265,16 @@ def spent(ledger: Iterable[Mapping[str, Any]]) -> int:
 
 
 def remaining_hold(recorded: Recorded) -> int:
-    """Return the hold of a run whose executions are all closed: what it was given at admission and has not spent."""
-    return max(0, int(recorded.run["hold"] or 0) - spent(recorded.ledger))
+    """Return the hold of a run whose executions are all closed: what its entries moved to and from it."""
+    return sum(int(entry["to_hold"]) for entry in recorded.ledger)
 
 
-def _purse(recorded: Recorded) -> dict[str, str]:
+def _purse(recorded: Recorded, needed: int) -> dict[str, str]:
     budget = recorded.run["budget"]
     return {
         "tenant": recorded.run["tenant"],
         "hold": str(remaining_hold(recorded)),
+        "needed": str(needed),
         "budget": "" if budget is None else str(budget),
         "reserved": "0",
         "spent": str(spent(recorded.ledger)),
@@ -271,22 +282,36 @@ def _purse(recorded: Recorded) -> dict[str, str]:
     }
 
 
+def level_keys(policies: Mapping[str, Mapping[str, str]], events: Iterable[Mapping[str, Any]], now: int) -> Keys:
+    """Return what tenants' levels are by the recorded events of them, and whom they stop; `now` in ms."""
+    keys = Keys()
+    stopped: dict[str, int] = {}
+    for tenant, rows in level_rows(events).items():
+        keys.hashes[money.level(tenant)] = rows
+        if (until := stopped_until(policies.get(tenant, {}), rows, now)) is not None:
+            stopped[tenant] = until
+    keys.sorted_sets[transport.STOPPED] = stopped
+    return keys
+
+
 def tenant_keys(policies: Mapping[str, Mapping[str, str]], runs: Iterable[Recorded], charged: Iterable[Mapping[str, Any]]) -> Keys:
     """Return the counters of every tenant.
 
-    policies: fields by tenant. runs: every live, admitted run. charged: sums of the ledger with tenant, day, kind (settle or
-    waste), category, amount.
+    policies: fields by tenant. runs: every live, admitted run. charged: sums of the ledger with tenant, day, kind (settle, waste or
+    adjust), category, amount, of whole months.
     """
     keys = Keys()
     for tenant, fields in policies.items():
-        keys.hashes[money.tenant(tenant)] = {**fields, "held": "0", "running": "0"}
+        keys.hashes[money.tenant(tenant)] = {**fields, "held": "0", "reserved": "0", "running": "0"}
     for recorded in runs:
         counters = keys.hashes[money.tenant(recorded.run["tenant"])]
         counters["held"] = str(int(counters["held"]) + remaining_hold(recorded))
         counters["running"] = str(int(counters["running"]) + 1)
     for row in charged:
-        day = keys.hashes.setdefault(money.spent(row["tenant"], row["day"]), {"settled": "0", "reserved": "0", "waste": "0"})
-        names = ["settled"] + (["waste"] if row["kind"] == "waste" else []) + ([f"c:{row['category']}"] if row["category"] else [])
-        for name in names:
-            day[name] = str(int(day.get(name, "0")) + int(row["amount"]))
+        counted = ["settled"] + (["waste"] if row["kind"] == "waste" else []) + ([f"c:{row['category']}"] if row["category"] else [])
+        day = int(row["day"])
+        for key in (money.spent(row["tenant"], day), money.spent_in_month(row["tenant"], month_of(day))):
+            book = keys.hashes.setdefault(key, {"settled": "0", "reserved": "0", "waste": "0"})
+            for name in counted:
+                book[name] = str(int(book.get(name, "0")) + int(row["amount"]))
     return keys

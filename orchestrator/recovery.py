@@ -16,6 +16,8 @@ import redis
 from sqlalchemy import Engine, select
 from ulid import ULID
 
+from cost import keys as money
+from cost.period import MS_PER_DAY, day_of, first_of_month_before
 from orchestrator.recorder.announce import announce, now_ms
 from orchestrator.recorder.batch import apply, differing, payloads_of
 from orchestrator.recorder.prices import price_hashes
@@ -25,7 +27,7 @@ from orchestrator.settings import Settings
 from orchestrator.store import tables as t
 from orchestrator.store.changes import Row
 from orchestrator.store.engine import reading
-from orchestrator.store.live import charged_since, held_runs, live_ids, live_runs, pressures, task_ledger
+from orchestrator.store.live import charged_since, held_runs, level_events, live_ids, live_runs, pressures, settled_by, task_ledger
 from orchestrator.store.position import START, Position
 from orchestrator.store.writer import keep, read_cursor
 from tenancy import keys as names
@@ -36,10 +38,7 @@ from tenancy.queues import DEFAULT_POOL
 from .append_only import write_anew
 from .launched import asked, load_rows
 from .messages import count_anew, keep_ordinary
-from .rebuild import MILLISECONDS_PER_DAY, Keys, Recorded, line_keys, loading, pool_keys, run_keys, task_keys, tenant_keys
-
-DAYS_KEPT = 32
-"""Days of a tenant's counters that are rebuilt: a month's limit looks back at most so far."""
+from .rebuild import Keys, Recorded, level_keys, line_keys, loading, pool_keys, run_keys, task_keys, tenant_keys
 
 REPORTS_KEPT_MS = 60_000
 """Ordinary tasks that ended so long ago may report once more, because the first reply was lost."""
@@ -154,8 +153,10 @@ def _rebuild(client: redis.Redis, engine: Engine, settings: Settings, epoch: int
                 for pool, count in loading(loaded, own_pool).items():
                     roots[pool, recorded.run["tenant"]] += count
             runs.append(Recorded(recorded.run, {}, recorded.ledger))
-        charged = charged_since(connection, now // MILLISECONDS_PER_DAY - DAYS_KEPT)
+        charged = charged_since(connection, first_of_month_before(day_of(now)))
+        writer.write(Keys({money.SETTLED_BY: {by: str(count) for by, count in settled_by(connection).items()}}))
         writer.write(tenant_keys(policies, runs, charged))
+        writer.write(level_keys(policies, level_events(connection, first_of_month_before(day_of(now)) * MS_PER_DAY), now))
         writer.write(task_keys(task_ledger(connection, now - REPORTS_KEPT_MS), epoch, now))
         for row in held_runs(connection):
             try:

@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 from cost.money import CATEGORIES
+from cost.period import day_of, name_of
 from cost.task_ledger import GENERATION
+from orchestrator.notify.notice import notice_rows
 from orchestrator.store.changes import Changes, Row
 from orchestrator.store.position import Position
 
@@ -121,23 +123,57 @@ def _node(changes: Changes, event: Event, node: str) -> Row:
     return row
 
 
-def _entry(event: Event, kind: str, category: str, micros: int) -> Row:
-    execution = f"{event['run']}.{event['gen']}.{event['node']}.{event['attempt']}"
+WASTE = "waste.duplicate"
+"""The cause of what an execution spent after its money had been given back."""
+
+
+def _entry(
+    event: Event,
+    kind: str,
+    micros: int,
+    *,
+    day: int,
+    category: str = "",
+    cause: str = "",
+    released: int = 0,
+    to_hold: int = 0,
+    again: str = "",
+) -> Row:
+    """Return an entry of the ledger; `again` tells entries of one execution, kind and category apart."""
+    rg = f"{event['run']}.{event['gen']}"
+    node, attempt, by = str(event.get("node") or ""), int(event.get("attempt") or 0), str(event.get("by") or "gate")
     return {
-        "id": f"{execution}.{kind}.{category}" if category else f"{execution}.{kind}",
+        "id": ".".join(filter(None, [f"{rg}.{node}.{attempt}" if node else rg, kind, category, again])),
         "tenant": event["tenant"],
         "run_id": event["run"],
         "generation": int(event["gen"]),
-        "node_id": event["node"],
-        "attempt": int(event["attempt"]),
+        "node_id": node,
+        "attempt": attempt,
         "kind": kind,
         "category": category,
         "amount": micros,
-        "day": int(event["day"]),
-        "by": str(event.get("by") or "gate"),
+        "day": day,
+        "by": by,
         "at": int(event["at"]),
         "price_version": str(event.get("price_version") or ""),
+        "period": name_of(day),
+        "cause": cause or by,
+        "released": released,
+        "to_hold": to_hold,
     }
+
+
+def _micros(event: Event, name: str) -> int:
+    return amount(event.get(name)) or 0
+
+
+def _parts(event: Event) -> list[tuple[int, int, dict[str, int]]]:
+    """Return the day, what was reserved and what is charged of each part of a reservation that ends."""
+    told = event.get("parts") or [{"day": event["day"], "reserved": event.get("reserved"), "cats": event.get("cats")}]
+    return [
+        (int(part["day"]), _micros(part, "reserved"), {str(name): int(micros) for name, micros in dict(part.get("cats") or {}).items()})
+        for part in told
+    ]
 
 
 def _audit(changes: Changes, event: Event, position: Position, actor: str) -> None:
@@ -197,6 +233,8 @@ def _admitted(changes: Changes, event: Event, position: Position) -> None:
     row.update(status="submitted", reason="")  # it may have been held
     for name in ("total", "estimate", "floor", "hold", "budget"):
         row[name] = amount(event.get(name))
+    hold = _micros(event, "hold")
+    changes.ledger.append(_entry(event, "hold", hold, day=day_of(int(event["at"])), cause="admitted", to_hold=hold))
     _audit(changes, event, position, event["tenant"])
 
 
@@ -231,6 +269,8 @@ def _over(changes: Changes, event: Event, _position: Position) -> None:
     _run(changes, event).update(
         status="ended", outcome=event["outcome"], finished_at=int(event["at"]), counts=json.dumps(counts, sort_keys=True)
     )
+    if released := _micros(event, "released"):
+        changes.ledger.append(_entry(event, "release", released, day=day_of(int(event["at"])), cause="ended", to_hold=-released))
     changes.pauses[f"run:{event['run']}.{event['gen']}"] = None
     changes.ended.append(str(event["run"]))
 
@@ -246,7 +286,7 @@ def _began(changes: Changes, event: Event, _position: Position) -> None:
     row = _node(changes, event, event["node"])
     row.update(state="running", attempt=int(event["attempt"]), worker=event.get("worker"), started_at=int(event["at"]))
     row["verdict"] = event.get("verdict") or row["verdict"]
-    changes.ledger.append(_entry(event, "reserve", "", amount(event.get("amount")) or 0))
+    _reserved(changes, event, _position)
 
 
 def _retried(changes: Changes, event: Event, _position: Position) -> None:
@@ -270,9 +310,19 @@ def _ended(changes: Changes, event: Event, _position: Position) -> None:
 
 def _settled(changes: Changes, event: Event, _position: Position) -> None:
     kind = str(event.get("kind") or "settle")
-    cats = {str(name): int(micros) for name, micros in dict(event.get("cats") or {}).items()}
-    for category, micros in sorted(cats.items()) or [("", 0)]:
-        changes.ledger.append(_entry(event, kind, category, micros))
+    cause, moved = WASTE if kind == "waste" else "", _micros(event, "to_hold")
+    cats: dict[str, int] = {}
+    for index, (day, reserved, charged) in enumerate(_parts(event)):
+        # What a part gives back, and what moves to the hold, is said once, by the first entry of each.
+        released, again = reserved if kind == "settle" else 0, name_of(day) if index else ""
+        if index and not charged:
+            changes.ledger.append(_entry(event, "void", released, day=day, cause="unspent", released=released, again=again))
+        for category, micros in sorted(charged.items()) or [("", 0)] * (not index):
+            changes.ledger.append(
+                _entry(event, kind, micros, day=day, category=category, cause=cause, released=released, to_hold=moved, again=again)
+            )
+            cats[category] = cats.get(category, 0) + micros
+            released = moved = 0
     if int(event["gen"]) == GENERATION:
         return  # of an ordinary Celery task: no run, no node
     node = _node(changes, event, event["node"])
@@ -284,7 +334,12 @@ def _settled(changes: Changes, event: Event, _position: Position) -> None:
 
 
 def _reserved(changes: Changes, event: Event, _position: Position) -> None:
-    changes.ledger.append(_entry(event, "reserve", "", amount(event.get("amount")) or 0))
+    changes.ledger.append(_entry(event, "reserve", _micros(event, "amount"), day=int(event["day"]), to_hold=_micros(event, "to_hold")))
+
+
+def _extended(changes: Changes, event: Event, position: Position) -> None:
+    day, moved = int(event["day"]), _micros(event, "to_hold")
+    changes.ledger.append(_entry(event, "extend", _micros(event, "amount"), day=day, to_hold=moved, again=str(position)))
 
 
 def _money_refused(changes: Changes, event: Event, position: Position) -> None:
@@ -292,7 +347,20 @@ def _money_refused(changes: Changes, event: Event, position: Position) -> None:
 
 
 def _voided(changes: Changes, event: Event, _position: Position) -> None:
-    changes.ledger.append(_entry(event, "void", "", amount(event.get("reserved")) or 0))
+    kind, moved = str(event.get("kind") or "void"), _micros(event, "to_hold")
+    for index, (day, reserved, _) in enumerate(_parts(event)):
+        again = name_of(day) if index else ""
+        changes.ledger.append(_entry(event, kind, reserved, day=day, released=reserved, to_hold=0 if index else moved, again=again))
+
+
+def _level_entered(changes: Changes, event: Event, _position: Position) -> None:
+    changes.notices += notice_rows(event)
+
+
+def _tried(changes: Changes, event: Event, _position: Position) -> None:
+    state = {"notice.sent": "sent", "notice.dropped": "dropped", "notice.failed": "pending"}[str(event["t"])]
+    said = {"to_tries": int(event["tries"]), "to_due": amount(event.get("due")) or 0, "to_error": str(event.get("error") or "")}
+    changes.tries.append({"tried": str(event["notice"]), "to_state": state, **said})
 
 
 _PROJECTIONS: dict[str, Callable[[Changes, Event, Position], None]] = {
@@ -317,7 +385,13 @@ _PROJECTIONS: dict[str, Callable[[Changes, Event, Position], None]] = {
     "node.lost": _lost,
     "node.ended": _ended,
     "money.reserved": _reserved,
+    "money.extended": _extended,
     "money.refused": _money_refused,
+    "money.would_refuse": _money_refused,
     "money.settled": _settled,
     "money.voided": _voided,
+    "level.entered": _level_entered,
+    "notice.sent": _tried,
+    "notice.failed": _tried,
+    "notice.dropped": _tried,
 }

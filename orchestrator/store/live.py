@@ -42,7 +42,7 @@ def charged_since(connection: Connection, day: int) -> list[Mapping[str, Any]]:
     """Return what was charged since `day` (days since 1970-01-01 UTC), summed by tenant, day, kind and category."""
     columns = (t.ledger.c.tenant, t.ledger.c.day, t.ledger.c.kind, t.ledger.c.category)
     sums = select(*columns, func.sum(t.ledger.c.amount).label("amount")).where(
-        t.ledger.c.kind.in_(("settle", "waste")), t.ledger.c.day >= day
+        t.ledger.c.kind.in_(("settle", "waste", "adjust")), t.ledger.c.day >= day
     )
     return [dict(row) for row in connection.execute(sums.group_by(*columns)).mappings()]
 
@@ -62,6 +62,19 @@ def task_ledger(connection: Connection, since_ms: int) -> dict[str, list[Mapping
     for row in connection.execute(rows).mappings():
         found.setdefault(row["run_id"], []).append(dict(row))
     return found
+
+
+def settled_by(connection: Connection) -> dict[str, int]:
+    """Return how many executions were settled by whom."""
+    execution = (t.ledger.c.run_id, t.ledger.c.generation, t.ledger.c.node_id, t.ledger.c.attempt)
+    each = select(t.ledger.c.by, *execution).where(t.ledger.c.kind == "settle").distinct().subquery()
+    return {row.by: int(row.n) for row in connection.execute(select(each.c.by, func.count().label("n")).group_by(each.c.by))}
+
+
+def level_events(connection: Connection, since_ms: int) -> list[Mapping[str, Any]]:
+    """Return the events of levels since then, in their order."""
+    of_levels = select(t.event.c.data).where(t.event.c.type.in_(("level.entered", "level.left")), t.event.c.at >= since_ms)
+    return [json.loads(row.data) for row in connection.execute(of_levels.order_by(t.event.c.epoch, t.event.c.seq))]
 
 
 def held_runs(connection: Connection) -> list[Mapping[str, Any]]:

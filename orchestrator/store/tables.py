@@ -140,11 +140,14 @@ class EventRow(SQLModel, table=True):
 
 
 class LedgerRow(SQLModel, table=True):
-    """One entry of the ledger; an execution (tenant, run, generation, node, attempt) has each `kind` at most once.
+    """One entry of the ledger, never changed: counters are sums over entries.
 
-    `kind` is reserve, settle, void or waste. settle and waste have one entry for each category; the others have
-    category ''. `day` counts days since 1970-01-01 UTC, and is the day of the reservation. `price_version` is the price table that made
-    micros of a settlement; empty where none was used.
+    `kind` is hold, reserve, extend, settle, waste, void, expire, adjust or release. `amount` is set aside (hold, reserve, extend), charged
+    (settle, waste; adjust, which alone may be negative) or given back (void, expire, release). `released` is what the entry takes off
+    open reservations, `to_hold` what it adds to its run's hold, less than 0 where it takes. settle and waste have one entry for each
+    period and category, the others category ''. `day` counts days since 1970-01-01 UTC, `period` is the same as ISO 8601 has it: the
+    day of the reservation, or of the part of it. `cause` says why, `by` who. `price_version` is the price table that made micros of a
+    settlement; empty where none was used.
     """
 
     __tablename__ = "ledger"
@@ -163,6 +166,10 @@ class LedgerRow(SQLModel, table=True):
     by: str = ""
     at: int = _big()
     price_version: str | None = _text(optional=True)
+    period: str = ""
+    cause: str = _text()
+    released: int = _big()
+    to_hold: int = _big()
 
 
 class PriceTableRow(SQLModel, table=True):

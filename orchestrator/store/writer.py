@@ -6,7 +6,7 @@ cursor alone: it is moved by compare-and-set in the same transaction, so a batch
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Any
 
@@ -62,26 +62,44 @@ def keep(connection: Connection, table: Table, rows: list[Row]) -> None:
 
 
 def forget_executions(connection: Connection, at: int) -> None:
-    """Void every open reservation of a live run, or of an ordinary task, and make its running nodes due again.
+    """Expire every open reservation of a live run, or of an ordinary task, and make its running nodes due again.
 
     Said by an epoch that was rebuilt: it knows no lease of the epoch before, and refuses whoever still holds one.
     """
-    reserve, closing = t.ledger.alias(), t.ledger.alias()
+    aside, closing = t.ledger.alias(), t.ledger.alias()
     live = select(t.run.c.run_id).where(
-        t.run.c.run_id == reserve.c.run_id, t.run.c.generation == reserve.c.generation, t.run.c.status.in_(t.LIVE)
+        t.run.c.run_id == aside.c.run_id, t.run.c.generation == aside.c.generation, t.run.c.status.in_(t.LIVE)
     )
     execution = ("run_id", "generation", "node_id", "attempt")
-    closed = select(literal(1)).where(*(closing.c[name] == reserve.c[name] for name in execution), closing.c.kind != "reserve")
-    prefix = func.substr(reserve.c.id, 1, func.length(reserve.c.id) - len("reserve"))
-    columns = ("tenant", *execution, "category", "amount", "day")
-    voids = select(
-        (prefix + "void").label("id"), *(reserve.c[name] for name in columns), literal("void"), literal("recovery"), literal(at)
-    ).where(reserve.c.kind == "reserve", or_(reserve.c.generation == GENERATION, exists(live)), ~exists(closed))
-    connection.execute(insert(t.ledger).from_select(["id", *columns, "kind", "by", "at"], voids))
+    of_execution = (closing.c[name] == aside.c[name] for name in execution)
+    closed = select(literal(1)).where(*of_execution, closing.c.kind.not_in(("reserve", "extend")))
+    opened = (aside.c.kind.in_(("reserve", "extend")), or_(aside.c.generation == GENERATION, exists(live)), ~exists(closed))
+    columns = [aside.c[name] for name in ("tenant", *execution, "day", "period")]
+    amount = func.sum(aside.c.amount)
+    found = connection.execute(select(*columns, amount.label("amount")).where(*opened).group_by(*columns)).mappings()
+    keep(connection, t.ledger, [_expired(dict(row), at) for row in found])
     running = select(t.run.c.run_id).where(
         t.run.c.run_id == t.node.c.run_id, t.run.c.generation == t.node.c.generation, t.run.c.status.in_(t.LIVE)
     )
     connection.execute(update(t.node).where(t.node.c.state == "running", exists(running)).values(state="due"))
+
+
+def _expired(part: Mapping[str, Any], at: int) -> Row:
+    """Return the entry that gives back what was open of an execution in one period; that of an ordinary task belongs to no hold."""
+    micros = int(part["amount"])
+    return {
+        **part,
+        "id": ".".join(str(part[name]) for name in ("run_id", "generation", "node_id", "attempt")) + f".expire.{part['period']}",
+        "kind": "expire",
+        "category": "",
+        "amount": micros,
+        "by": "recovery",
+        "at": at,
+        "price_version": "",
+        "cause": "recovery",
+        "released": micros,
+        "to_hold": 0 if part["generation"] == GENERATION else micros,
+    }
 
 
 def _pause(connection: Connection, pauses: dict[str, Row | None]) -> None:

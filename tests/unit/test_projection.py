@@ -35,7 +35,7 @@ def life(node: str = "a") -> list[dict[str, Any]]:
         {**began, "attempt": 2},
         {"t": "node.ended", **RUN, "node": node, "attempt": 2, "outcome": "succeeded", "result": "7"},
         {**settled, "attempt": 2, "amount": "40", "cats": {"llm": "40"}},
-        {"t": "run.ended", **RUN, "outcome": "succeeded", "cost": "70", "counts": {"succeeded": 1}},
+        {"t": "run.ended", **RUN, "outcome": "succeeded", "cost": "70", "released": "430", "counts": {"succeeded": 1}},
     ]
 
 
@@ -66,11 +66,13 @@ def test_a_batch_has_one_change_for_each_run_and_node_however_many_events_they_h
 def test_the_ledger_has_one_entry_for_each_execution_kind_and_category() -> None:
     ids = [entry["id"] for entry in project(entries(*life())).ledger]
     assert ids == [
+        "r1.1.hold",
         "r1.1.a.1.reserve",
         "r1.1.a.1.settle.compute",
         "r1.1.a.1.settle.llm",
         "r1.1.a.2.reserve",
         "r1.1.a.2.settle.llm",
+        "r1.1.release",
     ]
 
 
@@ -143,8 +145,8 @@ def test_a_rebuilt_epoch_voids_what_was_open_and_makes_running_nodes_due(engine:
     began = {"t": "node.began", **RUN, "node": "a", "attempt": 101, "worker": "w2", "amount": "500", "day": 3, "verdict": ""}
     apply(engine, entries(opened, began, epoch=2), {})
     kinds = [(row["attempt"], row["kind"]) for row in rows(engine, t.ledger)]
-    assert sorted(kinds) == [(1, "reserve"), (1, "settle"), (1, "settle"), (2, "reserve"), (2, "void"), (101, "reserve")]
-    assert [row["by"] for row in rows(engine, t.ledger) if row["kind"] == "void"] == ["recovery"]
+    assert sorted(kinds) == [(0, "hold"), (1, "reserve"), (1, "settle"), (1, "settle"), (2, "expire"), (2, "reserve"), (101, "reserve")]
+    assert [row["by"] for row in rows(engine, t.ledger) if row["kind"] == "expire"] == ["recovery"]
     assert [(node.state, node.attempt, node.worker) for node in get_nodes(engine, "r1")] == [("running", 101, "w2")]
     assert rows(engine, t.incident) == []
 
