@@ -14,7 +14,7 @@ from sqlalchemy import delete, insert, select
 from sqlalchemy.engine import Connection
 
 from cost.estimate import Learned
-from cost.money import CATEGORIES
+from cost.money import CATEGORIES, MICROS_MAX
 from orchestrator.store import tables as t
 
 NODES_MAX = 2_000
@@ -22,6 +22,8 @@ NODES_MAX = 2_000
 
 SPEC_BYTES_MAX = 100_000
 """Deflated size of the largest graph that is learned from: reading a larger one would hold the record up."""
+
+TEXT_BYTES_MAX = 4_000_000
 
 Key = tuple[str, str, str]
 
@@ -38,7 +40,8 @@ def learn(connection: Connection, ended: Collection[tuple[str, int]]) -> None:
         tenant, names = tasks[row.run_id, row.generation]
         if (name := names.get(row.node_id)) is not None:
             cats = {category: micros for category in CATEGORIES if (micros := getattr(row, f"cost_{category}"))}
-            costs.setdefault((tenant, name, row.verdict or ""), []).append(cats)
+            if all(0 <= micros <= MICROS_MAX for micros in cats.values()):
+                costs.setdefault((tenant, name, row.verdict or ""), []).append(cats)
     for key, found in costs.items():
         _write(connection, key, _read(connection, key).add(found))
 
@@ -47,8 +50,17 @@ def _tasks(connection: Connection, ended: Collection[tuple[str, int]]) -> Iterab
     columns = select(t.run.c.run_id, t.run.c.generation, t.run.c.tenant, t.run.c.spec)
     for row in connection.execute(columns.where(t.run.c.run_id.in_({run_id for run_id, _ in ended}))):
         if (row.run_id, row.generation) in ended and row.spec is not None and len(row.spec) <= SPEC_BYTES_MAX:
-            nodes = json.loads(zlib.decompress(row.spec))["nodes"]
-            yield (row.run_id, row.generation), (row.tenant, {node["id"]: node["task"] for node in nodes})
+            yield (row.run_id, row.generation), (row.tenant, _task_names(row.spec))
+
+
+def _task_names(spec: bytes) -> dict[str, str]:
+    """Return task by node; nothing of a spec that does not read, which must not stop the record of everybody."""
+    unpack = zlib.decompressobj()
+    try:
+        text = unpack.decompress(spec, TEXT_BYTES_MAX)
+        return {} if unpack.unconsumed_tail else {str(node["id"]): str(node["task"]) for node in json.loads(text)["nodes"]}
+    except (zlib.error, ValueError, KeyError, TypeError, RecursionError):
+        return {}
 
 
 def _nodes(connection: Connection, runs: Collection[tuple[str, int]]) -> Iterable[Any]:

@@ -45,7 +45,7 @@ def decide_prices(connection: Connection, event: Request) -> Answer:
         elif not version and not tenant:
             raise ValueError("the platform cannot be without a price table")
         return _put_in_force(connection, event, tenant or keys.EVERYBODY, version, said)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         return {"status": "invalid", "reason": str(error), **said}
 
 
@@ -70,9 +70,6 @@ def _put_in_force(connection: Connection, event: Request, whose: str, version: s
         old = DEFAULT_PRICES.version
     if (old or "") == version:
         return {"status": "same", **said}
-    connection.execute(delete(t.price_choice).where(mine))
-    if version:
-        connection.execute(insert(t.price_choice), {"tenant": whose, "version": version, "at": int(event["at"])})
     data = {"field": "prices", "old": old, "new": version or None, "reason": str(event.get("reason") or "")}
     row = {
         "id": f"{event['request']}.prices",
@@ -84,6 +81,9 @@ def _put_in_force(connection: Connection, event: Request, whose: str, version: s
         "data": json.dumps(data),
     }
     connection.execute(insert(t.audit), row)
+    connection.execute(delete(t.price_choice).where(mine))
+    if version:
+        connection.execute(insert(t.price_choice), {"tenant": whose, "version": version, "at": int(event["at"])})
     return {"status": "accepted", "changed": {"version": [old, version or None]}, **said}
 
 

@@ -81,7 +81,7 @@ def test_every_settled_entry_carries_the_version_that_it_was_priced_by(stack: Ru
     for name in (first, second):
         client.prices.set(name, {"compute/second": "1", "llm/token": "2"}, tenant=tenant)
         until(lambda name=name: PriceBook(client.kernel.link).of(tenant).version == name)  # type: ignore[misc]
-        run = client.submit(using(30, 0.05), tenant=tenant).wait(TIMEOUT_S)
+        run = client.submit(using(60, 0.1), tenant=tenant).wait(TIMEOUT_S)
         late = {node["id"] for node in run.nodes if node["started_at"] > min(each["started_at"] for each in run.nodes) + LOOK_AFTER_S}
         with client.engine.connect() as connection:
             rows = connection.execute(select(t.ledger).where(t.ledger.c.run_id == run.run_id)).mappings().all()
@@ -191,6 +191,20 @@ def test_a_version_whose_table_is_not_published_prices_nothing(recorder: Recorde
     recorder.link.client.hset("hg1:prices", "acme", "9")
     with pytest.raises(Unavailable, match="price table 9 is not published"):
         PriceBook(recorder.link).of("acme")
+
+
+def test_while_redis_is_away_an_ordinary_task_pays_by_what_was_known_last(redis_server: RedisServer, settings: Settings) -> None:
+    recorder = make_recorder(redis_server, settings)
+    now = [0.0]
+    book = PriceBook(recorder.link, clock=lambda: now[0])
+    ask(recorder, version="2", prices={"compute/second": "7"})
+    assert book.last("acme").version == "2"
+    redis_server.stop()
+    now[0] = 10.0
+    with pytest.raises(Unavailable):
+        book.of("acme")
+    assert book.last("acme").version == "2"
+    assert book.last("birch") == DEFAULT_PRICES  # of whom nothing was ever read
 
 
 def test_a_worker_reads_a_version_at_most_twice_a_second_and_a_table_once(recorder: Recorder) -> None:

@@ -79,4 +79,8 @@ def test_a_run_without_a_graph_on_record_or_with_a_very_large_one_teaches_nothin
     run(engine, "r1", "acme", *nodes, spec=None)
     run(engine, "r2", "acme", *nodes, spec=b"x" * (SPEC_BYTES_MAX + 1))
     run(engine, "r3", "acme", *nodes, learns=False)
+    hostile = [b"", b"not deflated", zlib.compress(b"[1"), zlib.compress(b"{}"), zlib.compress(b"[" * 90_000), zlib.compress(bytes(10**7))]
+    for number, spec in enumerate(hostile):
+        run(engine, f"x{number}", "acme", *nodes, spec=spec or b"\0")
+    run(engine, "r4", "acme", *(node(f"n{at}", 2**60) for at in range(5)))
     assert learned_means(engine, "acme", {"a"}) == {}
