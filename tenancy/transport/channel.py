@@ -153,6 +153,9 @@ class FairChannel(stock.Channel):
             for each in acks:
                 self._settle(*each, Queue.ack)
             raise
+        except redis.ResponseError:
+            self._acks = acks + self._acks  # Redis ran none or some of them; each counts once
+            raise
         except DeadIncarnation:
             incarnation.alive = False
             incarnation = self._living()
@@ -344,7 +347,7 @@ class FairChannel(stock.Channel):
         """Close the channel; what its incarnation holds goes back to the queue."""
         incarnation, self._incarnation = self._incarnation, None
         try:
-            with contextlib.suppress(redis.ConnectionError):  # then they are delivered once more
+            with contextlib.suppress(HeadgateError, redis.RedisError):  # then they are delivered once more
                 self._flush_acks()
             super().close()
         finally:
