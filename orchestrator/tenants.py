@@ -5,11 +5,12 @@ from __future__ import annotations
 import getpass
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
 from cost import keys as money
+from cost.levels import rate_ppm, read_level
 from cost.money import CATEGORIES
+from cost.period import name_of
 from orchestrator import keys
 from orchestrator.recorder.ask import Kind, ask
 from orchestrator.store import read
@@ -34,6 +35,8 @@ class Usage:
     """What a tenant uses at this moment; amounts in micros, of the `day` (UTC) that it is in Redis.
 
     settled: charged today, waste included. reserved: set aside for executions that run. held: set aside for runs beyond that.
+    level: HEALTHY, WARNING, CRITICAL or EXCEEDED, entered for the `entry`-th time today (0: HEALTHY); month_level, month_entry: of the
+    month, None without a limit of the month. rate_ppm: millionths of the day's limit that are settled or reserved.
     """
 
     tenant: str
@@ -48,6 +51,11 @@ class Usage:
     waiting_runs: int
     running_nodes: int
     max_running_nodes: int | None
+    level: str
+    entry: int
+    rate_ppm: int
+    month_level: str | None = None
+    month_entry: int | None = None
 
     @property
     def exposure_micros(self) -> int:
@@ -133,10 +141,13 @@ class Tenants:
         day = int(self._link.read("TIME")[0]) // SECONDS_PER_DAY
         spent = dict(zip(_SPENT, self._link.read("HMGET", money.spent(tenant, day), *_SPENT), strict=True))
         held, running = self._link.read("HMGET", money.tenant(tenant), "held", "running")
+        levels = self._link.read("HMGET", money.level(tenant), "day", "month")
+        level = read_level(levels[0], name_of(day))
+        of_month = None if found.policy.limit_per_month_micros is None else read_level(levels[1], name_of(day)[:7])
         by_category = {category: int(spent[f"c:{category}"] or 0) for category in CATEGORIES}
         return Usage(
             tenant=tenant,
-            day=datetime.fromtimestamp(day * SECONDS_PER_DAY, UTC).date().isoformat(),
+            day=name_of(day),
             limit_per_day_micros=found.policy.limit_per_day_micros,
             settled_micros=int(spent["settled"] or 0),
             reserved_micros=int(spent["reserved"] or 0),
@@ -147,11 +158,20 @@ class Tenants:
             waiting_runs=sum(int(self._link.read("ZCARD", key(tenant))) for key in (keys.line, keys.unserved)),
             running_nodes=int(self._link.read("SCARD", names.held(f"tenant:{tenant}"))),
             max_running_nodes=found.policy.max_running_nodes,
+            level=level.name,
+            entry=level.entry,
+            rate_ppm=rate_ppm(int(spent["settled"] or 0) + int(spent["reserved"] or 0), found.policy.limit_per_day_micros),
+            month_level=None if of_month is None else of_month.name,
+            month_entry=None if of_month is None else of_month.entry,
         )
 
     def default_priority(self, tenant: str) -> Priority:
         """Return the priority of a tenant's runs that do not say theirs; NORMAL for a tenant that there is not."""
         return Priority.parse(self._link.read("HGET", money.tenant(tenant), "default_priority"))
+
+    def is_strict(self, tenant: str) -> bool:
+        """Say whether a tenant's nodes are counted at their `max_cost`; False for a tenant that there is not."""
+        return bool(self._link.read("HGET", money.tenant(tenant), "strict") == "1")
 
     # -- requests to the recorder ---------------------------------------------------------------
 

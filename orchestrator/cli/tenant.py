@@ -257,10 +257,22 @@ def _used(usage: Usage | None) -> dict[str, str]:
     )
     return {
         "spent today": spent,
+        "level": _level(usage),
         "reserved, held": f"{money(usage.reserved_micros)}, {money(usage.held_micros)}",
         "runs": f"{usage.running_runs} running, {usage.waiting_runs} waiting",
         "running nodes": str(usage.running_nodes),
     }
+
+
+def _level(usage: Usage) -> str:
+    rate = usage.rate_ppm // 100
+    entry = f", entry {usage.entry}" if usage.entry else ""
+    month = (
+        ""
+        if usage.month_level is None
+        else f"; of the month {usage.month_level}" + (f", entry {usage.month_entry}" if usage.month_entry else "")
+    )
+    return f"{usage.level} at {rate // 100}.{rate % 100:02} %{entry}{month}"
 
 
 def _value(value: Any) -> str:

@@ -52,12 +52,15 @@ class Notifier:
     between. May run anywhere and often: one process at a time delivers.
     """
 
-    def __init__(self, link: Link, engine: Engine, settings: Settings, *, deadline_s: float = DEADLINE_S) -> None:
+    def __init__(
+        self, link: Link, engine: Engine, settings: Settings, *, deadline_s: float = DEADLINE_S, clock: Callable[[], int] | None = None
+    ) -> None:
         self.link = link
         self.engine = engine
         self.settings = settings
         self.outbox = Outbox(link, engine)
         self.deadline_s = deadline_s
+        self._now_ms = clock or self._time_of_redis
 
     def deliver(self) -> int:
         """Try what is due and return how many were taken by their channel. Raises Unavailable and Fenced; the next pass goes on."""
@@ -165,7 +168,7 @@ class Notifier:
                 places.setdefault(host_of(url) if url else notice.channel, deque()).append((notice, url))
         return places
 
-    def _now_ms(self) -> int:
+    def _time_of_redis(self) -> int:
         seconds, micros = self.link.read("TIME")
         return int(seconds) * 1000 + int(micros) // 1000
 

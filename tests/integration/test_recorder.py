@@ -74,6 +74,12 @@ def test_the_first_start_opens_epoch_one_and_makes_the_tenant_default(recorder: 
         "default_priority": "NORMAL",
         "on_runs_limit": "hold",
         "on_budget_limit": "reject",
+        "warn": "80",
+        "critical": "90",
+        "exceeded": "100",
+        "on_warning": "notify",
+        "on_critical": "notify",
+        "on_exceeded": "notify",
         "status": "active",
         "version": "1",
     }

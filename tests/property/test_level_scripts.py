@@ -28,18 +28,19 @@ class Platform:
 
     def __init__(self, link: Link) -> None:
         self.link = link
-        link.client.flushall()
-        link.client.hset("hg1:epoch", mapping={"epoch": 1, "server": SERVER, "seq": 0})
+        self.client: Any = link.client
+        self.client.flushall()
+        self.client.hset("hg1:epoch", mapping={"epoch": 1, "server": SERVER, "seq": 0})
         self.at(MIDNIGHT_MS + 12 * 3_600_000)
         self.executions = 0
         link.call("tenancy/transport/enroll", "w1", 10_000, json.dumps({"name": "w", "pools": ["default"], "tasks": ["t"], "slots": 4}))
 
     def at(self, now_ms: int) -> None:
-        self.link.client.set(NOW_KEY, now_ms)
+        self.client.set(NOW_KEY, now_ms)
 
     def policy(self, limit: int, **fields: Any) -> None:
         row = {"limit_day": limit, "max_runs": 10, "status": "active", "version": 1, **fields}
-        self.link.client.hset("hg1:tenant:acme", mapping=row)
+        self.client.hset("hg1:tenant:acme", mapping=row)
         self.link.call("cost/level", "acme")
         self.link.call("tenancy/transport/refresh", "acme")
 
@@ -71,7 +72,7 @@ class Platform:
         return self.link.call("tenancy/transport/pop", "w1", "default", 1_000)
 
     def events(self) -> list[dict[str, Any]]:
-        rows = [json.loads(fields["e"]) for _, fields in self.link.client.xrange("hg1:events")]
+        rows = [json.loads(fields["e"]) for _, fields in self.client.xrange("hg1:events")]
         return [row for row in rows if row["t"].startswith("level.")]
 
     def told(self) -> list[tuple[str, str, int]]:
@@ -122,12 +123,12 @@ def test_a_level_is_left_five_points_lower_and_entered_again_under_the_next_numb
     first, _ = platform.reserve(600)
     platform.settle(first, 100)  # 75.00 %
     assert platform.told() == [("entered", "WARNING", 1)]
-    platform.link.client.hset("hg1:tenant:acme", "limit_day", 10_001)
+    platform.client.hset("hg1:tenant:acme", "limit_day", 10_001)
     platform.link.call("cost/level", "acme")  # 74.99 %
     assert platform.told()[1:] == [("left", "WARNING", 1)]
     platform.spend(2_000)
     assert platform.told()[2:] == [("entered", "WARNING", 2), ("entered", "CRITICAL", 1)]
-    assert platform.link.client.hget("hg1:level:acme", "day") == "2026-12-31|110|2,1,0"
+    assert platform.client.hget("hg1:level:acme", "day") == "2026-12-31|110|2,1,0"
 
 
 @settings(deadline=None, max_examples=150, suppress_health_check=list(HealthCheck))
