@@ -58,7 +58,8 @@ class Admission:
         if row is None or row["spec"] is None:
             return 0
         graph = Graph.parse(zlib.decompress(row["spec"]), STORED)
-        submission = Submission.of(graph, self.kernel.settings, Priority.parse(row["priority"]), json.loads(row["learned"] or "{}"))
+        learned, terms = json.loads(row["learned"] or "{}"), {"strict": bool(row["strict"]), "full": bool(row["full"])}
+        submission = Submission.of(graph, self.kernel.settings, Priority.parse(row["priority"]), learned, **terms)
         with contextlib.suppress(Refused):  # the refusal is an event; the record has it
             self.kernel.launcher.start(run_id, generation, row["tenant"], submission, row["budget"])
         return 1

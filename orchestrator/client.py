@@ -6,9 +6,9 @@ import contextlib
 import getpass
 import json
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from ulid import ULID
 
@@ -26,7 +26,7 @@ from orchestrator.registry import registry
 from orchestrator.settings import Settings
 from orchestrator.store import read
 from orchestrator.store.engine import open_engine
-from orchestrator.store.learned import learned_means, run_means
+from orchestrator.store.learned import learned_means, run_terms
 from orchestrator.submission import Submission
 from orchestrator.tenants import Tenants
 from tenancy import keys
@@ -83,6 +83,7 @@ class Client:
         key: str | None = None,
         budget: str | int | None = None,
         max_parallel: int | None = None,
+        quality: Literal["best", "full"] = "best",
     ) -> RunHandle:
         """Submit a graph and return its run; once this returns it is on record and will run, whatever dies.
 
@@ -92,12 +93,15 @@ class Client:
         :param priority: order among the tenant's work; its policy's unless said.
         :param key: makes the submission idempotent: the same key and graph give the same run.
         :param budget: the most that the run may cost: units as text ("0.06") or whole micros.
+        :param quality: "full" has the run refused, or wait, where "best" would have it planned down to what the budget leaves.
         :param max_parallel: how many of its nodes may be in workers' hands at once, instead of what the graph says.
 
         Raises GraphInvalid, BudgetRefused, RunsLimit (the tenant's policy rejects what it would have to hold), QueueFull (too many of its
         runs wait), Rate (it submits too fast), Refused, Conflict (the key was used for another graph) and Unavailable; then nothing has
         been published. Limits say what they are and when to try again. After Unavailable, submit again with the same key.
         """
+        if quality not in ("best", "full"):
+            raise ValueError(f"quality is 'best' or 'full', not {quality!r}")
         budget_micros = parse_units(budget) if isinstance(budget, str) else None if budget is None else check_micros(budget)
         served = self._served()
         if max_parallel is not None:
@@ -107,10 +111,14 @@ class Client:
         self._knock(tenant, key)
         self._await_service(resolved, served)
         level = self.tenants.default_priority(tenant) if priority is None else Priority.parse(priority)
-        submission = Submission.of(resolved, self.settings, level, self._learned(resolved, tenant))
+        strict = self.tenants.is_strict(tenant)
+        submission = Submission.of(resolved, self.settings, level, self._learned(resolved, tenant), strict=strict, full=quality == "full")
+        if strict and (silent := submission.without_max_cost()):
+            raise Refused(f"tenant {tenant!r} is strict: each node says its most by `max_cost`, and these do not: {_listed(silent)}")
         run_id = self._store(submission, tenant, key, budget_micros)
         if key is not None:  # it may be an earlier run, which goes on costing what it did
-            submission = submission.relearned(run_means(self.engine, run_id, GENERATION))
+            found = run_terms(self.engine, run_id, GENERATION)
+            submission = submission.relearned(found.learned, strict=found.strict, full=found.full)
         # On record by now, so it will run: where Redis went away meanwhile, the sweeper completes the submission.
         with contextlib.suppress(Unavailable):
             self.kernel.launcher.start(run_id, GENERATION, tenant, submission, budget_micros)
@@ -186,6 +194,8 @@ class Client:
                 "priority": int(submission.priority),
                 "labels": dict(submission.graph.labels),
                 "learned": json.dumps(submission.learned) if submission.learned else "",
+                "strict": int(submission.strict),
+                "full": int(submission.full),
             },
             payload=submission.graph.canonical(),
         )
@@ -200,3 +210,8 @@ class Client:
         if status not in ("accepted", "duplicate"):
             raise Unavailable(f"the submission was not stored ({status}); submit it again")
         return str(answer["run"])
+
+
+def _listed(nodes: Sequence[str], most: int = 5) -> str:
+    more = f" and {len(nodes) - most} more" if len(nodes) > most else ""
+    return ", ".join(nodes[:most]) + more

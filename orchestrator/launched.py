@@ -40,4 +40,5 @@ def _submission(run: Mapping[str, Any], settings: Settings) -> Submission:
     if run["spec"] is None:
         raise ValueError(f"the record holds no graph of run {run['run_id']}")
     graph = Graph.parse(zlib.decompress(run["spec"]), _ADMITTED)
-    return Submission.of(graph, settings, Priority.parse(run["priority"]), json.loads(run["learned"] or "{}"))
+    learned, terms = json.loads(run["learned"] or "{}"), {"strict": bool(run["strict"]), "full": bool(run["full"])}
+    return Submission.of(graph, settings, Priority.parse(run["priority"]), learned, **terms)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from cost.memory import Account, Key, MemoryLedger
+from cost.period import month_ends_ms
 from orchestrator.backpressure import DEFAULT, Backpressure
 from orchestrator.model_run import RunState
 from tenancy.queues import DEFAULT_POOL
@@ -112,9 +113,9 @@ class AdmissionModel(MemoryLedger):
         if known is not None:
             return ["held", known.why, 0] if known.status == "held" else ["admitted", str(known.hold)]
         asked = json.loads(want)
-        stop = self._hindrance(tenant, asked, in_line=False)
+        stop, short = self._hindrance(tenant, asked, in_line=False)
         if stop is None:
-            return ["admitted", str(self._take_in(self._new_run(key, tenant, asked), asked))]
+            return ["admitted", str(self._take_in(self._new_run(key, tenant, asked), asked, short))]
         if stop.refuse:
             self._append("run.refused", tenant=tenant, run=run, gen=gen, reason=stop.why, limit=stop.limit, current=stop.current)
             return ["refused", stop.why, stop.limit, stop.current, stop.retry]
@@ -155,13 +156,13 @@ class AdmissionModel(MemoryLedger):
         """Whether a run does not stand in the way any more: let in, refused, or beside the line."""
         state = self.runs[key]
         asked = json.loads(state.want)
-        stop = self._hindrance(tenant, asked, in_line=True)
+        stop, short = self._hindrance(tenant, asked, in_line=True)
         line = self.lines.get(tenant)
         if stop is None and line and self.runs[line[0]].order < state.order:
             stop = Stop("runs")
         if stop is None:
             self._step_out(state)
-            self._take_in(state, asked)
+            self._take_in(state, asked, short)
             admitted.append(f"{state.run}.{state.gen}")
         elif stop.refuse:
             self._step_out(state)
@@ -191,19 +192,43 @@ class AdmissionModel(MemoryLedger):
             self._maybe_end(state)
         return 1
 
-    def _hindrance(self, tenant: str, asked: dict[str, Any], *, in_line: bool) -> Stop | None:
-        """What stands in a run's way. One in line goes on waiting for a place whatever the policy says of new ones, and passes nobody."""
+    def _hindrance(self, tenant: str, asked: dict[str, Any], *, in_line: bool) -> tuple[Stop | None, Stop | None]:
+        """What stands in a run's way, and what of its money would, if its tenant's limits were enforced.
+
+        One in line goes on waiting for a place whatever the policy says of new ones, and passes nobody.
+        """
         account = self.accounts.get(tenant)
         if account is None:
-            return Stop("unknown", refuse=True)
+            return Stop("unknown", refuse=True), None
         if account.status != "active":
-            return Stop(account.status, refuse=not (in_line and account.status == "suspended"))
-        exposure, in_front = self.exposure(tenant), self.lines.get(tenant, [])
-        floor, free = int(asked["floor"]), account.limit_day - exposure
-        if floor > account.limit_day:
-            return Stop("budget", str(account.limit_day), str(exposure), refuse=True)
-        if asked["budget"] and floor > int(asked["budget"]):
-            return Stop("run_budget", asked["budget"], str(floor), refuse=True)
+            return Stop(account.status, refuse=not (in_line and account.status == "suspended")), None
+        short, final = self._short(account, tenant, asked)
+        if short is not None and final and account.enforcement == "enforce":
+            return short, None
+        stop = self._in_the_way(account, tenant, asked, short, in_line=in_line)
+        return stop, short if account.enforcement == "observe" else None
+
+    def _short(self, account: Account, tenant: str, asked: dict[str, Any]) -> tuple[Stop | None, bool]:
+        """Whether the money for a run is not there, and whether waiting does not help."""
+        least, room = self._least(account, asked), self.room(tenant)
+        lowest = min(account.limit_day, account.limit_day if account.limit_month is None else account.limit_month)
+        if least > lowest:
+            return Stop("budget", str(lowest), str(room.exposure), refuse=True), True
+        if asked["budget"] and least > int(asked["budget"]):
+            return Stop("run_budget", asked["budget"], str(least), refuse=True), True
+        if least <= room.free:
+            return None, False
+        ends = month_ends_ms(self.today) if room.monthly else (self.today + 1) * DAY_MS
+        retry = self._retry_after(account) if account.held >= least - room.free else str(ends - self.now_ms)
+        return Stop("budget", str(room.limit), str(room.exposure), refuse=account.on_budget_limit != "hold", retry=retry), False
+
+    @staticmethod
+    def _least(account: Account, asked: dict[str, Any]) -> int:
+        """What must be there for a run to start."""
+        return int(asked["estimate" if account.admit == "full" or asked.get("full") else "floor"])
+
+    def _in_the_way(self, account: Account, tenant: str, asked: dict[str, Any], short: Stop | None, *, in_line: bool) -> Stop | None:
+        in_front = self.lines.get(tenant, [])
         taken = account.running + len(in_front)
         if not in_line and account.on_runs_limit == "reject" and taken >= account.max_runs:
             return Stop("runs", str(account.max_runs), str(taken), refuse=True, retry=self._retry_after(account))
@@ -219,10 +244,8 @@ class AdmissionModel(MemoryLedger):
             limit, current, ends, waits = full
             refuse = not waits and account.on_budget_limit != "hold"
             stop = Stop("budget", limit, current, refuse=refuse, retry=str(ends - self.now_ms))
-        if stop is None and floor > free:
-            retry = self._retry_after(account) if account.held >= floor - free else str(DAY_MS - self.now_ms % DAY_MS)
-            rejected = account.on_budget_limit != "hold"
-            stop = Stop("budget", str(account.limit_day), str(exposure), refuse=rejected, retry=retry)
+        if stop is None and account.enforcement == "enforce":
+            stop = short
         waiting = self._waiting(tenant)
         if stop is not None and not stop.refuse and not in_line and waiting >= account.max_waiting_runs:
             return Stop("queue", str(account.max_waiting_runs), str(waiting), refuse=True, retry=self._retry_after(account))
@@ -263,8 +286,11 @@ class AdmissionModel(MemoryLedger):
         self.runs[key] = RunState(*key, tenant, asked["graph"], total, total, estimate, floor, 0, priority, now, now)
         return self.runs[key]
 
-    def _take_in(self, state: RunState, asked: dict[str, Any]) -> int:
-        """Take money and a place; what the run is about to put in line counts as load from here on."""
+    def _take_in(self, state: RunState, asked: dict[str, Any], short: Stop | None) -> int:
+        """Take money and a place; what the run is about to put in line counts as load from here on. short: what would have refused it."""
+        if short is not None:
+            least = str(self._least(self.accounts[state.tenant], asked))
+            self._run_event(state, "money.would_refuse", reason=short.why, limit=short.limit, current=short.current, amount=least)
         budget = int(asked["budget"]) if asked["budget"] else None
         state.hold = self._hold_run(state.key, state.tenant, int(asked["estimate"]), budget, int(asked["floor"]))
         state.status, state.created, state.progress = "loading", self.now_ms, self.now_ms

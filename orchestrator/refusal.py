@@ -10,12 +10,12 @@ from tenancy.errors import BudgetRefused, QueueFull, Rate, Refused, RunsLimit
 
 def refusal(tenant: str, submission: Submission, reason: str, limit: str, current: str, retry_after_ms: str = "") -> Refused:
     """Return the error that says why `admit` refused a run, with the numbers and the remedy."""
-    needs = f"its required nodes alone cost {submission.floor_micros} micros"
+    needs = f"its required nodes alone cost {submission.floor_micros} micros, and the whole run {submission.estimate_micros}"
     numbers = _numbers(limit, current, retry_after_ms)
     if reason == "budget":
         return BudgetRefused(
-            f"tenant {tenant!r} has committed {current} of {limit} micros today and {needs}; "
-            "raise limit_per_day_micros, or wait for midnight UTC",
+            f"tenant {tenant!r} has {current} of {limit} micros spent or set aside, of its day or its month, and {needs}; "
+            "raise limit_per_day_micros or limit_per_month_micros, or wait until the day or the month (UTC) is over",
             **numbers,
         )
     if reason == "run_budget":

@@ -35,12 +35,23 @@ class Submission:
     plan: Plan
     priority: Priority
     learned: Means = field(default_factory=dict)
+    strict: bool = False
+    full: bool = False
 
     @classmethod
     def of(
-        cls, graph: Graph, settings: Settings, priority: Priority = Priority.NORMAL, learned: Means = MappingProxyType({})
+        cls,
+        graph: Graph,
+        settings: Settings,
+        priority: Priority = Priority.NORMAL,
+        learned: Means = MappingProxyType({}),
+        *,
+        strict: bool = False,
+        full: bool = False,
     ) -> Submission:
         """Prepare a resolved and valid graph.
+
+        strict: nodes are counted at their `max_cost`, variants too; full: nothing less than the estimate will do.
 
         learned: what tasks cost the tenant lately, for nodes that declare nothing. It is no part of the spec and its digest; a run
         keeps what it was first submitted with, so that every start of it costs the same.
@@ -52,11 +63,23 @@ class Submission:
             bytes_max=settings.message_bytes,
             weight=lambda node: signature_bytes(node, by_id[node].task, _LONGEST_TENANT, by_id[node].pool),
         )
-        return cls(graph, plan, priority, {task: learned[task] for task in sorted(graph.tasks()) if task in learned})
+        return cls(graph, plan, priority, {task: learned[task] for task in sorted(graph.tasks()) if task in learned}, strict, full)
 
-    def relearned(self, learned: Means) -> Submission:
-        """Return the submission with other means, those of the run that its key had already."""
-        return Submission(self.graph, self.plan, self.priority, learned)
+    def relearned(self, learned: Means, *, strict: bool = False, full: bool = False) -> Submission:
+        """Return the submission with other means and terms, those of the run that its key had already."""
+        return Submission(self.graph, self.plan, self.priority, learned, strict, full)
+
+    def without_max_cost(self) -> list[str]:
+        """Return the nodes that a strict tenant cannot run: nothing says what they cost at most."""
+        return [node.id for node in self.graph.nodes if node.max_cost is None]
+
+    def _at_most(self, node: Node, micros: int) -> int:
+        return max(micros, node.max_cost or 0) if self.strict else micros
+
+    def amounts(self, node: Node) -> dict[str, int]:
+        """Return what is set aside for a node as it is (''), and as each of its variants."""
+        amounts = {"": self.estimates[node.id].micros, **{v.name: _total(v.estimate) for v in node.variants}}
+        return {name: self._at_most(node, micros) for name, micros in amounts.items()}
 
     @cached_property
     def estimates(self) -> dict[str, Estimate]:
@@ -71,13 +94,14 @@ class Submission:
                 id=node.id,
                 required=node.required,
                 value=node.value,
-                estimate_micros=self.estimates[node.id].micros,
+                estimate_micros=amounts[""],
                 max_cost=node.max_cost,
-                variants=tuple(VariantCost(v.name, v.kind, _total(v.estimate), v.value) for v in node.variants),
+                variants=tuple(VariantCost(v.name, v.kind, amounts[v.name], v.value) for v in node.variants),
                 children=self.plan.children[node.id],
                 needs=tuple(dict.fromkeys(r.node for r in references(node.params) if r.bare)),
             )
             for node in self.graph.nodes
+            for amounts in [self.amounts(node)]
         )
 
     @cached_property
@@ -108,6 +132,7 @@ class Submission:
             "estimate": str(self.estimate_micros),
             "floor": str(self.floor_micros),
             "budget": "" if budget_micros is None else str(budget_micros),
+            "full": int(self.full),
             "priority": int(self.priority),
             "max_parallel": "" if self.graph.max_parallel is None else self.graph.max_parallel,
             "pools": sorted({node.pool or "" for node in self.graph.nodes}),
@@ -126,7 +151,7 @@ class Submission:
             yield [self._row(node, choices.get(node.id, AS_IS)) for node in piece]
 
     def _row(self, node: Node, choice: str) -> Row:
-        amounts = {"": str(self.estimates[node.id].micros), **{v.name: str(_total(v.estimate)) for v in node.variants}}
+        amounts = {name: str(micros) for name, micros in self.amounts(node).items()}
         ctl: dict[str, Any] = {"amounts": amounts, "floor": str(self.floors[node.id])}
         ctl |= {"required": node.required, "attempts": node.attempts, "next": self.plan.children[node.id]}
         spec: dict[str, Any] = {"task": node.task, "params": node.params}

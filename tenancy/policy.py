@@ -26,6 +26,7 @@ URL_CHARS_MAX = 2_000
 
 ACTS = (
     "limit_per_day_micros",
+    "limit_per_month_micros",
     "max_concurrent_runs",
     "max_waiting_runs",
     "submissions_per_minute",
@@ -35,6 +36,9 @@ ACTS = (
     "default_priority",
     "on_runs_limit",
     "on_budget_limit",
+    "admit",
+    "enforcement",
+    "strict",
     "warn_percent",
     "critical_percent",
     "exceeded_percent",

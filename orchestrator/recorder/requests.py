@@ -92,6 +92,8 @@ def _run_row(event: Request) -> dict[str, Any]:
         "labels": json.dumps(dict(event.get("labels") or {}), sort_keys=True),
         "cost_micros": 0,
         "learned": _means(event.get("learned")),
+        "strict": int(bool(event.get("strict"))),
+        "full": int(bool(event.get("full"))),
     }
 
 

@@ -168,7 +168,7 @@ def policy_fields(connection: Connection, tenants: Collection[str] | None = None
         newest = newest.where(t.policy.c.tenant.in_(tenants))
     held = newest.subquery()
     rows = (
-        select(t.policy.c.tenant, t.policy.c.version, t.policy.c.fields, t.tenant.c.status)
+        select(t.policy.c.tenant, t.policy.c.version, t.policy.c.fields, t.tenant.c.status, t.tenant.c.currency)
         .join(held, (held.c.tenant == t.policy.c.tenant) & (held.c.version == t.policy.c.version))
         .join(t.tenant, t.tenant.c.id == t.policy.c.tenant)
     )
@@ -179,6 +179,7 @@ def _hash(row: Any) -> dict[str, str]:
     policy = Policy.model_validate_json(row.fields)
     fields = {
         "limit_day": policy.limit_per_day_micros,
+        "limit_month": policy.limit_per_month_micros,
         "max_runs": policy.max_concurrent_runs,
         "max_waiting_runs": policy.max_waiting_runs,
         "submissions_per_minute": policy.submissions_per_minute,
@@ -188,12 +189,16 @@ def _hash(row: Any) -> dict[str, str]:
         "default_priority": policy.default_priority,
         "on_runs_limit": policy.on_runs_limit,
         "on_budget_limit": policy.on_budget_limit,
+        "admit": policy.admit,
+        "enforcement": policy.enforcement,
+        "strict": int(policy.strict),
         "warn": policy.warn_percent,
         "critical": policy.critical_percent,
         "exceeded": policy.exceeded_percent,
         "on_warning": policy.on_warning,
         "on_critical": policy.on_critical,
         "on_exceeded": policy.on_exceeded,
+        "currency": row.currency,
         "status": row.status,
         "version": row.version,
     }

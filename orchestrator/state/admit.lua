@@ -1,7 +1,7 @@
 -- Admission of a run: floor and place must fit, its pools have room, somebody serves its tasks, and nobody of its tenant waits; the
 -- estimate, as far as it fits, is held. Else it waits in its tenant's line, or is refused. Idempotent by run.
--- ARGV: S, run, gen, tenant, JSON {graph, total, estimate, floor, budget ('' = none), priority, max_parallel ('' = no cap), pools,
---       roots {pool: n}, tasks}, then backlog per slot, percent to park at, percent to open below. Amounts are decimal strings; the
+-- ARGV: S, run, gen, tenant, JSON {graph, total, estimate, floor, budget ('' = none), full (1: nothing less than the
+--       estimate), priority, max_parallel ('' = no cap), pools, roots {pool: n}, tasks}, then backlog per slot, percent to park at, percent to open below. Amounts are decimal strings; the
 --       pool '' is the tenant's own.
 -- Returns {'admitted', hold}; {'held', why, 0|1} (1: the line might go on, let_in should be called);
 -- or {'refused', reason, limit, current, retry_after_ms or ''}.
@@ -14,8 +14,8 @@ local known = redis.call('HMGET', 'hg1:run:' .. RG, 'status', 'hold', 'why')
 if known[1] == 'held' then return {'held', known[3], 0} end
 if known[1] then return {'admitted', known[2]} end
 local tenant, want = ARGV[4], cjson.decode(ARGV[5])
-local stop = hindrance(tenant, want, read_rules(6), false)
-if not stop then return {'admitted', int(take_in(RG, tenant, want))} end
+local stop, short = hindrance(tenant, want, read_rules(6), false)
+if not stop then return {'admitted', int(take_in(RG, tenant, want, short))} end
 if stop.refuse then
   refuse_run(RG, tenant, stop)
   return {'refused', stop.why, stop.limit, stop.current, stop.retry}

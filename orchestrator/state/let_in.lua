@@ -21,11 +21,11 @@ local function serve(rg, tenant, let_in)
   local key = 'hg1:run:' .. rg
   local row = redis.call('HMGET', key, 'want', 'why')
   local want = cjson.decode(row[1])
-  local stop = hindrance(tenant, want, rules, true)
+  local stop, short = hindrance(tenant, want, rules, true)
   if not stop and is_behind(rg, tenant) then stop = {why = 'runs', limit = '', current = ''} end
   if not stop then
     step_out(rg, tenant)
-    take_in(rg, tenant, want)
+    take_in(rg, tenant, want, short)
     let_in[#let_in + 1] = rg
     return true
   elseif stop.refuse then

@@ -15,9 +15,11 @@ end
 
 local function terms_of(tenant)
   local row = redis.call('HMGET', 'hg1:tenant:' .. tenant, 'limit_day', 'max_runs', 'status', 'running', 'on_runs_limit',
-    'on_budget_limit', 'max_waiting_runs', 'pool', 'run_ms', 'held')
+    'on_budget_limit', 'max_waiting_runs', 'pool', 'run_ms', 'held', 'limit_month', 'admit', 'enforcement')
   if not row[1] then return nil end
-  return {limit_day = row[1], max_runs = row[2], status = row[3], running = row[4] or '0', rejects_runs = row[5] == 'reject',
+  local lowest = micros(row[1])
+  if row[11] and row[11] ~= '' then lowest = math.min(lowest, micros(row[11])) end
+  return {lowest = lowest, in_full = row[12] == 'full', enforcement = row[13] and row[13] ~= '' and row[13] or 'enforce', max_runs = row[2], status = row[3], running = row[4] or '0', rejects_runs = row[5] == 'reject',
           holds_budget = row[6] == 'hold', max_waiting = tonumber(row[7]) or 1000, pool = row[8] and row[8] ~= '' and row[8] or 'default',
           run_ms = tonumber(row[9]), held = tonumber(row[10] or 0), in_line = redis.call('ZCARD', 'hg1:line:' .. tenant),
           beside = redis.call('ZCARD', 'hg1:unserved:' .. tenant)}
@@ -50,7 +52,8 @@ local function is_served_now(tenant, terms, rules)
   return not unserved(want.tasks)
 end
 
--- What stands in a run's way: nil, or {why, limit, current, refuse = true where it does not wait, retry = ms or ''}.
+-- What stands in a run's way: nil, or {why, limit, current, refuse = true where it does not wait, retry = ms or ''}. And what of its money
+-- would, if its tenant's limits were enforced: {why, limit, current, least}.
 -- in_line: it waits already; then it goes on waiting for a place whatever the policy says of new ones, and passes nobody.
 local function hindrance(tenant, want, rules, in_line)
   local terms = terms_of(tenant)
@@ -58,11 +61,16 @@ local function hindrance(tenant, want, rules, in_line)
   if terms.status ~= 'active' then
     return {why = terms.status, limit = '', current = '', refuse = not (in_line and terms.status == 'suspended'), retry = ''}
   end
-  local floor, limit, free = micros(want.floor), micros(terms.limit_day), room(tenant)
-  if floor > limit then return {why = 'budget', limit = terms.limit_day, current = int(limit - free), refuse = true, retry = ''} end
-  if want.budget ~= '' and floor > micros(want.budget) then
-    return {why = 'run_budget', limit = want.budget, current = int(floor), refuse = true, retry = ''}
+  local enforced = terms.enforcement == 'enforce'
+  local least = micros((terms.in_full or want.full == 1) and want.estimate or want.floor)
+  local free, limit, exposure, monthly = room(tenant)
+  local short
+  if least > terms.lowest then
+    short = {why = 'budget', limit = int(terms.lowest), current = int(exposure), refuse = true, retry = ''}
+  elseif want.budget ~= '' and least > micros(want.budget) then
+    short = {why = 'run_budget', limit = want.budget, current = int(least), refuse = true, retry = ''}
   end
+  if short and enforced then return short end
   if not in_line and terms.rejects_runs and terms.running + terms.in_line >= tonumber(terms.max_runs) then
     return {why = 'runs', limit = terms.max_runs, current = int(terms.running + terms.in_line), refuse = true, retry = retry_after(terms)}
   end
@@ -89,16 +97,19 @@ local function hindrance(tenant, want, rules, in_line)
     local refuse = not (full.waits or terms.holds_budget)
     stop = {why = 'budget', limit = full.limit, current = full.current, refuse = refuse, retry = int(full.ends - NOW)}
   end
-  if not stop and floor > free then
-    -- Holds return when runs end; what was spent, at midnight (UTC).
-    local retry = terms.held >= floor - free and retry_after(terms) or int(86400000 - NOW % 86400000)
-    stop = {why = 'budget', limit = terms.limit_day, current = int(limit - free), refuse = not terms.holds_budget, retry = retry}
+  if not stop and not short and least > free then
+    -- Holds return when runs end; what was spent, at midnight (UTC), or when the month ends.
+    local ends = (monthly and next_month(DAY) or DAY + 1) * 86400000
+    local retry = terms.held >= least - free and retry_after(terms) or int(ends - NOW)
+    short = {why = 'budget', limit = int(limit), current = int(exposure), refuse = not terms.holds_budget, retry = retry}
+    if enforced then stop = short end
   end
   local waiting = terms.in_line + terms.beside
   if stop and not stop.refuse and not in_line and waiting >= terms.max_waiting then
     stop = {why = 'queue', limit = int(terms.max_waiting), current = int(waiting), refuse = true, retry = retry_after(terms)}
   end
-  return stop
+  if short and terms.enforcement == 'observe' then short.least = int(least) else short = nil end
+  return stop, short
 end
 
 local function run_event(kind, rg, tenant, fields)
@@ -141,8 +152,12 @@ local function step_out(rg, tenant)
   if redis.call('EXISTS', 'hg1:line:' .. tenant, 'hg1:unserved:' .. tenant) == 0 then redis.call('ZREM', 'hg1:waiting', tenant) end
 end
 
--- Money and a place are taken; what the run is about to put in line counts as load from here on. Returns the hold.
-local function take_in(rg, tenant, want)
+-- Money and a place are taken; what the run is about to put in line counts as load from here on. `short`: what would have refused it.
+-- Returns the hold.
+local function take_in(rg, tenant, want, short)
+  if short then
+    run_event('money.would_refuse', rg, tenant, {reason = short.why, limit = short.limit, current = short.current, amount = short.least})
+  end
   local hold = hold_run(rg, tenant, micros(want.estimate), want.budget, micros(want.floor))
   write_run(rg, tenant, want, 'loading', hold)
   redis.call('ZADD', 'hg1:runs', int(NOW), rg)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection
+from typing import NamedTuple
 
 from sqlalchemy import Engine, select
 
@@ -30,9 +31,17 @@ def learned_means(engine: Engine, tenant: str, tasks: Collection[str], variant: 
     return found
 
 
-def run_means(engine: Engine, run_id: str, generation: int) -> Means:
-    """Return what a run was submitted with; it is what every start of it goes by. Raises Unavailable."""
+class Terms(NamedTuple):
+    """What a run was submitted with beside its graph; it is what every start of it goes by."""
+
+    learned: Means
+    strict: bool
+    full: bool
+
+
+def run_terms(engine: Engine, run_id: str, generation: int) -> Terms:
+    """Return what a run was submitted with. Raises Unavailable."""
     of_run = (t.run.c.run_id == run_id) & (t.run.c.generation == generation)
     with open_record(engine) as connection:
-        means: Means = json.loads(connection.execute(select(t.run.c.learned).where(of_run)).scalar() or "{}")
-    return means
+        row = connection.execute(select(t.run.c.learned, t.run.c.strict, t.run.c.full).where(of_run)).one()
+    return Terms(json.loads(row.learned or "{}"), bool(row.strict), bool(row.full))

@@ -55,7 +55,9 @@ class RunRow(SQLModel, table=True):
 
     `status` is submitted, held (`reason` says why), running, cancelling, ended or refused; `spec` the graph's canonical JSON,
     deflated; `hold` is None until the run is admitted; `learned` is JSON of what its tasks were expected to cost that no node declares,
-    as it was known at its submission. `cost_micros` is the sum of what its executions were charged, waste included.
+    as it was known at its submission; `strict` 1: counted at
+    `max_cost`; `full` 1: admitted with its whole estimate or not at all. `cost_micros` is the sum of what its executions were charged,
+    waste included.
     """
 
     __tablename__ = "run"
@@ -84,6 +86,8 @@ class RunRow(SQLModel, table=True):
     priority: int = 5
     labels: str = _text()
     learned: str | None = _text(optional=True)
+    strict: int = 0
+    full: int = 0
 
 
 class NodeRow(SQLModel, table=True):
@@ -170,6 +174,22 @@ class LedgerRow(SQLModel, table=True):
     cause: str = _text()
     released: int = _big()
     to_hold: int = _big()
+
+
+class UsageRow(SQLModel, table=True):
+    """What an execution used, by unit and before any price: `lines` is JSON, `[["llm", "token", "600"], ..]`, quantities as text.
+
+    `price_version` is the price table that made micros of it first.
+    """
+
+    __tablename__ = "usage"
+
+    run_id: str = Field(primary_key=True)
+    generation: int = Field(primary_key=True)
+    node_id: str = Field(primary_key=True)
+    attempt: int = Field(primary_key=True)
+    price_version: str = _text()
+    lines: str = _text()
 
 
 class PriceTableRow(SQLModel, table=True):
@@ -304,6 +324,7 @@ run = _table(RunRow)
 node = _table(NodeRow)
 event = _table(EventRow)
 ledger = _table(LedgerRow)
+usage = _table(UsageRow)
 price_table = _table(PriceTableRow)
 price_choice = _table(PriceChoiceRow)
 learned = _table(LearnedRow)
@@ -314,4 +335,7 @@ incident = _table(IncidentRow)
 cursor = _table(CursorRow)
 audit = _table(AuditRow)
 
-TABLES = (tenant, policy, run, node, event, ledger, price_table, price_choice, learned, notice, request, pause, incident, cursor, audit)
+TABLES = (
+    *(tenant, policy, run, node, event, ledger, usage),
+    *(price_table, price_choice, learned, notice, request, pause, incident, cursor, audit),
+)

@@ -65,6 +65,7 @@ def test_the_first_start_opens_epoch_one_and_makes_the_tenant_default(recorder: 
     assert link.client.hmget("hg1:epoch", ["epoch", "server", "seq"]) == ["1", link.server_id(), "1"]
     assert link.client.hgetall("hg1:tenant:default") == {
         "limit_day": "1000000000",
+        "limit_month": "",
         "max_runs": "10",
         "max_waiting_runs": "1000",
         "submissions_per_minute": "",
@@ -80,6 +81,10 @@ def test_the_first_start_opens_epoch_one_and_makes_the_tenant_default(recorder: 
         "on_warning": "notify",
         "on_critical": "notify",
         "on_exceeded": "notify",
+        "admit": "floor",
+        "enforcement": "enforce",
+        "strict": "0",
+        "currency": "EUR",
         "status": "active",
         "version": "1",
     }

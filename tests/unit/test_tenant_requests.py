@@ -102,7 +102,7 @@ def test_a_change_that_expects_another_version_is_a_conflict(desk: Desk) -> None
     assert desk.ask("request.policy", "acme", changes={"weight": 3}, version="two")["status"] == "invalid"
 
 
-@pytest.mark.parametrize("changes", [{"weight": 0}, {"colour": "red"}, {"strict": True}, {"limit_per_day_micros": 1.5}, []])
+@pytest.mark.parametrize("changes", [{"weight": 0}, {"colour": "red"}, {"strict": 1}, {"limit_per_day_micros": 1.5}, []])
 def test_a_policy_that_does_not_fit_is_invalid_and_changes_nothing(desk: Desk, changes: Any) -> None:
     desk.create("acme")
     answer = desk.ask("request.policy", "acme", changes=changes)
@@ -169,11 +169,13 @@ def test_a_policy_is_forked_only_where_its_tenant_lets_it_be(desk: Desk) -> None
 
 def test_what_acts_is_written_where_the_scripts_read_it(desk: Desk) -> None:
     policy = {"weight": 3, "max_running_nodes": 7, "pool": "gpu", "submissions_per_minute": 30, "max_waiting_runs": 5}
-    desk.create("acme", **policy, default_priority="HIGH", on_runs_limit="reject", on_budget_limit="hold")
+    money = {"limit_per_month_micros": 9_000_000_000, "admit": "full", "enforcement": "observe", "strict": True, "on_critical": "hold"}
+    desk.create("acme", **policy, **money, default_priority="HIGH", on_runs_limit="reject", on_budget_limit="hold")
     with desk.engine.connect() as connection:
         written = policy_fields(connection)
     assert written["acme"] == {
         "limit_day": "1000000000",
+        "limit_month": "9000000000",
         "max_runs": "10",
         "max_waiting_runs": "5",
         "submissions_per_minute": "30",
@@ -183,6 +185,16 @@ def test_what_acts_is_written_where_the_scripts_read_it(desk: Desk) -> None:
         "default_priority": "HIGH",
         "on_runs_limit": "reject",
         "on_budget_limit": "hold",
+        "admit": "full",
+        "enforcement": "observe",
+        "strict": "1",
+        "currency": "EUR",
+        "warn": "80",
+        "critical": "90",
+        "exceeded": "100",
+        "on_warning": "notify",
+        "on_critical": "hold",
+        "on_exceeded": "notify",
         "status": "active",
         "version": "1",
     }
