@@ -77,6 +77,7 @@ def gather(engine: Engine, client: redis.Redis, shapes: Mapping[RunKey, Mapping[
         spent={
             (str(key).split(":")[2], int(str(key).split(":")[3])): _numbers(client, str(key), None)
             for key in client.scan_iter("hg1:spent:*", count=1000)
+            if str(key).split(":")[3].isdigit()  # the others are months
         },
         leftovers=leftovers(client),
         incidents=[f"{row.id} {row.detail}" for row in incidents],
