@@ -20,6 +20,11 @@ def spent(tenant_id: str, day: int) -> str:
     return f"hg1:spent:{tenant_id}:{day}"
 
 
+def adjusted(tenant_id: str, month: int) -> str:
+    """The ids of adjustments in a tenant's books of a month, yyyymm."""
+    return f"hg1:adjusted:{tenant_id}:{month}"
+
+
 def level(tenant_id: str) -> str:
     """The levels that a tenant has entered."""
     return f"hg1:level:{tenant_id}"

@@ -261,8 +261,9 @@ local function told_parts(lines)
 end
 
 -- Charge an execution, once. What is unspent returns to the hold while the run goes on (`unfinished`); what it cost beyond its reservation is
--- paid by the hold, and only the rest is new exposure. Returns settled, same, conflict, waste (it was void) or unknown.
-local function settle(run, gen, node, attempt, text, by, unfinished, price_version)
+-- paid by the hold, and only the rest is new exposure. `used` is usage by unit, for the record.
+-- Returns settled, same, conflict, waste (it was void) or unknown.
+local function settle(run, gen, node, attempt, text, by, unfinished, price_version, used)
   local rg = run .. '.' .. gen
   local purse, r = read_purse(rg), read_res(rg, node, attempt)
   if not purse or not r then return 'unknown' end
@@ -285,7 +286,7 @@ local function settle(run, gen, node, attempt, text, by, unfinished, price_versi
   local over = math.max(0, total - aside) + math.min(0, to_hold)
   execution_event('money.settled', rg, purse.tenant, node, attempt, {amount = int(total), cats = decimals(cats), reserved = int(aside),
     day = parts[1].day, by = by, kind = waste and 'waste' or 'settle', to_hold = int(to_hold), overshoot = over > 0 and int(over) or nil,
-    price_version = price_version ~= '' and price_version or nil, parts = told_parts(lines)})
+    price_version = price_version ~= '' and price_version or nil, lines = used ~= '' and used or nil, parts = told_parts(lines)})
   take_levels(purse.tenant, rg .. '.' .. node .. '.' .. attempt)
   return r.state
 end

@@ -57,6 +57,8 @@ class Spent:
     """`llm=30000,compute=12`, sorted; '' when nothing was used."""
     price_version: str = ""
     """The price table that made amounts of it; '' where whoever settles does not know."""
+    lines: str = ""
+    """What it used by unit, as `cost.prices.write_lines` has it; '' where that is on record or not known."""
 
 
 class Nodes(Protocol):
@@ -159,7 +161,7 @@ def _on_revoked(sender: Any = None, request: Any = None, **_: Any) -> None:
 def _report(metered: Metered) -> None:
     metered.reported = True
     claim = metered.claim
-    answer = _try(lambda: metered.ledger.report(claim, metered.used(), BY), f"{claim.name}[{claim.task_id}]")
+    answer = _try(lambda: metered.report(BY), f"{claim.name}[{claim.task_id}]")
     if answer in ("conflict", "unknown"):
         logger.error("%s[%s] attempt %s: its usage was not charged: %s", claim.name, claim.task_id, claim.attempt, answer)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -150,6 +151,25 @@ def _rounded(lines: Iterable[UsageLine], table: PriceTable, rounding: str) -> di
         category, _ = normalise_category(line.category)
         amounts[category] = amounts.get(category, 0) + int(exact.to_integral_value(rounding=rounding, context=EXACT))
     return amounts
+
+
+LINES_CHARS_MAX: Final = 4_000
+"""The longest text of usage that goes on record; an execution with more units than fit cannot be repriced."""
+
+
+def write_lines(lines: Iterable[UsageLine]) -> str:
+    """Return usage as it goes on record: JSON of [category, unit, quantity as text], without zeroes; '' for more than 4,000 characters."""
+    rows = [[line.category, line.unit, _plain(line.quantity)] for line in lines if line.quantity]
+    text = json.dumps(rows, separators=(",", ":"))
+    return text if len(text) <= LINES_CHARS_MAX else ""
+
+
+def read_lines(text: str) -> list[UsageLine]:
+    """Return what `write_lines` wrote. Raises ValueError for anything else."""
+    try:
+        return [UsageLine(str(category), str(unit), check_quantity(Decimal(quantity))) for category, unit, quantity in json.loads(text)]
+    except (TypeError, ArithmeticError) as error:
+        raise ValueError(f"{shown(text)} is no usage by unit") from error
 
 
 def _plain(micros: Decimal) -> str:

@@ -116,9 +116,11 @@ class TaskLedger:
                 current=current,
             )
 
-    def report(self, claim: Claim, cats: str, by: str) -> str:
+    def report(self, claim: Claim, cats: str, by: str, price_version: str = "", lines: str = "") -> str:
         """Charge what the execution used: settled, same, conflict, waste (it was given up before) or unknown."""
-        return str(self.link.call("cost/task_report", claim.task_id, claim.name, claim.attempt, cats, by, claim.tenant))
+        return str(
+            self.link.call("cost/task_report", claim.task_id, claim.name, claim.attempt, cats, by, claim.tenant, price_version, lines)
+        )
 
     def close(self, claim: Claim, by: str) -> str:
         """Charge what the execution had noted, as nobody will report: settled, void (nothing), same or unknown."""

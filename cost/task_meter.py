@@ -14,6 +14,7 @@ from tenancy.errors import Unavailable
 
 from .meter import Execution, Usage, metering
 from .money import write_cats
+from .prices import write_lines
 from .task_ledger import GENERATION, Claim, TaskLedger
 
 
@@ -57,6 +58,11 @@ class Metered:
         """Close the usage, with the CPU and wall seconds of the task; return it as the scripts read it."""
         self._usage.close(max(0.0, self._clock() - self._started), time.monotonic() - self._began)
         return write_cats(self._usage.by_category())
+
+    def report(self, by: str) -> str:
+        """Close the usage and charge it; return the answer of `TaskLedger.report`."""
+        cats = self.used()
+        return self.ledger.report(self.claim, cats, by, self._usage.execution.price_table.version, write_lines(self._usage.lines))
 
     def leave(self) -> None:
         """Let `meter` charge this task no more."""

@@ -1,4 +1,5 @@
--- Charge an ordinary Celery task what its own process says that it used. ARGV: S, task id, name, attempt, cats, by, tenant.
+-- Charge an ordinary Celery task what its own process says that it used. ARGV: S, task id, name, attempt, cats, by, tenant, price version,
+-- lines (usage by unit, JSON).
 -- Returns settled, same, conflict, waste or unknown. An execution that was closed without a report, and reports after all, is charged the
 -- rest as waste; so is one that nobody knows, because its claim was in the tail that a rebuild lost.
 -- @include tenancy/kernel
@@ -14,7 +15,7 @@ if not read_res(rg, name, attempt) and tonumber(attempt) <= tonumber(redis.call(
   if redis.call('HGET', purse, 'tenant') ~= ARGV[7] then return 'unknown' end
   write_res(rg, name, attempt, {state = 'void', amount = 0, parts = {{day = DAY, amount = 0}}, actual = '0', cats = '', since = int(NOW)})
 end
-local answer = settle(run, '0', name, attempt, cats, by, false)
+local answer = settle(run, '0', name, attempt, cats, by, false, ARGV[8] or '', ARGV[9] or '')
 if answer == 'settled' or answer == 'waste' then rest(id) end
 if answer ~= 'conflict' or redis.call('HGET', 'hg1:task:' .. id, flag) ~= '1' then return answer end
 
@@ -30,7 +31,7 @@ end
 table.sort(more)
 r.state = 'void'
 write_res(rg, name, attempt, r)
-settle(run, '0', name, attempt, table.concat(more, ','), by, false)
+settle(run, '0', name, attempt, table.concat(more, ','), by, false, ARGV[8] or '', ARGV[9] or '')
 local _, total, written = read_cats(cats)
 r = read_res(rg, name, attempt)
 r.actual, r.cats = int(total), written

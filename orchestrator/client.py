@@ -18,6 +18,7 @@ from orchestrator.admission import Admission
 from orchestrator.graph import Graph
 from orchestrator.graph.limits import Limits
 from orchestrator.handle import RunHandle
+from orchestrator.ledger import Ledger
 from orchestrator.pauses import pause, resume
 from orchestrator.price_tables import PriceTables
 from orchestrator.recorder.ask import answer_to, append_request
@@ -73,6 +74,11 @@ class Client:
     def prices(self) -> PriceTables:
         """The price tables: list, get, in_force, set, reset."""
         return PriceTables(self)
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        """The ledger: adjust, entries, reprice."""
+        return Ledger(self)
 
     def submit(
         self,

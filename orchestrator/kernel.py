@@ -63,7 +63,7 @@ class Kernel:
     def settle(self, spent: Spent, by: str = "signal") -> None:
         """Settle one execution. Raises Unavailable; a conflict is a fault of ours and is raised as ValueError."""
         execution = spent.run_id, spent.generation, spent.node_id, spent.attempt
-        answer, may_start = self.state.charge(*execution, spent.cats, by, spent.price_version)
+        answer, may_start = self.state.charge(*execution, spent.cats, by, spent.price_version, spent.lines)
         if may_start:
             self.call_admission()
         if answer == "conflict":

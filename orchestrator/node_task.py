@@ -9,6 +9,7 @@ import random
 import time
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -19,6 +20,7 @@ from celery.exceptions import Ignore, MaxRetriesExceededError, Retry, SoftTimeLi
 
 from cost.meter import Execution, Usage, metering
 from cost.middleware import Spent, write_cats
+from cost.prices import write_lines
 from orchestrator.graph.references import MISSING, references, substitute
 from orchestrator.kernel import Kernel
 from orchestrator.patience import patiently
@@ -233,18 +235,19 @@ class _Execution:
 
     def _record(self, attempt: int, outcome: str, result: str, error: BaseException | None, usage: Usage, delay_ms: int) -> str:
         cats = write_cats(usage.by_category())
-        spent = Spent(self.run_id, self.generation, self.node_id, attempt, cats, usage.execution.price_table.version)
+        version, lines = usage.execution.price_table.version, write_lines(usage.lines)
+        spent = Spent(self.run_id, self.generation, self.node_id, attempt, cats, version)
         fault = str(error) if outcome == "skipped" else describe(error) if error is not None else ""
         reply = patiently(
             lambda: self.kernel.state.finish(
-                self.run_id, self.generation, self.node_id, attempt, self.inc, outcome, result, fault, cats, delay_ms
+                self.run_id, self.generation, self.node_id, attempt, self.inc, outcome, result, fault, cats, delay_ms, version, lines
             ),
             for_s=PATIENCE_S,
         )
         if reply[0] == "fenced":
             self._unlink()
             # Nobody else knows what this attempt used: the sweeper settles open executions only.
-            patiently(lambda: self.kernel.settle(spent, "fenced"), for_s=PATIENCE_S)
+            patiently(lambda: self.kernel.settle(replace(spent, lines=lines), "fenced"), for_s=PATIENCE_S)
             raise Ignore(f"{self.node_id}: attempt {attempt} was superseded")
         self.request.headgate_spent = spent
         if reply[0] == "retry":

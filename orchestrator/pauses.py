@@ -27,7 +27,7 @@ def pause(link: Link, engine: Engine, scope: str, reason: str, by: str) -> bool:
     holds and will be on record.
     """
     scope = _named(engine, scope, live=True)
-    return _on_record(link, f"{scope} is paused", lambda: bool(Queue(link).pause(scope, by, reason)))
+    return on_record(link, f"{scope} is paused", lambda: bool(Queue(link).pause(scope, by, reason)))
 
 
 def resume(link: Link, engine: Engine, scope: str, reason: str, by: str) -> bool:
@@ -40,7 +40,7 @@ def resume(link: Link, engine: Engine, scope: str, reason: str, by: str) -> bool
             pass  # what was parked returns 200 messages at a time
         return was
 
-    return _on_record(link, f"{scope} is resumed", end)
+    return on_record(link, f"{scope} is resumed", end)
 
 
 def _named(engine: Engine, scope: str, *, live: bool) -> str:
@@ -61,7 +61,7 @@ def _named(engine: Engine, scope: str, *, live: bool) -> str:
     raise Unknown(f"there is no scope {scope!r}; name platform, tenant:ID or run:ID")
 
 
-def _on_record(link: Link, fact: str, change: Callable[[], bool]) -> bool:
+def on_record(link: Link, fact: str, change: Callable[[], bool]) -> bool:
     """Make a change, wait until the log is on record up to it, and return whether it changed anything.
 
     A recovery may lose what was not on record yet; then the next epoch is told again.

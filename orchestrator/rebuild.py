@@ -294,6 +294,16 @@ def level_keys(policies: Mapping[str, Mapping[str, str]], events: Iterable[Mappi
     return keys
 
 
+def adjusted_keys(adjustments: Iterable[Mapping[str, Any]]) -> Keys:
+    """Return the ids of adjustments, so that each counts once after a rebuild too."""
+    keys = Keys()
+    for row in adjustments:
+        tenant, month = str(row["tenant"]), month_of(int(row["day"]))
+        name = str(row["id"]).removeprefix(f"adjust.{tenant}.{month}.")
+        keys.hashes.setdefault(money.adjusted(tenant, month), {})[name] = f"{row['amount']}|{row['category']}|{row['day']}"
+    return keys
+
+
 def tenant_keys(policies: Mapping[str, Mapping[str, str]], runs: Iterable[Recorded], charged: Iterable[Mapping[str, Any]]) -> Keys:
     """Return the counters of every tenant.
 

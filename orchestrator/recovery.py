@@ -27,7 +27,17 @@ from orchestrator.settings import Settings
 from orchestrator.store import tables as t
 from orchestrator.store.changes import Row
 from orchestrator.store.engine import reading
-from orchestrator.store.live import charged_since, held_runs, level_events, live_ids, live_runs, pressures, settled_by, task_ledger
+from orchestrator.store.live import (
+    adjustments,
+    charged_since,
+    held_runs,
+    level_events,
+    live_ids,
+    live_runs,
+    pressures,
+    settled_by,
+    task_ledger,
+)
 from orchestrator.store.position import START, Position
 from orchestrator.store.writer import keep, read_cursor
 from tenancy import keys as names
@@ -38,7 +48,7 @@ from tenancy.queues import DEFAULT_POOL
 from .append_only import write_anew
 from .launched import asked, load_rows
 from .messages import count_anew, keep_ordinary
-from .rebuild import Keys, Recorded, level_keys, line_keys, loading, pool_keys, run_keys, task_keys, tenant_keys
+from .rebuild import Keys, Recorded, adjusted_keys, level_keys, line_keys, loading, pool_keys, run_keys, task_keys, tenant_keys
 
 REPORTS_KEPT_MS = 60_000
 """Ordinary tasks that ended so long ago may report once more, because the first reply was lost."""
@@ -156,6 +166,7 @@ def _rebuild(client: redis.Redis, engine: Engine, settings: Settings, epoch: int
         charged = charged_since(connection, first_of_month_before(day_of(now)))
         writer.write(Keys({money.SETTLED_BY: {by: str(count) for by, count in settled_by(connection).items()}}))
         writer.write(tenant_keys(policies, runs, charged))
+        writer.write(adjusted_keys(adjustments(connection, first_of_month_before(day_of(now)))))
         writer.write(level_keys(policies, level_events(connection, first_of_month_before(day_of(now)) * MS_PER_DAY), now))
         writer.write(task_keys(task_ledger(connection, now - REPORTS_KEPT_MS), epoch, now))
         for row in held_runs(connection):

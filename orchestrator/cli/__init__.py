@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from orchestrator.cli import console, estimate, pause, plan, prices, queues, record, run, stack, tenant, workers
+from orchestrator.cli import console, estimate, ledger, pause, plan, prices, queues, record, run, stack, tenant, workers
 from orchestrator.cli.group import Headgate
 
 __all__ = ["main"]
@@ -27,6 +27,6 @@ for command in (
     *(plan.plan, plan.schema),
     *(tenant.tenant, pause.pause, pause.resume),
     *(queues.queues, workers.workers),
-    *(prices.prices, estimate.estimate),
+    *(prices.prices, estimate.estimate, ledger.ledger),
 ):
     main.add_command(command)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 from cost.money import CATEGORIES
-from cost.period import day_of, name_of
+from cost.period import day_of, month_of, name_of
 from cost.task_ledger import GENERATION
 from orchestrator.notify.notice import notice_rows
 from orchestrator.store.changes import Changes, Row
@@ -122,6 +122,9 @@ def _node(changes: Changes, event: Event, node: str) -> Row:
         changes.nodes[key] = row
     return row
 
+
+DIFFERENCE = "difference"
+"""The kind of the incident that counters and ledger differ."""
 
 WASTE = "waste.duplicate"
 """The cause of what an execution spent after its money had been given back."""
@@ -290,6 +293,7 @@ def _began(changes: Changes, event: Event, _position: Position) -> None:
 
 
 def _retried(changes: Changes, event: Event, _position: Position) -> None:
+    _used(changes, event, _position)
     row = _node(changes, event, event["node"])
     row.update(state="due", error=str(event.get("error") or ""))
     row["fails"] += 1
@@ -300,6 +304,7 @@ def _lost(changes: Changes, event: Event, _position: Position) -> None:
 
 
 def _ended(changes: Changes, event: Event, _position: Position) -> None:
+    _used(changes, event, _position)
     row = _node(changes, event, event["node"])
     row.update(state="ended", outcome=event["outcome"], finished_at=int(event["at"]))
     # Texts are written even when empty: an error of an earlier attempt is not this outcome's.
@@ -309,6 +314,7 @@ def _ended(changes: Changes, event: Event, _position: Position) -> None:
 
 
 def _settled(changes: Changes, event: Event, _position: Position) -> None:
+    _used(changes, event, _position)
     kind = str(event.get("kind") or "settle")
     cause, moved = WASTE if kind == "waste" else "", _micros(event, "to_hold")
     cats: dict[str, int] = {}
@@ -340,6 +346,40 @@ def _reserved(changes: Changes, event: Event, _position: Position) -> None:
 def _extended(changes: Changes, event: Event, position: Position) -> None:
     day, moved = int(event["day"]), _micros(event, "to_hold")
     changes.ledger.append(_entry(event, "extend", _micros(event, "amount"), day=day, to_hold=moved, again=str(position)))
+
+
+def _adjusted(changes: Changes, event: Event, position: Position) -> None:
+    day, cause = int(event["day"]), str(event.get("cause") or "")
+    row = _entry(
+        event | {"run": "", "gen": GENERATION}, "adjust", _micros(event, "amount"), day=day, category=str(event["cat"]), cause=cause
+    )
+    # An id counts once in the books of a month.
+    changes.ledger.append(row | {"id": f"adjust.{event['tenant']}.{month_of(day)}.{event['id']}"})
+    if event.get("price_version"):
+        return  # one of many of a `ledger.repriced`
+    said = {"id": event["id"], "amount": row["amount"], "category": row["category"], "day": row["period"], "reason": cause}
+    _note(changes, event, position, said)
+
+
+def _repriced(changes: Changes, event: Event, position: Position) -> None:
+    _note(changes, event, position, {name: event.get(name) for name in ("version", "from", "to", "booked", "micros", "reason")})
+
+
+def _note(changes: Changes, event: Event, position: Position, said: dict[str, Any]) -> None:
+    row = {"id": str(position), "at": int(event["at"]), "actor": str(event.get("by") or ""), "action": event["t"]}
+    changes.audit.append(row | {"tenant": event["tenant"], "target": f"tenant:{event['tenant']}", "data": json.dumps(said)})
+
+
+def _differed(changes: Changes, event: Event, _position: Position) -> None:
+    row = {"id": str(event["incident"]), "at": int(event["at"]), "kind": DIFFERENCE, "detail": str(event["detail"])}
+    changes.incidents.append(row)
+
+
+def _used(changes: Changes, event: Event, _position: Position) -> None:
+    """Keep what an execution used, wherever it was said first: by its end, or with its settlement."""
+    if event.get("lines"):
+        execution = {"run_id": event["run"], "generation": int(event["gen"]), "node_id": event["node"], "attempt": int(event["attempt"])}
+        changes.usage.append(execution | {"price_version": str(event.get("price_version") or ""), "lines": str(event["lines"])})
 
 
 def _money_refused(changes: Changes, event: Event, position: Position) -> None:
@@ -390,6 +430,9 @@ _PROJECTIONS: dict[str, Callable[[Changes, Event, Position], None]] = {
     "money.would_refuse": _money_refused,
     "money.settled": _settled,
     "money.voided": _voided,
+    "money.adjusted": _adjusted,
+    "ledger.repriced": _repriced,
+    "ledger.differs": _differed,
     "level.entered": _level_entered,
     "notice.sent": _tried,
     "notice.failed": _tried,

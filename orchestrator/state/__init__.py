@@ -56,10 +56,22 @@ class State:
         return list(self._call("begin", run, gen, node, inc, tag, delivery, worker))
 
     def finish(
-        self, run: str, gen: int, node: str, attempt: int, inc: str, outcome: str, result: str, error: str, cats: str, delay_ms: int
+        self,
+        run: str,
+        gen: int,
+        node: str,
+        attempt: int,
+        inc: str,
+        outcome: str,
+        result: str,
+        error: str,
+        cats: str,
+        delay_ms: int,
+        price_version: str = "",
+        lines: str = "",
     ) -> list[Any]:
-        """End an execution: ['done', more, due..], ['retry', delay_ms] or ['fenced']."""
-        return list(self._call("finish", run, gen, node, attempt, inc, outcome, result, error, cats, delay_ms))
+        """End an execution: ['done', more, due..], ['retry', delay_ms] or ['fenced']; `lines` is its usage by unit, for the record."""
+        return list(self._call("finish", run, gen, node, attempt, inc, outcome, result, error, cats, delay_ms, price_version, lines))
 
     def extend(self, run: str, gen: int, node: str, attempt: int, inc: str, cats: str) -> list[str]:
         """Cover what a running execution uses by now: ['ok'], ['closed'], ['unknown'] or ['refused', reason, limit, current]."""
@@ -69,9 +81,11 @@ class State:
         """Settle an execution once: settled, same, conflict, waste or unknown."""
         return self.charge(run, gen, node, attempt, cats, by)[0]
 
-    def charge(self, run: str, gen: int, node: str, attempt: int, cats: str, by: str, price_version: str = "") -> tuple[str, bool]:
+    def charge(
+        self, run: str, gen: int, node: str, attempt: int, cats: str, by: str, price_version: str = "", lines: str = ""
+    ) -> tuple[str, bool]:
         """Settle an execution, and say whether a run that waits may start now: `let_in` finds out."""
-        answer, may_start = self._call("settle", run, gen, node, attempt, cats, by, price_version, *self.rules)
+        answer, may_start = self._call("settle", run, gen, node, attempt, cats, by, price_version, *self.rules, lines)
         return str(answer), bool(may_start)
 
     def void(self, run: str, gen: int, node: str, attempt: int, by: str) -> str:

@@ -1,7 +1,8 @@
 -- The end of an execution: outcome, result, usage; joins are counted down and what is ready is named.
 -- ARGV: S, run, gen, node, attempt (0 = the one that inc holds), inc, outcome (succeeded, failed, timed_out; skipped: an optional
 --       node whose parent has no result for it), result, error JSON,
---       cats (usage, `llm=30000,..`), delay_ms (before another attempt; -1 = no other attempt).
+--       cats (usage, `llm=30000,..`), delay_ms (before another attempt; -1 = no other attempt), then, for the record: price version,
+--       lines (usage by unit, JSON; '' = not known).
 -- Returns {'done', more 0|1, due nodes..}, {'retry', delay_ms} or {'fenced'}. Repeating it answers the same.
 -- @include tenancy/kernel
 -- @include tenancy/transport/messages
@@ -9,6 +10,8 @@
 -- @include orchestrator/state/nodes
 local node, attempt, inc, outcome, result, fault = ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8], ARGV[9]
 local delay = tonumber(ARGV[11])
+local lines = (ARGV[13] or '') ~= '' and ARGV[13] or nil
+local price_version = lines and ARGV[12] or nil
 read_cats(ARGV[10])
 
 local run = get_run()
@@ -45,13 +48,14 @@ if outcome == 'failed' or outcome == 'timed_out' then
     count_needed(need_of(node, ctl))
     make_due(node, NOW + delay)
     redis.call('HSET', 'hg1:notbefore:' .. RG, node, int(NOW + delay))
-    node_event('node.retry', run.tenant, node, {attempt = tonumber(attempt), outcome = outcome, error = fault, delay_ms = delay})
+    node_event('node.retry', run.tenant, node, {attempt = tonumber(attempt), outcome = outcome, error = fault, delay_ms = delay,
+        lines = lines, price_version = price_version})
     release(inc, lease.tag, delay, true)
     return {'retry', delay}
   end
 end
 
-local fields = {attempt = tonumber(attempt)}
+local fields = {attempt = tonumber(attempt), lines = lines, price_version = price_version}
 if outcome == 'succeeded' then
   redis.call('HSET', 'hg1:result:' .. RG, node, result)
   fields.result = result

@@ -15,7 +15,7 @@ class Changes:
 
     rebuilt: the time (ms) at which state was rebuilt from the record before these events, or None. What was open or
     running in the record at that moment is not any more.
-    events, ledger, audit: rows to insert.
+    events, ledger, usage, audit: rows to insert.
     new_runs: rows of runs that may not be there yet; runs, nodes: updates, one for each run and node.
     pauses: by scope, the row of a pause that began, None for one that is over.
     requests: requests in their order, to be decided inside the transaction.
@@ -30,6 +30,7 @@ class Changes:
     runs: dict[tuple[str, int], Row] = field(default_factory=dict)
     nodes: dict[tuple[str, int, str], Row] = field(default_factory=dict)
     ledger: list[Row] = field(default_factory=list)
+    usage: list[Row] = field(default_factory=list)
     audit: list[Row] = field(default_factory=list)
     pauses: dict[str, Row | None] = field(default_factory=dict)
     requests: list[dict[str, Any]] = field(default_factory=list)

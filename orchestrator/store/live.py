@@ -55,13 +55,23 @@ def task_ledger(connection: Connection, since_ms: int) -> dict[str, list[Mapping
         *(closing.c[name] == entry.c[name] for name in execution), closing.c.kind.not_in(("reserve", "extend"))
     )
     wanted = select(entry.c.run_id).where(
-        entry.c.generation == GENERATION, or_(entry.c.at >= since_ms, and_(entry.c.kind == "reserve", ~exists(closed)))
+        entry.c.generation == GENERATION,
+        entry.c.kind != "adjust",
+        or_(entry.c.at >= since_ms, and_(entry.c.kind == "reserve", ~exists(closed))),
     )
     rows = select(t.ledger).where(t.ledger.c.generation == GENERATION, t.ledger.c.run_id.in_(wanted)).order_by(t.ledger.c.id)
     found: dict[str, list[Mapping[str, Any]]] = {}
     for row in connection.execute(rows).mappings():
         found.setdefault(row["run_id"], []).append(dict(row))
     return found
+
+
+def adjustments(connection: Connection, day: int) -> Iterator[Mapping[str, Any]]:
+    """Yield the adjustments of days since `day` (days since 1970-01-01 UTC): id, tenant, amount, category, day."""
+    columns = (t.ledger.c.id, t.ledger.c.tenant, t.ledger.c.amount, t.ledger.c.category, t.ledger.c.day)
+    wanted = select(*columns).where(t.ledger.c.kind == "adjust", t.ledger.c.day >= day)
+    for row in connection.execute(wanted, execution_options={"yield_per": CHANGES_READ}).mappings():
+        yield dict(row)
 
 
 def settled_by(connection: Connection) -> dict[str, int]:

@@ -48,6 +48,7 @@ def write(connection: Connection, changes: Changes) -> None:
     _many(connection, _RUN_UPDATE, [{f"to_{name}": value for name, value in row.items()} for row in changes.runs.values()])
     _many(connection, _node_upsert(connection.dialect.name), list(changes.nodes.values()))
     keep(connection, t.ledger, changes.ledger)
+    keep(connection, t.usage, changes.usage)
     _pause(connection, changes.pauses)
     keep(connection, t.audit, [_owned(connection, row) for row in changes.audit])
     keep(connection, t.notice, changes.notices)
