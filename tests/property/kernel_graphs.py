@@ -55,6 +55,7 @@ def graphs(draw: st.DrawFn, run: str, most: int = 8) -> Graph:
         rows.append((f"n{index}", len(parents[index]), json.dumps(ctl), f"spec of n{index}", verdict, str(index // 3)))
     budget = draw(st.sampled_from(["", "", str(estimate), str(floor), "60"]))
     want = {"graph": "g", "total": size, "estimate": str(estimate), "floor": str(floor), "budget": budget, "priority": 5}
+    want |= {"full": draw(st.sampled_from([0, 0, 0, 1]))}
     pool = draw(st.sampled_from(["", "default"]))
     want |= {"max_parallel": draw(st.sampled_from(["", "", 2])), "pools": [pool], "roots": {pool: sum(row[1] == 0 for row in rows)}}
     want["tasks"] = ["draft", "absent"] if draw(st.integers(0, 19)) == 7 else ["draft"]

@@ -41,7 +41,7 @@ usages = st.sampled_from(["", "llm=3", "llm=30,compute=12", "compute=130", "stor
 outcomes = st.sampled_from(["succeeded", "succeeded", "failed", "failed", "timed_out", "skipped"])
 delays = st.sampled_from([0, 0, 0, FAR_MS])
 CRASHES = (9, 9, 9, 1, 2, 3, 4, 4, 5, 5)
-CALLS = ("begin", "begin", "finish", "finish", "finish whatever it holds", "settle", "void", "ack", "requeue", "beat")
+CALLS = ("extend", "extend", "begin", "begin", "finish", "finish", "finish whatever it holds", "settle", "void", "ack", "requeue", "beat")
 
 
 class KernelMachine(RuleBasedStateMachine):
@@ -116,9 +116,10 @@ class KernelMachine(RuleBasedStateMachine):
     @initialize(data=st.data())
     def start(self, data: st.DataObject) -> None:
         self.open_epoch()
-        self.account("acme", 1500, 3)
-        self.account("beta", 250, 1, on_budget_limit="hold", max_waiting_runs=2)
-        self.account("gamma", 1000, 2, on_runs_limit="reject", submissions_per_minute=30)
+        low = {"warn": 6, "critical": 15, "exceeded": 30, "on_exceeded": data.draw(st.sampled_from(["notify"] * 3 + ["suspend"]))}
+        self.account("acme", 1500, 3, **low)
+        self.account("beta", 250, 1, on_budget_limit="hold", max_waiting_runs=2, on_warning=data.draw(st.sampled_from(["notify", "hold"])))
+        self.account("gamma", 1000, 2, on_runs_limit="reject", submissions_per_minute=30, limit_month=1100, **low)
         self.account("closed", 100, 1, "suspended")
         self.enroll()
         self.enroll()
@@ -182,7 +183,7 @@ class KernelMachine(RuleBasedStateMachine):
             assert (
                 account.status == "suspended"
                 or account.running >= account.max_runs
-                or model.exposure(tenant) + int(want["floor"]) > account.limit_day
+                or model._short(account, tenant, want)[0] is not None
                 or model._spent_up(tenant) is not None
                 or any(pool is not None and pool.parked for pool in pools)
                 or not all(task in model.serves for task in want["tasks"])
@@ -206,7 +207,10 @@ class KernelMachine(RuleBasedStateMachine):
                 "on_runs_limit": st.sampled_from(["hold", "reject"]),
                 "on_budget_limit": st.sampled_from(["hold", "reject"]),
                 "max_waiting_runs": st.sampled_from([0, 1, 5, 1000]),
-                "warn": st.sampled_from([20, 80]),
+                "limit_month": st.sampled_from([None, None, 2000]),
+                "enforcement": st.sampled_from(["enforce"] * 6 + ["observe", "off"]),
+                "admit": st.sampled_from(["floor", "floor", "full"]),
+                "warn": st.sampled_from([6, 12]),
                 "on_warning": st.sampled_from(["notify", "notify", "notify", "hold", "suspend"]),
                 "on_exceeded": st.sampled_from(["notify", "notify", "suspend"]),
             }
@@ -216,6 +220,8 @@ class KernelMachine(RuleBasedStateMachine):
     def change_policy(self, tenant: str, limit: int, runs: int, status: str, terms: dict[str, Any], odds: int) -> None:
         if odds == 0:
             # A lower limit than what is spent is no promise that was broken.
+            if terms["limit_month"] is not None:
+                terms = {**terms, "limit_month": max(terms["limit_month"], self.model.exposure(tenant, monthly=True))}
             self.account(tenant, max(limit, self.model.exposure(tenant)), runs, status, **terms)
 
     def publish(self, run: str, nodes: Any, replaces: int = 0, delay_ms: int = 0, priority: int = 5) -> None:
@@ -296,14 +302,34 @@ class KernelMachine(RuleBasedStateMachine):
             return False
         begun = self.begin(claim) if claim.run else None
         if begun is not None and crash > 2:
+            self.charge(begun, cats)
             reply = self.finish(begun, outcome, cats, delay_ms)
             if crash > 3:
-                self.both("settle", begun.run, 1, begun.node, begun.attempt, cats, "worker")
+                self.both("settle", begun.run, 1, begun.node, begun.attempt, cats, "worker", "prices 3")
             if crash > 4:
                 self.publish(begun.run, reply[2:])
         if crash > 5:
             self.both("ack", inc, claim.tag, claim.delivery)
         return True
+
+    def charge(self, begun: Claim, cats: str) -> None:
+        """Some tasks say what they use before they use it; what is refused is not used, and the rest stays in the hold."""
+        if len(begun.node) % 2 or cats == "":
+            return
+        purse = self.model.purses[begun.run, 1]
+        hold, needed = purse.hold, purse.needed
+        self.both("extend", begun.run, 1, begun.node, begun.attempt, begun.inc, cats)
+        assert purse.hold >= min(hold, needed), "an extension took what required nodes need"
+
+    @rule(odds=st.integers(0, 4), days=st.sampled_from([1, 1, 30]))
+    def midnight(self, odds: int, days: int) -> None:
+        """Another day, or another month: what is reserved stays where it is, what is held goes along."""
+        if odds == 0:
+            before = {tenant: (account.held, account.reserved) for tenant, account in self.model.accounts.items()}
+            self.now_ms += days * 86_400_000
+            for tenant in before:
+                self.both("level", tenant)
+            assert before == {tenant: (account.held, account.reserved) for tenant, account in self.model.accounts.items()}
 
     @precondition(lambda self: self.model.runs)
     @rule(data=st.data())
@@ -348,6 +374,8 @@ class KernelMachine(RuleBasedStateMachine):
                 self.publish(claim.run, self.finish(claim, outcome, cats, delay_ms)[2:])
             case "finish whatever it holds":
                 self.finish(replace(claim, attempt=0), outcome, cats, delay_ms)
+            case "extend":
+                self.both("extend", claim.run, 1, claim.node, claim.attempt, claim.inc, cats)
             case "settle":
                 self.both("settle", claim.run, 1, claim.node, claim.attempt, cats, "sweeper")
             case "void":
@@ -487,6 +515,7 @@ class KernelMachine(RuleBasedStateMachine):
                 min(2**53 - 1, account.limit_day + 2**40),
                 account.max_runs + 2,
                 max_waiting_runs=1000,
+                limit_month=None,
                 on_warning="notify",
                 on_exceeded="notify",
             )
