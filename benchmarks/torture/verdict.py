@@ -89,12 +89,15 @@ def _lost(seen: Evidence) -> Iterable[str]:
             yield f"lost: node {name} is {outcome or 'without an outcome'}"
 
 
+def _killer(execution: Execution, kills: Sequence[Kill]) -> Kill | None:
+    """Return the kill that ended it: the first one that could; a process can be killed once."""
+    return min((kill for kill in kills if kill.ended(execution)), key=lambda kill: kill.at, default=None)
+
+
 def _end_of(execution: Execution, kills: Sequence[Kill]) -> int | None:
     """Return when it no longer ran: when it ended or was killed; None if nobody knows."""
-    times = [kill.at for kill in kills if kill.ended(execution)]
-    if execution.ended is not None:
-        times.append(execution.ended)
-    return min(times, default=None)
+    killer = _killer(execution, kills)
+    return execution.ended if killer is None else killer.at
 
 
 def _doubles(seen: Evidence) -> Iterable[str]:
@@ -153,7 +156,6 @@ def times(seen: Evidence) -> dict[str, list[int]]:
         following[each.id].append(each)
     for rows in following.values():
         for first, second in pairwise(rows):
-            for kill in seen.kills:
-                if kill.ended(first):
-                    found[kill.kind].append(second.began - kill.at)
+            if killer := _killer(first, seen.kills):
+                found[killer.kind].append(second.began - killer.at)
     return {name: sorted(each) for name, each in found.items()}

@@ -35,6 +35,11 @@ def test_a_child_that_was_killed_is_timed_by_itself() -> None:
     assert times(seen)["child"] == [4_500]
 
 
+def test_a_worker_killed_after_its_child_did_not_end_the_child_once_more() -> None:
+    seen = replace(GOOD, kills=[replace(GROUP, at=5_200), Kill("child", 1_500, 11, "w1")])
+    assert times(seen) == {"back": [200], "group": [], "child": [4_500]}
+
+
 LETTER = {"reason": "three workers died", "deaths": [{"inc": "host.10.aa"}] * 2}
 
 
