@@ -103,7 +103,7 @@ class Pair:
     # Transitions
 
     def set_policy(self) -> None:
-        day, month = self.random.choice([0, 60, 100, 100, 200, 200]), self.random.choice([None, None, 150, 400])
+        day, month = self.random.choice([0, 60, 100, 100, 200, 200]), self.random.choice([None, None, 90, 150, 400])
         if not self.ledger.accounts:
             day, month = 200, None
         self.ledger.set_policy(TENANT, Policy(day, month, max_runs=1_000), self.now_ms)
