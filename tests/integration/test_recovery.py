@@ -69,7 +69,7 @@ def check_counters(recorder: Recorder) -> None:
     drain(recorder)
     ledger = rows(recorder, t.ledger)
     charged = [row for row in ledger if row["kind"] in ("settle", "waste")]
-    closed = {(row["run_id"], row["node_id"], row["attempt"]) for row in ledger if row["kind"] != "reserve"}
+    closed = {(row["run_id"], row["node_id"], row["attempt"]) for row in ledger if row["kind"] not in ("reserve", "extend")}
     still = [row for row in ledger if row["kind"] == "reserve" and (row["run_id"], row["node_id"], row["attempt"]) not in closed]
     days = [client.hgetall(key) for key in client.keys("hg1:spent:default:[0-9]*")]
     assert sum(int(day["settled"]) for day in days) == sum(row["amount"] for row in charged)
@@ -174,6 +174,51 @@ def test_an_empty_redis_is_rebuilt_from_the_record(recorder: Recorder, hands: Ha
     assert all(attempt == 1 or attempt > 100 for attempt in again.values())
     assert {node_id for node_id, node in nodes.items() if node.outcome} <= {node_id for node_id, n in again.items() if n == 1}
     assert rows(recorder, t.incident) == []
+
+
+def money_of(client: redis.Redis) -> Content:
+    """Every counter of money, without the zeros that a counter leaves behind."""
+    kept = {key: client.hgetall(key) for kind in ("purse:*", "spent:*", "settled_by") for key in client.scan_iter(f"hg1:{kind}")}
+    kept["tenant"] = dict(
+        zip(("held", "reserved", "running"), client.hmget("hg1:tenant:default", "held", "reserved", "running"), strict=True)
+    )
+    return {key: {name: value for name, value in row.items() if value not in (None, "0")} for key, row in kept.items()}
+
+
+def test_a_rebuild_finds_the_money_that_was_there(recorder: Recorder, hands: Hands, redis_server: RedisServer) -> None:
+    """Retries, extensions, costs beyond a reservation, waste: with nothing open, the sums of the entries are the counters."""
+    runs = [start(recorder, hands), start(recorder, hands)]
+    hands.work(9, fail=0.4)
+    for cats in ("llm=1500", "llm=2500"):
+        claimed = hands.begin()
+        assert claimed
+        run, node, attempt, delivery = claimed
+        assert hands.state.extend(run, 1, node, attempt, hands.inc, "llm=1200") == ["ok"]
+        hands.publish(run, hands.state.finish(run, 1, node, attempt, hands.inc, "succeeded", "1", "", cats, -1)[2:])
+        assert hands.state.settle(run, 1, node, attempt, cats, "sweeper") == "settled"
+        hands.queue.ack(hands.inc, delivery.tag, delivery.number)
+    claimed = hands.begin()
+    assert claimed
+    hands.queue.retire(hands.inc)
+    assert hands.state.stale(claimed[0], 1, 0, [claimed[1]]) == []
+    hands.enroll()
+    again = hands.begin()
+    assert again is not None
+    assert again[1:3] == (claimed[1], 2)
+    assert hands.state.settle(*claimed[:1], 1, claimed[1], 1, "llm=9", "fenced") == "waste"
+    hands.finish(*again)
+    drain(recorder)
+    client = hands.link.client
+    before = money_of(client)
+    assert int(before["tenant"]["held"]) > 0
+    redis_server.kill()
+    shutil.rmtree(redis_server.directory / "appendonlydir")
+    redis_server.start()
+    recorder.prepare()
+    assert money_of(client) == before
+    check_counters(recorder)
+    finish_all(recorder, hands, runs)
+    assert client.hmget("hg1:tenant:default", "held", "reserved", "running") == ["0", "0", "0"]
 
 
 @pytest.mark.parametrize("seed", range(4))
