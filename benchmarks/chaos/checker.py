@@ -240,7 +240,8 @@ def charged_once(e: Evidence) -> Iterator[Violation]:
     began = Counter(event.execution for event in _of(e, "node.began"))
     kinds: dict[Execution, set[str]] = defaultdict(set)
     for entry in e.ledger:
-        kinds[entry.execution].add(entry.kind)
+        if entry.kind not in ("hold", "release"):  # those are of a run
+            kinds[entry.execution].add("void" if entry.kind == "expire" else entry.kind)
     closing: dict[Execution, list[str]] = defaultdict(list)
     for event in e.events:
         if event.kind == "money.settled":

@@ -76,7 +76,7 @@ def gather(engine: Engine, client: redis.Redis, shapes: Mapping[RunKey, Mapping[
         counters={tenant: _numbers(client, f"hg1:tenant:{tenant}", ("held", "running")) for tenant in tenants},
         spent={
             (str(key).split(":")[2], int(str(key).split(":")[3])): _numbers(client, str(key), None)
-            for key in client.scan_iter("hg1:spent:*", count=1000)
+            for key in client.scan_iter("hg1:spent:*:[0-9]*", count=1000)
             if str(key).split(":")[3].isdigit()  # the others are months
         },
         leftovers=leftovers(client),

@@ -163,3 +163,32 @@ def test_what_a_superseded_attempt_spent_is_charged_to_the_run_and_marked_as_was
     with engine.connect() as connection:
         waste = select(func.sum(t.ledger.c.amount)).where(t.ledger.c.kind == "waste")
         assert connection.execute(waste).scalar() == 5
+
+
+def test_what_was_reserved_on_two_days_is_charged_on_both(engine: Engine) -> None:
+    execution = {**RUN, "node": "a", "attempt": 1}
+    parts = [{"day": 20_000, "reserved": "80", "cats": {"llm": "80"}}, {"day": 20_001, "reserved": "50", "cats": {"llm": "10"}}]
+    apply(
+        engine,
+        entries(
+            {"t": "run.admitted", **RUN, "graph": "g", "total": 1, "estimate": "80", "floor": "80", "hold": "100", "budget": ""},
+            {"t": "node.began", **execution, "amount": "80", "to_hold": "-80", "day": 20_000, "verdict": ""},
+            {"t": "money.extended", **execution, "amount": "50", "to_hold": "-20", "day": 20_001},
+            {"t": "money.settled", **execution, "amount": "90", "cats": {"llm": "90"}, "day": 20_000, "kind": "settle", "reserved": "130",
+             "to_hold": "40", "by": "signal", "price_version": "p3", "parts": parts},
+            {"t": "run.ended", **RUN, "outcome": "succeeded", "released": "40"},
+        ),
+        {},
+    )  # fmt: skip
+    found = {row["id"]: row for row in rows(engine, t.ledger)}
+    assert {name: (row["period"], row["amount"], row["released"], row["to_hold"]) for name, row in found.items()} == {
+        "r1.1.hold": ("1970-01-01", 100, 0, 100),
+        "r1.1.a.1.reserve": ("2024-10-04", 80, 0, -80),
+        "r1.1.a.1.extend.1-3": ("2024-10-05", 50, 0, -20),
+        "r1.1.a.1.settle.llm": ("2024-10-04", 80, 80, 40),
+        "r1.1.a.1.settle.llm.2024-10-05": ("2024-10-05", 10, 50, 0),
+        "r1.1.release": ("1970-01-01", 40, 0, -40),
+    }
+    assert sum(row["to_hold"] for row in found.values()) == 0
+    assert [row["price_version"] for row in found.values() if row["kind"] == "settle"] == ["p3", "p3"]
+    assert {row["kind"]: row["cause"] for row in found.values()}["release"] == "ended"
