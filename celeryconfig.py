@@ -59,5 +59,10 @@ beat_schedule: dict[str, dict[str, Any]] = {
         "schedule": _settings.notify_interval_s,
         "options": {"queue": SYSTEM_QUEUE, "expires": 2 * _settings.notify_interval_s, "ignore_result": True},
     },
+    "audit": {
+        "task": "headgate.audit",
+        "schedule": _settings.audit_interval_s,
+        "options": {"queue": SYSTEM_QUEUE, "expires": _settings.audit_interval_s, "ignore_result": True},
+    },
 }
 beat_max_loop_interval = 1

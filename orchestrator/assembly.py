@@ -15,6 +15,7 @@ from celery.app.autoretry import add_autoretry_behaviour
 from celery.signals import celeryd_init
 
 from cost import middleware
+from orchestrator.auditor import Auditor
 from orchestrator.kernel import Kernel
 from orchestrator.loading import ROOT, load_by_path
 from orchestrator.node_task import NodeTask
@@ -51,6 +52,12 @@ class HeadgateApp(Celery):
     def headgate_notifier(self) -> Notifier:
         """What delivers notifications, over the same."""
         return Notifier(self.headgate_kernel.link, open_engine(self.headgate_settings.resolved_database_url()), self.headgate_settings)
+
+    @cached_property
+    def headgate_auditor(self) -> Auditor:
+        """What compares counters with the ledger, over the same."""
+        settings = self.headgate_settings
+        return Auditor(self.headgate_kernel.link, open_engine(settings.resolved_database_url()), settings.audit_interval_s)
 
 
 def producer_app(settings: Settings) -> HeadgateApp:

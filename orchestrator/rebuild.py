@@ -265,8 +265,14 @@ def spent(ledger: Iterable[Mapping[str, Any]]) -> int:
 
 
 def remaining_hold(recorded: Recorded) -> int:
-    """Return the hold of a run whose executions are all closed: what its entries moved to and from it."""
-    return sum(int(entry["to_hold"]) for entry in recorded.ledger)
+    """Return the hold of a run: what its entries moved to and from it, and what is open, which the new epoch gives back to it."""
+    moved = sum(int(entry["to_hold"]) for entry in recorded.ledger)
+    closed = {(entry["node_id"], entry["attempt"]) for entry in recorded.ledger if entry["kind"] not in ("reserve", "extend")}
+    return moved + sum(
+        int(entry["amount"])
+        for entry in recorded.ledger
+        if entry["kind"] in ("reserve", "extend") and (entry["node_id"], entry["attempt"]) not in closed
+    )
 
 
 def _purse(recorded: Recorded, needed: int) -> dict[str, str]:

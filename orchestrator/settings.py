@@ -90,6 +90,8 @@ class Settings(BaseSettings):
     """What webhooks are signed with; without it none is sent."""
     notify_interval_s: Seconds = 2.0
     """How often beat has notifications delivered."""
+    audit_interval_s: Seconds = 60.0
+    """How often beat has counters compared with the ledger."""
     event_retention_s: Seconds = 3_600.0
     """How far behind the recorder the event stream is trimmed."""
     retry_delay_max_s: Seconds = 300.0

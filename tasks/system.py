@@ -1,4 +1,4 @@
-"""What beat and the end of a run call: repair, admission, notifications."""
+"""What beat and the end of a run call: repair, admission, notifications, audit."""
 
 from __future__ import annotations
 
@@ -44,3 +44,16 @@ def notify(self: Any) -> None:
         app.headgate_notifier.deliver()
     except HeadgateError as error:
         logger.warning("notifications put off: %s", error)
+
+
+@shared_task(name="headgate.audit", bind=True, ignore_result=True, acks_late=False)  # type: ignore[untyped-decorator]
+def audit(self: Any) -> None:
+    """Compare some tenants' counters with the ledger. What differs is on record as an incident; nothing is mended."""
+    app: Celery = self.app
+    try:
+        found = app.headgate_auditor.tick()
+    except HeadgateError as error:
+        logger.warning("audit put off: %s", error)
+        return
+    for difference in found:
+        logger.error("%s is %s, the ledger says %s", difference.what, difference.counter, difference.ledger)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from orchestrator.cli.exits import Exit
 from orchestrator.cli.output import as_json, print_json, print_table, say
 from orchestrator.cli.tenant import audited
 from orchestrator.cli.words import BUDGET
@@ -125,6 +126,32 @@ def reprice(
         say(f"tenant {name}: {count} not repriceable: {why}")
     for name, execution, why in found.examples:
         say(f"  {name}  {execution}  {why}")
+
+
+@ledger.command()
+@click.option("--tenant", help="Only this tenant's.")
+@as_json
+def audit(tenant: str | None, as_json: bool) -> None:
+    """Compare every counter in Redis with the ledger, at one position of the log, also while work goes on.
+
+    What differs is kept as an incident with the entries concerned, and nothing is mended. Exits with 1 where something differs.
+    """
+    from orchestrator.auditor import Auditor
+
+    client = _running()
+    names = [client.tenants.get(tenant).id] if tenant is not None else [each.id for each in client.tenants.list()]
+    auditor = Auditor(client.kernel.link, client.engine)
+    found = [difference for name in names for difference in auditor.audit(name)]
+    if as_json:
+        names_of = ("tenant", "what", "counter", "ledger", "why", "entries")
+        print_json({"tenants": len(names), "differences": [{name: getattr(each, name) for name in names_of} for each in found]})
+    else:
+        if found:
+            rows = [(each.what, str(each.counter), str(each.ledger), each.why, " ".join(each.entries)) for each in found]
+            print_table(("counter", "is", "must be", "because", "entries"), rows)
+        click.echo(f"{len(names)} tenants, {len(found)} differences")
+    if found:
+        raise click.exceptions.Exit(Exit.FAILED)
 
 
 def _csv(row: Mapping[str, Any], columns: list[str]) -> str:
