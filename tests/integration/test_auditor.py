@@ -55,7 +55,8 @@ class Cell:
 
     def ledger(self, kind: str) -> dict[str, Any]:
         with self.recorder.engine.connect() as connection:
-            return dict(connection.execute(select(t.ledger).where(t.ledger.c.kind == kind).order_by(t.ledger.c.id)).mappings().first() or {})
+            rows = connection.execute(select(t.ledger).where(t.ledger.c.kind == kind).order_by(t.ledger.c.id)).mappings()
+            return dict(rows.first() or {})
 
     def write(self, statement: Any) -> None:
         with self.recorder.engine.begin() as connection:
