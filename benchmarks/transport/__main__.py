@@ -67,13 +67,18 @@ def run(tenants: tuple[int, ...], rounds: int, messages: int, *, compared: bool)
 
 
 def promises(found: dict[Cell, list[Measured]], tenants: tuple[int, ...]) -> dict[str, Spread]:
-    """Return the ratios that are promised, round by round."""
+    """Return the ratios that are promised, round by round, and those of CPU, which say more where other work shares the machine."""
 
     def of(system: System, count: int) -> list[float]:
         return [each.rate for each in found.get((system.name, count), ())]
 
+    def cpu(system: System, count: int) -> list[float]:
+        return [sum(each.cpu_us.values()) for each in found.get((system.name, count), ())]
+
     first, last = tenants[0], tenants[-1]
     return {
+        f"CPU of a task, fair at {first} / fair at {last}": ratios(cpu(FAIR, last), cpu(FAIR, first)),
+        f"CPU of a task, stock with one queue / fair, at {first}": ratios(cpu(FAIR, first), cpu(ONE, first)),
         f"fair at {last} / fair at {first} (promise: {FLAT})": ratios(of(FAIR, first), of(FAIR, last)),
         f"headgate at {last} / headgate at {first} (promise: {FLAT})": ratios(of(PRODUCT, first), of(PRODUCT, last)),
         f"fair / stock with one queue at {first} (promise: {FASTER})": ratios(of(ONE, first), of(FAIR, first)),
