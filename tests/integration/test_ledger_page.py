@@ -1,0 +1,38 @@
+"""docs/ledger.md, file by file and command by command."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from terminal import Terminal
+from test_prices_page import commands
+
+PAGE = (Path(__file__).parents[2] / "docs" / "ledger.md").read_text()
+BLOCKS = re.findall(r"^```(python|json|sh|sh background)\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
+FILES = {"python": "press.py", "json": "december.json"}
+pytestmark = pytest.mark.timeout(300)
+
+
+def test_every_command_of_the_page_does_what_the_page_says() -> None:
+    ran = 0
+    with tempfile.TemporaryDirectory(prefix="hgledger") as name, ExitStack() as stacks:
+        terminal = Terminal(Path(name), Path(name) / ".headgate")
+        for kind, text in BLOCKS:
+            if kind in FILES:
+                (terminal.directory / FILES[kind]).write_text(text)
+                continue
+            for command, shown in commands(text):
+                if kind == "sh background":
+                    stacks.enter_context(terminal.up(*command.split()[2:]))
+                    continue
+                done = terminal.type("sh", "-c", command)
+                assert done.code == 0, (command, done)
+                printed = [line.split() for line in done.out.splitlines()]
+                missing = [line for line in shown if line.split() not in printed]
+                assert missing == [], (command, done.out)
+                ran += 1
+    assert ran >= 14
