@@ -63,7 +63,8 @@ def adjust(
 @click.option("--tenant", required=True)
 @click.option("--month", required=True, metavar="YYYY-MM", help="Whose days (UTC) the entries are in.")
 @click.option("--format", "kind", type=click.Choice(["csv", "json"]), default="csv", show_default=True, help="json: an object a line.")
-def export(tenant: str, month: str, kind: str) -> None:
+@as_json
+def export(tenant: str, month: str, kind: str, as_json: bool) -> None:
     """Print every entry of a tenant's month by day, time and id, however many; what they come to is told on stderr.
 
     `amount` is in micros, `units` is the same in units of money.
@@ -71,6 +72,7 @@ def export(tenant: str, month: str, kind: str) -> None:
     from cost.money import CATEGORIES
     from orchestrator.store.ledger import CHARGES, COLUMNS
 
+    kind = "json" if as_json else kind
     entries = _recorded().ledger.entries(tenant, month)
     columns = [*COLUMNS, "units"]
     count, charged, cats = 0, 0, Counter[str]()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import redis
 from sqlalchemy import select
 
 from cost.period import day_of, first_of_month_before, month_of
+from cost.prices import UsageLine, write_lines
 from cost.task_ledger import Claim, Delivery, TaskLedger
 from orchestrator.embedded import RedisServer
 from orchestrator.recorder.loop import Recorder
@@ -108,6 +110,16 @@ def test_after_a_rebuild_adjustments_are_counted_and_each_id_still_counts_once(c
     ]
     assert cell.books() == before
     assert [key for key in cell.redis.scan_iter("hg1:task:*") if key == "hg1:task:"] == []
+
+
+def test_what_an_ordinary_task_used_is_on_record_with_the_prices_that_made_micros_of_it(cell: Cell) -> None:
+    claim = cell.tasks.begin("a", "t.a", TENANT, 1_000, Delivery("a", "", "", "", "w@h"))
+    assert isinstance(claim, Claim)
+    lines = write_lines([UsageLine("llm", "token", Decimal("2.5"))])
+    assert [cell.tasks.report(claim, "llm=50", "signal", "1", lines) for _ in range(2)] == ["settled", "same"]
+    (used,) = cell.rows(t.usage)
+    assert used == {"run_id": "task.a", "generation": 0, "node_id": "t.a", "attempt": 1, "price_version": "1", "lines": lines}
+    assert [row["price_version"] for row in cell.rows(t.ledger, t.ledger.c.kind == "settle")] == ["1"]
 
 
 def test_the_books_of_this_month_and_the_one_before_are_open(cell: Cell) -> None:
