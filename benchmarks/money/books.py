@@ -98,6 +98,13 @@ def executions(events: Rows) -> dict[Key, Execution]:
         if kind == "epoch.opened" and event.get("rebuilt"):
             for each in found.values():
                 each.state = "void" if each.state == "open" else each.state
+        if kind == "money.adjusted":
+            # No execution: what was corrected has the books of its day alone.
+            at = ("", 0, f"adjust.{event['tenant']}.{event['id']}", month_of(int(event["day"])))
+            one = found.setdefault(at, Execution(event["tenant"], "adjusted"))
+            one.ends["settled"] += 1
+            one.charged[int(event["day"])][event["cat"]] += int(event["amount"])
+            one.beyond[int(event["day"])] += max(0, int(event["amount"]))
         if kind not in ("node.began", "money.reserved", "money.extended", "money.settled", "money.voided"):
             continue
         key = (event["run"], int(event["gen"]), event["node"], int(event["attempt"]))
@@ -197,9 +204,11 @@ def _holds(record: Record, counted: Counted) -> list[str]:
     for run in record.live:
         tenants[run["tenant"]]["running"] += 1
         rg = f"{run['run_id']}.{run['generation']}"
-        for name in ("hold", "reserved", "spent"):
-            if counted.purses[rg][name] != purses[rg][name]:
-                wrong.append(f"purse {rg}: {name} is {counted.purses[rg][name]}, the entries come to {purses[rg][name]}")
+        wrong += [
+            f"purse {rg}: {name} is {counted.purses[rg][name]}, the entries come to {purses[rg][name]}"
+            for name in ("hold", "reserved", "spent")
+            if counted.purses[rg][name] != purses[rg][name]
+        ]
     for tenant, counters in counted.tenants.items():
         for name, value in counters.items():
             if value != tenants[tenant][name]:

@@ -1,7 +1,7 @@
 """A platform's whole traffic by one hand: seeded random operations on the scripts, in any order, doubled, delayed, with replies lost.
 
-What real workers would do at once happens one after the other here, so a seed plays the same again. Of the sweeper only the settings differ:
-what it does is done here by the same scripts, since its own clock is the server's and this one is moved.
+What real workers would do at once happens one after the other here, so a seed plays the same again. What the sweeper does is done here,
+by the same scripts: its own clock is the server's, and this one is moved.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ class Driver:
     def call(self, script: str, *arguments: Any, counted: bool = True) -> Any:
         """Run a script. Now and then its reply is lost, and it is called again, as by clients that know that they may."""
         if self.operations % 4 == 0:
-            self.let_pass(self.dice.randint(1, 120))
+            self.let_pass(self.dice.randint(1, 60))
         self.operations += counted
         if counted and self.dice.random() < LOST:
             if script not in self.loaded:  # so that what is asked is short, and known by its first bytes
@@ -322,6 +322,22 @@ class Driver:
             if self.dice.random() < 0.7:
                 self.claims.remove(claim)  # else what it used is told after all, and is waste
 
+    def adjust(self) -> None:
+        """As an operator does: a correction of today or of the days before, which no limit holds back; the same id counts once."""
+        tenant, day = self.dice.choice(list(self.limits)), self.day - self.dice.choice((0, 0, 1, 20))
+        amount, category = self.dice.choice((1, 50, -1, -50, -3_000)), self.dice.choice(("llm", "compute"))
+        name = f"a{self.dice.randrange(1_000_000)}"
+
+        def book() -> None:
+            lost = self.counts["replies lost"]
+            reply = self.call("cost/adjust", tenant, name, amount, category, day, "driver", "a correction", "")
+            self.counts[f"adjust: {reply[0]}"] += 1
+            if reply[0] == "done" or (reply[0] == "same" and self.counts["replies lost"] > lost):
+                self.allowed[tenant, day] += max(0, amount)
+
+        book()
+        self.keep(book)
+
     def echo(self) -> None:
         if self.echoes:
             self.counts["said again"] += 1
@@ -362,6 +378,14 @@ class Driver:
         self.workers = [worker for worker in self.workers if worker.state != "dead"]
         while sum(worker.state == "live" for worker in self.workers) < 3:
             self.enroll()
+
+    def reconnect(self) -> None:
+        """Whose connection broke takes a new incarnation and gives back what the old one held; what it executes goes on, a zombie."""
+        for worker in self.workers:
+            if worker.state == "live":
+                self.call("tenancy/transport/retire", worker.inc, counted=False)
+                worker.state = "dead"
+        self.beat()
 
     def is_fenced(self) -> None:
         """Until the next epoch is open every script refuses."""
