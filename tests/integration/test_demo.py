@@ -77,7 +77,7 @@ def demo(temporary: Path) -> Iterator[Demo]:
     until(lambda: not playing.left())
 
 
-def test_the_demo_shows_the_main_job_and_two_nights_and_leaves_nothing(demo: Demo) -> None:
+def test_the_demo_shows_the_main_job_and_three_nights_and_leaves_nothing(demo: Demo) -> None:
     began = time.monotonic()
     said, _ = demo.process.communicate(timeout=110)
     took_s = time.monotonic() - began
@@ -100,6 +100,7 @@ def test_the_demo_shows_the_main_job_and_two_nights_and_leaves_nothing(demo: Dem
     assert 21 <= int(executions[1]) <= 22  # a worker of two processes held at most two
 
     assert re.search(r"^won: birch's node began after \d+\.\d\d s, \d+ of acme's before it; in stock Celery after", said, re.MULTILINE)
+    assert re.search(r"^won: headgate spent 0\.10 of 0\.10; check-then-charge 0\.\d\d of 0\.10, 0\.\d\d too much", said, re.MULTILINE)
 
 
 @pytest.mark.slow
@@ -125,6 +126,10 @@ def test_with_json_the_figures_are_one_object_on_standard_output(temporary: Path
     assert night["verdict"] in done.stderr.replace("\n", " ")
     flood = figures["flood_night"]
     assert flood["headgate"]["ahead"] < flood["stock_celery"]["ahead"] <= flood["flood"] == 1000
+    bill = figures["bill_night"]
+    assert bill["headgate"]["committed_at_most_micros"] <= bill["limit_micros"]
+    assert bill["headgate"]["served"] + bill["headgate"]["refused"] == bill["claimants"] == 32
+    assert bill["headgate"]["overspent_micros"] == 0 < bill["check_then_charge"]["overspent_micros"]
     assert figures["succeeded"] is True
     assert figures["seconds"] > figures["indexing_s"] > 0
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from .night_bill import CLAIMANTS
+from .night_bill import show as show_bill
 from .night_flood import FLOOD
 from .night_flood import show as show_flood
 from .night_join import MEMBERS
@@ -24,5 +26,6 @@ class Night:
 NIGHTS = (
     Night("join", f"a worker dies while it holds members of a {MEMBERS}-way join", show_join),
     Night("flood", f"one customer queues {FLOOD:,} nodes, and another one", show_flood),
+    Night("bill", f"{CLAIMANTS} claimants want the rest of one budget at once", show_bill),
 )
 """In the order in which they are shown."""
