@@ -23,7 +23,9 @@ from .scene import Scene
 
 CLAIMANTS = 32
 COST = 10_000
-"""Micros that each claimant's work costs, known beforehand."""
+"""Micros that each claimant's work costs at most, and that are set aside for it."""
+CPU = 100
+"""Of these, for the CPU time of each of its nodes, which is charged as it was."""
 LIMIT = 10 * COST
 WORK_S = 0.2
 PATIENCE_S = 20.0
@@ -98,7 +100,7 @@ def _ours(scene: Scene, rows: list[list[str]], draw: Draw) -> Bill:
     while time.monotonic() < until:
         usage = scene.client.tenants.usage(tenant)
         most = max(most, usage.settled_micros + usage.reserved_micros)
-        rows[0][1:] = [f"{usage.running_runs} at work …", f"{format_units(usage.settled_micros, 2)} of {format_units(LIMIT, 2)}"]
+        rows[0][1:] = [f"{usage.running_runs} at work …", f"{_shown(usage.settled_micros)} of {_shown(LIMIT)}"]
         draw(_HEADINGS, rows)
         if not submitting.is_alive() and all(run is None or run.status == "ended" for run in runs):
             break
@@ -134,15 +136,19 @@ def _at_once(call: Callable[[], T]) -> list[T]:
 def verdict(ours: Bill, recipe: Bill) -> str:
     """Return in one sentence who kept the budget: won, lost, or not shown."""
     if ours.overspent:
-        return f"lost: headgate spent {_units(ours)}, {format_units(ours.overspent, 2)} too much"
+        return f"lost: headgate spent {_units(ours)}, {_shown(ours.overspent)} too much"
     mine = f"headgate spent {_units(ours)}"
     if not recipe.overspent:
         return f"not shown: {mine}, and check-then-charge {_units(recipe)}: no two claimants looked at once"
-    return f"won: {mine}; check-then-charge {_units(recipe)}, {format_units(recipe.overspent, 2)} too much"
+    return f"won: {mine}; check-then-charge {_units(recipe)}, {_shown(recipe.overspent)} too much"
 
 
 def _units(bill: Bill) -> str:
-    return f"{format_units(bill.spent, 2)} of {format_units(LIMIT, 2)}"
+    return f"{_shown(bill.spent)} of {_shown(LIMIT)}"
+
+
+def _shown(micros: int) -> str:
+    return format_units(micros, 6)
 
 
 def _cells(bill: Bill) -> list[str]:
@@ -161,8 +167,9 @@ def _figures(bill: Bill) -> dict[str, Any]:
 
 
 def claim_of(micros: int, seconds: float) -> Graph:
-    """Return a claimant's work: `seconds` of it, and then its bill."""
-    work = {"id": "work", "task": "synthetic.sleep", "params": {"seconds": seconds}, "estimate": {"compute": 0}}
-    params, estimate = {"category": "llm", "micros": micros}, {"llm": micros}
+    """Return a claimant's work: `seconds` of it, and then its bill; both together are estimated at `micros`."""
+    work = {"id": "work", "task": "synthetic.sleep", "params": {"seconds": seconds}, "estimate": {"compute": CPU}}
+    llm = micros - 2 * CPU
+    params, estimate = {"category": "llm", "micros": llm}, {"llm": llm, "compute": CPU}
     bill = {"id": "bill", "task": "synthetic.spend", "params": params, "estimate": estimate, "after": ["work"]}
     return Graph.parse({"name": "claim", "nodes": [work, bill]})
