@@ -30,7 +30,7 @@ from orchestrator.embedded.commands import Commands
 from orchestrator.graph import Graph
 from orchestrator.settings import Settings
 from orchestrator.store import tables as t
-from tenancy.errors import HeadgateError
+from tenancy.errors import HeadgateError, Unavailable
 
 WORKERS, SLOTS = 4, 2
 THREADS = 4
@@ -96,7 +96,8 @@ class Round:
             client = Client()
             direct = redis.Redis.from_url(stack.client_url, decode_responses=True)
             threads = [
-                threading.Thread(target=self._during, args=(act, client, direct)) for act in (self._publish, self._submit, self._look)
+                threading.Thread(target=self._during, args=(act, client, direct), daemon=True)
+                for act in (self._publish, self._submit, self._look)
             ]
             for thread in threads:
                 thread.start()
@@ -177,7 +178,7 @@ class Round:
             time.sleep(self.rng.uniform(0.05, self.gap_s))
             up = self._up(stack, direct)
             kind = "group" if self.rng.random() < 0.4 and len(up) >= 2 else "child"
-            with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError, IndexError):
+            with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError, IndexError, Unavailable):  # it is down already
                 name = self.rng.choice(sorted(up))
                 self._kill(stack, name, up[name], kind)
                 idle_since = time.monotonic()
