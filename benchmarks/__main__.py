@@ -14,6 +14,7 @@ from typing import Any
 
 from benchmarks import harness, profiling
 from benchmarks.fan import WORKLOADS, Workload
+from benchmarks.money.cost import main as money
 from benchmarks.transport.__main__ import main as transport
 
 
@@ -79,8 +80,10 @@ def report(workload: Workload, ours: harness.System, stock: harness.System, coun
 def main() -> None:
     if sys.argv[1:2] == ["transport"]:
         sys.exit(transport(sys.argv[2:]))
+    if sys.argv[1:2] == ["money"]:
+        sys.exit(money(sys.argv[2:]))
     parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
-    parser.add_argument("workloads", nargs="*", metavar="WORKLOAD", help=f"{', '.join(WORKLOADS)}; all if none; or transport, alone")
+    parser.add_argument("workloads", nargs="*", metavar="WORKLOAD", help=f"{', '.join(WORKLOADS)}; all if none; or transport, or money")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", type=Path, help="write the results to this file")
     parser.add_argument("--profile", action="store_true", help="profile our worker instead, by cProfile")

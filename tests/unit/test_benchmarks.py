@@ -11,6 +11,7 @@ import pytest
 from benchmarks import harness
 from benchmarks.fan import WORKLOADS, graph_of
 from benchmarks.harness import Counters, Round, Spread, command_costs, ratios
+from benchmarks.money.cost import shares
 from orchestrator.graph import Graph
 
 
@@ -28,6 +29,10 @@ def test_ratios_are_taken_round_by_round_and_above_one_is_won() -> None:
     assert ratios([1.0, 2.0, 4.0], [2.0, 2.0, 2.0]) == Spread(1.0, 0.5, 2.0)
     with pytest.raises(ValueError, match="zip"):
         ratios([1.0], [1.0, 2.0])
+
+
+def test_a_share_is_what_would_be_saved_pair_by_pair() -> None:
+    assert shares([2.0, 4.0, 1.0], [1.0, 3.0, 1.0]) == Spread(0.25, 0.0, 0.5)
 
 
 def test_a_round_is_what_was_used_for_each_node_without_the_looks_of_the_harness() -> None:
