@@ -125,7 +125,7 @@ def test_a_thousand_claimants_of_eight_processes_never_pass_the_limit_and_every_
     assert sum(sum(one.beyond.values()) for one in found.values()) == 0, "every charge was covered before it counted"
     assert len(found) == answers["run settled"] + answers["task settled"]
     most = most_committed(record.events, TENANT)
-    assert 0.9 * LIMIT < most <= LIMIT
+    assert LIMIT // 2 < most <= LIMIT  # holds are part of exposure, and not of what is committed
     assert client.hmget(f"hg1:tenant:{TENANT}", ["held", "reserved", "running"]) == ["0", "0", "0"]
 
 
