@@ -218,8 +218,10 @@ class Round:
     @staticmethod
     def _left(direct: redis.Redis) -> dict[str, int]:
         """What must be empty when no work is left, dead letters aside."""
-        letters = int(direct.hlen("hg1:letters"))  # type: ignore[arg-type]
-        found = {key: size - (letters if key in ("hg1:msg", "hg1:meta") else 0) for key, size in leftovers(direct).items()}
+        tags: Any = direct.hkeys("hg1:letters")
+        nodes = sum(bool(_once(direct, tag)) for tag in tags)
+        kept = {"hg1:msg": len(tags), "hg1:meta": len(tags), "hg1:once": nodes}
+        found = {key: size - kept.get(key, 0) for key, size in leftovers(direct).items()}
         for start in _SIZES:
             for key in direct.scan_iter(f"hg1:{start}*", count=1000):
                 if key not in ("hg1:parked:by",):
@@ -244,7 +246,7 @@ class Round:
             executions=read(lines),
             kills=self.kills,
             deaths={event["inc"]: int(event["at"]) for event in events if event["t"] == "worker.dead"},
-            letters={_payload(payloads.get(tag, "")) or tag: json.loads(letter) for tag, letter in letters.items()},
+            letters={_name(direct, tag, payloads.get(tag, "")): json.loads(letter) for tag, letter in letters.items()},
             leftovers=self._left(direct),
             two_owners=sorted(self.two_owners),
         )
@@ -257,6 +259,17 @@ class Round:
                 return None
             time.sleep(0.05)
         return round(time.monotonic() - started, 2)
+
+
+def _once(direct: redis.Redis, tag: str) -> str:
+    """Return the node's task id, run.generation.node, of a message; '' for an ordinary one."""
+    return str(json.loads(str(direct.hget("hg1:meta", tag) or "{}")).get("o", ""))
+
+
+def _name(direct: redis.Redis, tag: str, message: str) -> str:
+    """Return what the executions of a message are called: run and node, or its payload; the tag where there is neither."""
+    run, _, rest = _once(direct, tag).partition(".")
+    return f"{run}.{rest.partition('.')[2]}" if run else _payload(message) or tag
 
 
 def _payload(message: str) -> str:

@@ -55,7 +55,7 @@ class Evidence:
     deaths: Mapping[str, int]
     """Incarnation -> when it was declared dead."""
     letters: Mapping[str, Mapping[str, Any]]
-    """Id of an ordinary message -> its dead letter."""
+    """Id of a message, ordinary or a node's -> its dead letter."""
     leftovers: Mapping[str, Any]
     two_owners: Sequence[str]
     """Tags that two incarnations held at one moment, by a look into Redis that nothing could come between."""
