@@ -46,6 +46,9 @@ def fails() -> int: return total([bad.options(attempts=1)(7), work(2)])
 def two() -> None:
     work(1)
     work(2)
+
+@dag
+def dear() -> int: return work.options(estimate={"llm": 5_000})(1)
 """
 OTHER = "from orchestrator import dag, task\n@task\ndef lone() -> int: return 1\n@dag\ndef other() -> int: return lone()\n"
 RUN = re.compile(r"run ([0-9a-z]{26})")
@@ -154,7 +157,7 @@ def test_cancelling_says_what_still_runs(terminal: Terminal) -> None:
 
 
 def test_a_budget_that_covers_nothing_is_code_4_and_an_unknown_tenant_code_2(terminal: Terminal) -> None:
-    refused = terminal.headgate("run", "work:two", "--budget", "0.000001")
+    refused = terminal.headgate("run", "work:dear", "--budget", "0.000001")
     assert (refused.code, refused.out) == (4, "")
     assert "the budget of 0.000001 does not cover the run" in refused.err
     unknown = terminal.headgate("run", "work:two", "--tenant", "nobody")

@@ -177,10 +177,11 @@ def test_a_node_that_its_run_can_no_longer_pay_for_is_refused_at_the_gate() -> N
         {"id": "a", "task": "local.flaky", "params": {"fails": 1, "name": "second"}, "estimate": {"llm": 7}},
         {"id": "b", "task": "local.later", "params": {"number": 1}, "after": ["a"], "estimate": {"llm": 7}},
     ).run_local(budget=14)
-    assert outcomes(run) == {"a": "succeeded", "b": "failed"}
+    # The second attempt must not take what b needs.
+    assert outcomes(run) == {"a": "failed", "b": "upstream_failed"}
     assert run.outcome == "failed"
     with pytest.raises(RunFailed, match="the budget does not cover its 7 micros"):
-        run.result("b")
+        run.result("a")
 
 
 def test_a_wide_graph_of_failures_ends() -> None:
