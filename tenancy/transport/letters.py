@@ -26,7 +26,7 @@ class Death:
 @dataclass(frozen=True, slots=True)
 class Letter:
     """A dead letter. `at` is when it was given up (epoch seconds), `age_s` how long ago; `run` is `{run}.{generation}`, '' for an
-    ordinary message. A node's letter has no deaths of its own: its attempts are on record.
+    ordinary message. A node counts the executions that it lost by itself, so it may have been at more deaths than those.
     """
 
     tag: str

@@ -104,9 +104,9 @@ class MemoryQueue(MemoryPlaces):
     def _survive(self, inc: str, tag: str, *, died: bool) -> None:
         """Give back what a dead worker held; an ordinary message that took three with it becomes a dead letter."""
         message = self.messages.get(tag)
-        if message is not None and died and not message.once:
+        if message is not None and died:
             message.deaths.append(inc)
-            if len(message.deaths) >= DEATHS_MAX:
+            if not message.once and len(message.deaths) >= DEATHS_MAX:
                 self._let_go(inc, tag)
                 self._bury_letter(tag, "three workers died while they held it")
                 return

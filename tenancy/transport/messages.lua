@@ -427,12 +427,12 @@ local function give_back(limit)
     for _, tag in ipairs(tags) do
       if moved == limit then return moved, 1 end
       local m = read_meta(tag)
-      if m and not m.gone and kind == 'worker.dead' and m.o == '' then
+      if m and not m.gone and kind == 'worker.dead' then
         m.deaths = m.deaths or {}
         m.deaths[#m.deaths + 1] = {inc = inc, at = NOW}
         write_meta(tag, m)
       end
-      if m and not m.gone and m.deaths and #m.deaths >= DEATHS_MAX then
+      if m and not m.gone and m.o == '' and m.deaths and #m.deaths >= DEATHS_MAX then
         bury_letter(tag, unhold(inc, tag), 'three workers died while they held it')
       else
         release(inc, tag, 0)

@@ -12,6 +12,7 @@ from orchestrator.embedded.redis_server import RedisServer
 from orchestrator.state import State
 from tenancy.errors import Fenced
 from tenancy.link import Link
+from tenancy.transport.letters import letters
 from tenancy.transport.queue import DeadIncarnation, Delivery, Queue
 
 RUN = "01m81gdd2qjwpwn6jry62r8723"
@@ -177,12 +178,16 @@ def test_a_node_that_took_three_workers_with_it_is_poison(cell: Cell) -> None:
             delivery = cell.queue.pop(worker, "default")
         assert delivery is not None
         assert cell.begin("a", delivery, worker)[:2] == ["run", death + 1]
-        cell.queue.retire(worker)
+        cell.queue.link.client.zadd("hg1:incarnations", {worker: 0})
+        cell.queue.reclaim(4_000)
     last = cell.queue.pop("w1", "default")
     assert last is not None
     assert last.number == 4
     assert cell.begin("a", last)[:2] == ["poison", "failed"]
     assert len(cell.events("money.voided")) == 3
+    (letter,) = letters(cell.queue.link)
+    assert (letter.tag, letter.reason) == (last.tag, "three workers died while they ran it")
+    assert [death.worker for death in letter.deaths] == ["victim-0", "victim-1", "victim-2"]
 
 
 def test_a_delivery_that_was_taken_away_begins_nothing(cell: Cell) -> None:
