@@ -7,10 +7,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from celery.result import AsyncResult
 from hypothesis import settings as hypothesis_settings
 
 from orchestrator.embedded import RedisServer
 from orchestrator.settings import Settings
+
+# Celery's result unsubscribes when it is collected, by then in another test and long after its own test's Redis has gone: 20 s of retries,
+# and a warning there. Ours are handles, which do not.
+AsyncResult.__del__ = lambda _: None  # type: ignore[method-assign]
 
 STRATA = ("unit", "property", "integration")
 
