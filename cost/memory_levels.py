@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import calendar
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final, NamedTuple
@@ -58,20 +59,20 @@ class Period(NamedTuple):
     ends: int
 
 
-class MemoryLevels(MemoryQueue):
+class MemoryLevels(MemoryQueue, ABC):
     """What is committed against limits, by the ledger that inherits this."""
 
     def __init__(self, *, server: str = "local", now_ms: int = 0) -> None:
         super().__init__(server=server, now_ms=now_ms)
         self.levels: dict[tuple[str, str], Standing] = {}
 
+    @abstractmethod
     def _level_terms(self, tenant: str) -> tuple[int, LevelTerms]:
         """The limit of the day, and the rest of a tenant's terms."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _committed(self, tenant: str, days: range) -> int:
         """Settled and reserved of these days."""
-        raise NotImplementedError
 
     def level(self, tenant: str) -> int:
         """A tenant's policy or period changed: enter and leave levels by what holds now."""

@@ -8,13 +8,13 @@ import zlib
 
 from sqlalchemy import Engine, select
 
-from orchestrator import keys
 from orchestrator.graph import Graph
 from orchestrator.graph.limits import EDGES_CEILING, NODES_CEILING, Limits
 from orchestrator.kernel import Kernel
 from orchestrator.store import tables as t
 from orchestrator.submission import Submission
 from tenancy.errors import Refused
+from tenancy.keys import WAITING
 from tenancy.priorities import Priority
 
 STORED = Limits(nodes=NODES_CEILING, edges=EDGES_CEILING)
@@ -71,6 +71,6 @@ class Admission:
         if self.kernel.launcher.is_partly_loaded(run_id, generation):  # it waited, or its producer was at work: every node gets an outcome
             self.start(run_id, generation)
             self.kernel.launcher.revoke_rest(run_id, generation, reason)
-        if self.kernel.link.read("EXISTS", keys.WAITING):
+        if self.kernel.link.read("EXISTS", WAITING):
             self.kernel.call_admission()
         return True

@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import Literal
 
 RUNS = "hg1:runs"
-WAITING = "hg1:waiting"
-LOADING = "hg1:loading"
 NOTICES = "hg1:notices"
 RECORDED = "hg1:recorded"
 RECORDED_AT = "hg1:recorded:at"

@@ -105,7 +105,7 @@ def loading(loaded: Loaded, own_pool: str) -> dict[str, int]:
 def line_keys(held: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> Keys:
     """Return the lines of runs that wait, each a row of the record and what it asked for, in the order in which they came."""
     keys = Keys()
-    turns = keys.sorted_sets.setdefault(names.WAITING, {})
+    turns = keys.sorted_sets.setdefault(transport.WAITING, {})
     for place, (run, want) in enumerate(held, 1):
         rg = f"{run['run_id']}.{run['generation']}"
         line = names.unserved if run["reason"] == "worker" else names.line
@@ -138,7 +138,7 @@ def pool_keys(pressures: Mapping[str, Mapping[str, Any]], roots: Mapping[tuple[s
     for (pool, tenant), count in roots.items():
         by_pool[pool] += count
         keys.hashes.setdefault(names.loading_of(pool), {})[tenant] = str(count)
-    keys.hashes[names.LOADING] = {pool: str(count) for pool, count in by_pool.items()}
+    keys.hashes[transport.LOADING] = {pool: str(count) for pool, count in by_pool.items()}
     return keys
 
 

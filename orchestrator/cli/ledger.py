@@ -8,17 +8,15 @@ import json
 from collections import Counter
 from collections.abc import Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from orchestrator.cli.exits import Exit
+from orchestrator.cli.here import recorded_here, running_here
 from orchestrator.cli.output import as_json, print_json, print_table, say
 from orchestrator.cli.tenant import audited
 from orchestrator.cli.words import BUDGET
-
-if TYPE_CHECKING:
-    from orchestrator.client import Client
 
 _CATEGORIES = click.Choice(["llm", "retrieval", "storage", "compute", "other"])
 _DAY = click.DateTime(["%Y-%m-%d"])
@@ -52,7 +50,7 @@ def adjust(
     """Charge TENANT another AMOUNT, in units such as 0.06, or with --refund give it back: an entry of its own, with who and why."""
     signed = f"-{amount}" if refund else amount
     date = day.date() if day else None
-    booked = _running().ledger.adjust(tenant, signed, category, day=date, reason=reason, by=by, id=key)
+    booked = running_here().ledger.adjust(tenant, signed, category, day=date, reason=reason, by=by, id=key)
     if as_json:
         print_json({"tenant": tenant, "amount": signed, "category": category, "booked": booked})
         return
@@ -73,7 +71,7 @@ def export(tenant: str, month: str, kind: str, as_json: bool) -> None:
     from orchestrator.store.ledger import CHARGES, COLUMNS
 
     kind = "json" if as_json else kind
-    entries = _recorded().ledger.entries(tenant, month)
+    entries = recorded_here().ledger.entries(tenant, month)
     columns = [*COLUMNS, "units"]
     count, charged, cats = 0, 0, Counter[str]()
     if kind == "csv":
@@ -102,7 +100,7 @@ def reprice(
 ) -> None:
     """Price the usage of past days by another table, and book the differences as adjustments; repeated, it books nothing more."""
     to = until.date() if until else None
-    found = _running().ledger.reprice(since.date(), version, until=to, tenant=tenant, dry_run=dry_run, reason=reason, by=by)
+    found = running_here().ledger.reprice(since.date(), version, until=to, tenant=tenant, dry_run=dry_run, reason=reason, by=by)
     if as_json:
         print_json(
             {
@@ -140,7 +138,7 @@ def audit(tenant: str | None, as_json: bool) -> None:
     """
     from orchestrator.auditor import Auditor
 
-    client = _running()
+    client = running_here()
     names = [client.tenants.get(tenant).id] if tenant is not None else [each.id for each in client.tenants.list()]
     auditor = Auditor(client.kernel.link, client.engine)
     found = [difference for name in names for difference in auditor.audit(name)]
@@ -167,17 +165,3 @@ def _units(micros: int) -> str:
     whole, rest = divmod(abs(micros), 1_000_000)
     decimals = f".{rest:06d}".rstrip("0") if rest else ""
     return f"{'-' if micros < 0 else ''}{whole}{decimals}"
-
-
-def _recorded() -> Client:
-    from orchestrator.cli.service import recorded
-    from orchestrator.settings import Settings
-
-    return recorded(Settings.load())
-
-
-def _running() -> Client:
-    from orchestrator.cli.service import running
-    from orchestrator.settings import Settings
-
-    return running(Settings.load())

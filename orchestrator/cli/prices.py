@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from orchestrator.cli.here import recorded_here, running_here
 from orchestrator.cli.output import as_json, at, print_json, print_table
 from orchestrator.cli.tenant import audited
 
 if TYPE_CHECKING:
     from cost.prices import PriceTable
-    from orchestrator.client import Client
     from orchestrator.price_tables import PriceTables
 
 FILE_BYTES_MAX = 1_000_000
@@ -91,7 +91,7 @@ def show(version: str | None, tenant: str | None, as_json: bool) -> None:
 @as_json
 def set_(file: str, tenant: str | None, reason: str, by: str | None, as_json: bool) -> None:
     """Have the prices in a FILE, or an earlier VERSION, hold from now on: attempts that begin pay by them within a second."""
-    tables = _running().prices
+    tables = running_here().prices
     table = read_table(Path(file)) if _is_file(file) else tables.get(file)
     before = tables.in_force(tenant)
     changed = tables.set(table.version, table.texts(), tenant=tenant, reason=reason, by=by)
@@ -110,7 +110,7 @@ def set_(file: str, tenant: str | None, reason: str, by: str | None, as_json: bo
 @as_json
 def reset(tenant: str, reason: str, by: str | None, as_json: bool) -> None:
     """Have a tenant pay by the platform's table again."""
-    tables = _running().prices
+    tables = running_here().prices
     changed = tables.reset(tenant, reason=reason, by=by)
     version = tables.in_force(tenant).version
     if as_json:
@@ -199,14 +199,4 @@ def _is_file(name: str) -> bool:
 
 
 def _recorded() -> PriceTables:
-    from orchestrator.cli.service import recorded
-    from orchestrator.settings import Settings
-
-    return recorded(Settings.load()).prices
-
-
-def _running() -> Client:
-    from orchestrator.cli.service import running
-    from orchestrator.settings import Settings
-
-    return running(Settings.load())
+    return recorded_here().prices

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from orchestrator.cli.here import running_here
 from orchestrator.cli.output import as_json, at, money, print_fields, print_json, print_table
 from orchestrator.cli.words import BUDGET
 from tenancy.errors import Unavailable
@@ -50,7 +51,7 @@ def create(
 ) -> None:
     """Create a tenant. FIELD=VALUE are fields of its policy, such as max_concurrent_runs=3; `tenant show` lists them."""
     fields = _fields(assignments, limit_per_day)
-    client = _running()
+    client = running_here()
     _made(client, client.tenants.create(tenant_id, name=name, reason=reason, by=by, **fields), as_json)
 
 
@@ -74,7 +75,7 @@ def fork(
 ) -> None:
     """Create a tenant with the policy of SOURCE, but for FIELD=VALUE; SOURCE's policy must say can_fork=true."""
     fields = _fields(assignments, limit_per_day)
-    client = _running()
+    client = running_here()
     _made(client, client.tenants.fork(source, tenant_id, name=name, reason=reason, by=by, **fields), as_json)
 
 
@@ -148,7 +149,7 @@ def set_(
     fields = _fields(assignments, limit_per_day)
     if not fields:
         raise click.UsageError("there is nothing to set; write FIELD=VALUE, such as weight=2")
-    client = _running()
+    client = running_here()
     changed = client.tenants.update(tenant_id, reason=reason, by=by, version=version, **fields)
     if as_json:
         print_json({**_as_json(client.tenants.get(tenant_id)), "changed": {name: list(pair) for name, pair in changed.items()}})
@@ -165,7 +166,7 @@ def set_(
 @as_json
 def suspend(tenant_id: str, reason: str, by: str | None, as_json: bool) -> None:
     """Let no new run of a tenant in, and nothing of its runs begin, until it is resumed. What runs goes on."""
-    client = _running()
+    client = running_here()
     _became(client, tenant_id, "suspended", client.tenants.suspend(tenant_id, reason=reason, by=by), as_json)
 
 
@@ -175,7 +176,7 @@ def suspend(tenant_id: str, reason: str, by: str | None, as_json: bool) -> None:
 @as_json
 def resume(tenant_id: str, reason: str, by: str | None, as_json: bool) -> None:
     """End a tenant's suspension."""
-    client = _running()
+    client = running_here()
     _became(client, tenant_id, "active", client.tenants.resume(tenant_id, reason=reason, by=by), as_json)
 
 
@@ -185,7 +186,7 @@ def resume(tenant_id: str, reason: str, by: str | None, as_json: bool) -> None:
 @as_json
 def close(tenant_id: str, reason: str, by: str | None, as_json: bool) -> None:
     """Let no new run of a tenant in, for good. Its live runs finish, and its record stays."""
-    client = _running()
+    client = running_here()
     _became(client, tenant_id, "closed", client.tenants.close(tenant_id, reason=reason, by=by), as_json)
 
 
@@ -203,13 +204,6 @@ def history(tenant_id: str, as_json: bool) -> None:
         return
     rows = [(at(line.at), line.actor, line.action, _done(line), line.reason or "-") for line in found]
     print_table(("at", "by", "action", "what", "reason"), rows)
-
-
-def _running() -> Client:
-    from orchestrator.cli.service import running
-    from orchestrator.settings import Settings
-
-    return running(Settings.load())
 
 
 def _fields(words: tuple[str, ...], limit_per_day: str | None) -> dict[str, Any]:

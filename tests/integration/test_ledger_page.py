@@ -8,8 +8,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from pages import commands
 from terminal import Terminal
-from test_prices_page import commands
 
 PAGE = (Path(__file__).parents[2] / "docs" / "ledger.md").read_text()
 BLOCKS = re.findall(r"^```(python|json|sh|sh background)\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)

@@ -10,8 +10,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from pages import commands
 from terminal import Terminal, end
-from test_quickstart import commands
 
 from orchestrator.embedded import RedisServer
 

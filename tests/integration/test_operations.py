@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from pages import commands
 from running import until
 from terminal import Done, Terminal
 
@@ -27,17 +28,6 @@ PAGE = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
 BLOCKS = re.findall(r"^```(python|sh|sh background)\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
 MODULE = next(text for kind, text in BLOCKS if kind == "python")
 pytestmark = pytest.mark.timeout(400)
-
-
-def commands(block: str) -> list[tuple[str, list[str]]]:
-    """Return each command of a block with the beginnings of lines that the page shows of its output."""
-    found: list[tuple[str, list[str]]] = []
-    for line in block.splitlines():
-        if line.startswith("$ "):
-            found.append((line[2:], []))
-        else:
-            found[-1][1].append(line)
-    return found
 
 
 def test_every_command_of_the_page_does_what_the_page_says() -> None:

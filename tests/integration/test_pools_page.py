@@ -8,8 +8,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from pages import commands
 from terminal import Terminal, end
-from test_quickstart import commands
 
 PAGE = (Path(__file__).parents[2] / "docs" / "pools-and-limits.md").read_text()
 BLOCKS = re.findall(r"^```(python|sh|sh background)\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)

@@ -8,23 +8,13 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from pages import commands
 from terminal import Terminal
 
 PAGE = (Path(__file__).parents[2] / "docs" / "prices.md").read_text()
 BLOCKS = re.findall(r"^```(python|json|toml|sh|sh background)\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
 FILES = {"python": "press.py", "json": "december.json", "toml": "acme.toml"}
 pytestmark = pytest.mark.timeout(300)
-
-
-def commands(block: str) -> list[tuple[str, list[str]]]:
-    """Return each command of a block with the beginnings of lines that the page shows of its output."""
-    found: list[tuple[str, list[str]]] = []
-    for line in block.splitlines():
-        if line.startswith("$ "):
-            found.append((line[2:], []))
-        else:
-            found[-1][1].append(line)
-    return found
 
 
 def beginning(line: str) -> list[str]:

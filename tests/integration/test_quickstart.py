@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from pages import commands
 from terminal import Terminal
 
 PAGE = (Path(__file__).parents[2] / "docs" / "quickstart.md").read_text()
@@ -22,17 +23,6 @@ def terminal() -> Iterator[Terminal]:
     """A new directory; the home is where it is by default."""
     with tempfile.TemporaryDirectory(prefix="hgquick") as name:
         yield Terminal(Path(name), Path(name) / ".headgate")
-
-
-def commands(block: str) -> list[tuple[str, list[str]]]:
-    """Return each command of a block with the lines that the page shows of its output."""
-    found: list[tuple[str, list[str]]] = []
-    for line in block.splitlines():
-        if line.startswith("$ "):
-            found.append((line[2:], []))
-        else:
-            found[-1][1].append(line)
-    return found
 
 
 def test_every_command_of_the_page_does_what_the_page_says(terminal: Terminal) -> None:
