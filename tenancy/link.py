@@ -22,12 +22,13 @@ CONNECTIONS_MAX = 3
 
 
 def _note_server(connection: AbstractConnection) -> None:
-    """Read the server's run id on each new connection: after a restart it is another one."""
+    """Read the server's run id on each new connection: after a restart it is another one, which knows no script either."""
     connection.on_connect()
     connection.send_command("INFO", "server")
     info = connection.read_response()
     lines = (info.decode() if isinstance(info, bytes) else str(info)).splitlines()
     connection.headgate_server = next(line[7:] for line in lines if line.startswith("run_id:"))  # type: ignore[attr-defined]
+    connection.headgate_scripts = set()  # type: ignore[attr-defined]
 
 
 def _pack(*arguments: Argument) -> bytes:
@@ -171,12 +172,21 @@ class Link:
         server = self.server or connection.headgate_server
         scripts = [load(name) for name, _ in calls]
         commands = [_pack("EVALSHA", script.sha, 0, server, *arguments) for script, (_, arguments) in zip(scripts, calls, strict=True)]
-        connection.send_packed_command(commands if len(commands) == 1 else [b"".join(commands)])
+        # One of several that the server does not know would run after those that follow it: they are taught before. One alone is
+        # sent as a whole once the server says that it does not know it.
+        known = connection.headgate_scripts
+        unknown = {script.sha: script for script in scripts if script.sha not in known} if len(calls) > 1 else {}
+        lessons = [_pack("SCRIPT", "LOAD", script.text) for script in unknown.values()]
+        packed = [*lessons, *commands]
+        connection.send_packed_command(packed if len(packed) == 1 else [b"".join(packed)])
+        for _ in lessons:
+            connection.read_response()
         replies = [self._read(connection) for _ in calls]
         for at, reply in enumerate(replies):
             if isinstance(reply, redis.exceptions.NoScriptError):
                 connection.send_command("EVAL", scripts[at].text, 0, server, *calls[at][1])
                 replies[at] = self._read(connection)
+        known.update(script.sha for script in scripts)
         return replies
 
     @staticmethod

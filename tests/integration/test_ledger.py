@@ -60,8 +60,8 @@ def agree(stack: Running, tenant: str) -> bool:
 
 @pytest.fixture
 def headgate(stack: Running, monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setattr("orchestrator.cli.ledger._running", lambda: stack.client)
-    monkeypatch.setattr("orchestrator.cli.ledger._recorded", lambda: stack.client)
+    monkeypatch.setattr("orchestrator.cli.ledger.running_here", lambda: stack.client)
+    monkeypatch.setattr("orchestrator.cli.ledger.recorded_here", lambda: stack.client)
 
     def call(*arguments: str) -> Result:
         return CliRunner().invoke(main, ["ledger", *arguments])

@@ -138,13 +138,16 @@ def test_a_batch_publishes_many_messages_in_a_few_round_trips(pools: Pools) -> N
     def trips() -> int:
         return int(pools.redis.info("stats")["total_reads_processed"])
 
-    before, since = trips(), time.monotonic()
-    with pools.app.producer_or_acquire() as publisher, publisher.batch(500):
-        for label in labels:
-            pools.send(label, tenant=f"tenant-{label[-1]}", pool="threads", producer=publisher)
-    # Heartbeats, doorbells, recorder and beat talk meanwhile: some tens a second.
-    assert trips() - before < 60 + 100 * (time.monotonic() - since)
-    pools.queue.resume("platform", "test", "")
+    try:
+        before = trips()
+        with pools.app.producer_or_acquire() as publisher, publisher.batch(500):
+            for label in labels:
+                pools.send(label, tenant=f"tenant-{label[-1]}", pool="threads", producer=publisher)
+        taken = trips() - before
+    finally:
+        pools.queue.resume("platform", "test", "")
+    # Heartbeats, doorbells, recorder and beat talk meanwhile; one trip for each message alone would be 500.
+    assert taken < 250
     assert len(pools.until_ended(labels)) == len(labels)
 
 

@@ -20,7 +20,7 @@ from orchestrator.embedded.redis_server import RedisServer
 from tenancy.errors import Unavailable
 from tenancy.link import Link
 from tenancy.lua import load
-from tenancy.transport.queue import Queue
+from tenancy.transport.queue import Delivery, Queue
 
 pytestmark = pytest.mark.timeout(90)
 HERE = Path(__file__).resolve().parent
@@ -75,6 +75,22 @@ def twice(proxy: CuttingProxy, queue: Queue, name: str, *arguments: Any) -> Any:
 
 def put(queue: Queue, payload: str, once: str = "") -> str:
     return queue.put(payload, "acme", 5, "default", 10, once)
+
+
+def test_acknowledgements_come_before_the_pop_that_they_ride_with_also_where_redis_knows_no_script(direct: Link) -> None:
+    queue = Queue(direct)
+    queue.enroll("w1", TTL_MS, {"name": "w1", "pools": ["default"]})
+    queue.cap("r.1", 1)
+    for payload in ("first", "second"):
+        queue.put(payload, "acme", 5, "default", 10, run="r.1")
+    first = queue.pop("w1", "default")
+    assert first is not None
+    direct.client.script_flush()
+    direct.prepare("tenancy/transport/pop")  # as after another worker's pop
+    direct.close()
+    second = queue.pop_or_wait("w1", "default", acks=[("w1", first.tag, first.number)])
+    assert isinstance(second, Delivery)
+    assert second.payload == "second"
 
 
 def payloads(queue: Queue, inc: str = "w2") -> list[str]:
