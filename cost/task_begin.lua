@@ -1,8 +1,9 @@
 -- Claim an ordinary Celery task and reserve its estimate. ARGV: S, task id, name, tenant, amount, claim (one for each delivery that a
--- worker accepts), inc, tag, delivery ('' if another transport delivered it), worker, patience_ms.
--- Returns {run, attempt}, the same again for the same claim; or {refused, unknown|closed|suspended|other_tenant|budget, limit, current},
+-- worker accepts), inc, tag, delivery ('' if another transport delivered it), worker, patience_ms, ms that the record may be behind ('' = no limit).
+-- Returns {run, attempt}, the same again for the same claim; {later}: the record is behind, ask again; or {refused, unknown|closed|suspended|other_tenant|budget, limit, current},
 -- and nothing is kept then. An open execution of an earlier claim is closed as lost first, unless it is the one that retries.
 -- @include tenancy/kernel
+-- @include tenancy/lag
 -- @include cost/ledger
 -- @include cost/tasks
 local id, name, tenant, amount = ARGV[2], ARGV[3], ARGV[4], micros(ARGV[5])
@@ -19,6 +20,7 @@ end
 local policy = redis.call('HMGET', 'hg1:tenant:' .. tenant, 'limit_day', 'status')
 if not policy[1] then return {'refused', 'unknown', '', ''} end
 if known[1] and known[1] ~= tenant then return {'refused', 'other_tenant', '', ''} end
+if is_recorder_behind(ARGV[12]) then return {'later'} end
 for _, open in ipairs(open_of(id)) do
   if redis.call('HEXISTS', key, 'leaving:' .. open[2]) == 0 then close_unreported(id, open[1], open[2], 'lost') end
 end

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-from tenancy.errors import BudgetRefused
+from tenancy.errors import BudgetRefused, Unavailable
 from tenancy.link import Link
 
 from .price_book import PriceBook
@@ -67,11 +67,15 @@ class TaskLedger:
     Each raises Unavailable (Fenced between two epochs) when Redis is away; each may be repeated.
 
     :param url: returns the URL of Headgate's Redis as redis-py reads it; asked at the first call.
+    :param lag_ms: returns how far the record may be behind before nothing is reserved any more; 0 is no limit.
     :param silent_s: a task that another transport than the fair one delivered counts as lost after so many seconds without a sign.
     """
 
-    def __init__(self, url: Callable[[], str], *, silent_s: float = 3600.0, timeout_s: float = 2.0) -> None:
+    def __init__(
+        self, url: Callable[[], str], *, silent_s: float = 3600.0, timeout_s: float = 2.0, lag_ms: Callable[[], int] = lambda: 0
+    ) -> None:
         self._url = url
+        self._lag_ms = lag_ms
         self._timeout_s = timeout_s
         self._link: Link | None = None
         self._prices: PriceBook | None = None
@@ -92,11 +96,17 @@ class TaskLedger:
         return self._prices
 
     def begin(self, task_id: str, name: str, tenant: str, amount: int, delivery: Delivery) -> Claim | Refusal:
-        """Reserve `amount` micros for an execution, or say why not; the same again for the same claim."""
+        """Reserve `amount` micros for an execution, or say why not; the same again for the same claim.
+
+        Raises Unavailable while the record is further behind than it may be.
+        """
         reply = self.link.call(
             "cost/task_begin",
             task_id, name, tenant, amount, delivery.claim, delivery.inc, delivery.tag, delivery.number, delivery.worker, self.silent_ms,
+            self._lag_ms(),
         )  # fmt: skip
+        if reply[0] == "later":
+            raise Unavailable("the recorder is behind: nothing more is reserved until it has caught up")
         if reply[0] == "run":
             return Claim(task_id, name, int(reply[1]), tenant, amount)
         return Refusal(*map(str, reply[1:4]))

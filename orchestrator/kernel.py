@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -40,7 +41,7 @@ class Kernel:
         self.settings = settings
         self.link = Link(settings.resolved_client_url())
         rules = Backpressure(settings.backlog_per_slot, settings.park_at_percent, settings.release_below_percent)
-        self.state = State(self.link, rules)
+        self.state = State(self.link, rules, math.ceil(settings.recorder_lag_limit_s * 1000))
         self.results = ResultStore(settings.home.absolute() / "results", settings.result_inline_bytes)
         self.prices = PriceBook(self.link)
 

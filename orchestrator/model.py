@@ -22,6 +22,9 @@ LOST_MAX: Final = 3
 SHORT_MS: Final = 1_000
 """How long a node waits that is not covered now, while what runs of its run may give enough back."""
 
+BEHIND_MS: Final = 2_000
+"""How long a node waits while the record is too far behind."""
+
 
 NodeRow = tuple[str, int, str, str, str, str]
 """id, wait, ctl JSON, spec, verdict, fragment."""
@@ -29,6 +32,10 @@ NodeRow = tuple[str, int, str, str, str, str]
 
 class Model(AdmissionModel):
     """Transport, money and run state in this process; one method for each script, with the same answers."""
+
+    recorded: tuple[int, int] | None = None
+    """The last event on record, as (epoch, sequence); None where nobody records."""
+    recorded_ms: int = 0
 
     def load(self, run: str, gen: int, nodes: Sequence[NodeRow], fragments: Mapping[str, str]) -> int:
         """Take in nodes and fragments of an admitted run; what is known already stays as it is.
@@ -63,7 +70,7 @@ class Model(AdmissionModel):
 
     # A node from its message to its outcome
 
-    def begin(self, run: str, gen: int, node: str, inc: str, tag: str, delivery: int, worker: str) -> Reply:
+    def begin(self, run: str, gen: int, node: str, inc: str, tag: str, delivery: int, worker: str, lag_ms: int = 0) -> Reply:
         """The gate: claim a node for the execution that a delivered message asks for; a row of the gate table."""
         self._fence()
         if not self._holds(inc, tag, delivery):
@@ -95,6 +102,9 @@ class Model(AdmissionModel):
         if self.stopped.get(state.tenant, 0) > self.now_ms:
             self._release(inc, tag)
             return ["later", 0]
+        if self._is_recorder_behind(lag_ms):
+            self._release(inc, tag, BEHIND_MS)
+            return ["later", BEHIND_MS]
         self._close_lost(state, node)
         if it.lost >= LOST_MAX:
             self._let_go(inc, tag)
@@ -251,7 +261,10 @@ class Model(AdmissionModel):
         return more
 
     def stale(self, run: str, gen: int, age_ms: int, nodes: Sequence[str]) -> list[str]:
-        """Return which of the nodes should have a message or a live lease and have neither: to be published."""
+        """Return which of the nodes should have a message or a live lease and have neither: to be published.
+
+        An execution whose lease is not live is closed, and its node due again, also where its message waits in line.
+        """
         self._fence()
         state = self.runs.get((run, gen))
         if state is None or state.status != "running":
@@ -260,14 +273,16 @@ class Model(AdmissionModel):
         orphaned: list[str] = []
         for id_ in nodes:
             it = state.nodes.get(id_)
-            if it is None or self._outstanding(state.task_id(id_)):
+            if it is None:
                 continue
+            outstanding = self._outstanding(state.task_id(id_))
             if it.lease is not None and not self._live(it.lease):
                 self._close_lost(state, id_)
                 it.state = "pending"
                 orphaned.append(id_)
-                publish.append(id_)
-            elif it.since is not None and it.since <= self.now_ms - age_ms:
+                if not outstanding:
+                    publish.append(id_)
+            elif it.since is not None and it.since <= self.now_ms - age_ms and not outstanding:
                 publish.append(id_)
         self._make_due(state, orphaned)
         return publish
@@ -328,6 +343,17 @@ class Model(AdmissionModel):
         it = state.nodes[node]
         if not it.ended and it.lease is None and it.claims == attempt:
             self.purses[state.key].needed += self._need(state, node)
+
+    def record(self) -> None:
+        """What the recorder says after a commit: everything so far is on record."""
+        self.recorded, self.recorded_ms = (self.epoch, self.sequence), self.now_ms
+
+    def _is_recorder_behind(self, most_ms: int) -> bool:
+        """Whether an event has waited for the recorder longer than `most_ms`; 0 is no limit. One that is idle is never behind."""
+        if not most_ms or self.recorded is None or self.now_ms - self.recorded_ms <= most_ms:
+            return False
+        waiting = next((event for event in self.events if event["id"] > self.recorded), None)
+        return waiting is not None and self.now_ms - waiting["at"] > most_ms
 
     def _node_event(self, state: RunState, node: str, type_: str, **fields: object) -> None:
         self._run_event(state, type_, node=node, **fields)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from celery import Celery
@@ -33,7 +34,11 @@ def install(
     """
     give_budgets(
         app,
-        TaskLedger(lambda: (settings or Settings.load()).resolved_client_url(), silent_s=silent_s),
+        TaskLedger(
+            lambda: (settings or Settings.load()).resolved_client_url(),
+            silent_s=silent_s,
+            lag_ms=lambda: math.ceil((settings or Settings.load()).recorder_lag_limit_s * 1000),
+        ),
         untagged=untagged,
         estimates=estimates,
     )

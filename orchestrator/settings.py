@@ -92,6 +92,8 @@ class Settings(BaseSettings):
     """How often beat has notifications delivered."""
     audit_interval_s: Seconds = 60.0
     """How often beat has counters compared with the ledger."""
+    recorder_lag_limit_s: Seconds = 60.0
+    """While an event has waited so long to be recorded, no node and no task that pays begins: SQL, or the recorder, is away."""
     event_retention_s: Seconds = 3_600.0
     """How far behind the recorder the event stream is trimmed."""
     retry_delay_max_s: Seconds = 300.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
+from typing import Final
 
 from sqlalchemy import Engine, select
 
@@ -15,6 +16,9 @@ from orchestrator.kernel import Kernel
 from orchestrator.state import ROWS_MAX
 from orchestrator.store import tables as t
 from tenancy.transport.queue import Queue
+
+SIGNAL_GRACE_MS: Final = 200
+"""How long an execution that has ended is left to its signal: so a reservation outlives its node by one sweep and this at most."""
 
 
 @dataclass
@@ -105,7 +109,7 @@ class Sweeper:
         """Settle executions that ended, and that no signal settled."""
         key = f"{run_id}.{generation}"
         executions = self.kernel.link.read("SMEMBERS", money.open_executions(key))
-        before = self._now_ms() - self.age_ms
+        before = self._now_ms() - min(self.age_ms, SIGNAL_GRACE_MS)
         for piece in _pieces(sorted(executions)):
             rows = self.kernel.link.read("HMGET", money.reservations(key), *piece)
             done = self.kernel.link.read("HMGET", keys.of_run("attempt", key), *(f"{name.rsplit(':', 1)[0]}:done" for name in piece))

@@ -19,8 +19,10 @@ class State:
     Replies are the scripts' own, as lists of str and int.
     """
 
-    def __init__(self, link: Link, backpressure: Backpressure = DEFAULT) -> None:
+    def __init__(self, link: Link, backpressure: Backpressure = DEFAULT, lag_ms: int = 0) -> None:
+        """lag_ms: how far the record may be behind before nothing begins any more; 0 is no limit."""
         self.link = link
+        self.lag_ms = lag_ms
         self.rules = backpressure
 
     def _call(self, script: str, *arguments: str | int) -> Any:
@@ -53,7 +55,7 @@ class State:
 
     def begin(self, run: str, gen: int, node: str, inc: str, tag: str, delivery: int, worker: str) -> list[Any]:
         """Claim a node: a row of the gate table."""
-        return list(self._call("begin", run, gen, node, inc, tag, delivery, worker))
+        return list(self._call("begin", run, gen, node, inc, tag, delivery, worker, self.lag_ms))
 
     def finish(
         self,

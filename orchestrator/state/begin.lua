@@ -1,13 +1,14 @@
 -- The gate: claim a node for the execution that a delivered message asks for. The table of rows is in docs/protocol.md.
--- ARGV: S, run, gen, node, inc, tag, delivery, worker name.
+-- ARGV: S, run, gen, node, inc, tag, delivery, worker name, ms that the record may be behind ('' = no limit).
 -- Returns {row, ..}: gone, none, held, stopped, early; ended, outcome, error JSON or '', {due children}; later, wait_ms;
 -- poison or refused, outcome, reason, {due nodes}; run, attempt, spec, verdict, fails,
 -- reserved micros.
 -- @include tenancy/kernel
+-- @include tenancy/lag
 -- @include tenancy/transport/messages
 -- @include cost/ledger
 -- @include orchestrator/state/nodes
-local SHORT_MS = 1000
+local SHORT_MS, BEHIND_MS = 1000, 2000
 local node, inc, tag, delivery, worker = ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8]
 
 local function forget_message()
@@ -62,6 +63,11 @@ if not mine then
   if is_stopped_now(run.tenant) then
     release(inc, tag, 0)
     return {'later', 0}
+  end
+  -- What would be set aside now is charged to nobody if Redis is lost before it is on record.
+  if is_recorder_behind(ARGV[9]) then
+    release(inc, tag, BEHIND_MS)
+    return {'later', BEHIND_MS}
   end
   if lease then close_lost(run, node, lease) end
   if tonumber(redis.call('HGET', attempts, node .. ':lost') or 0) >= 3 then

@@ -10,7 +10,7 @@ import pytest
 
 from cost.task_ledger import Claim, Delivery, Refusal, TaskLedger, sweep_tasks
 from orchestrator.embedded import RedisServer
-from tenancy.errors import BudgetRefused, Fenced
+from tenancy.errors import BudgetRefused, Fenced, Unavailable
 from tenancy.transport.queue import Queue
 
 TASK = "f3a1"
@@ -20,6 +20,7 @@ class Cell:
     """Two tenants with 10,000 micros a day, and the ledger of ordinary tasks."""
 
     def __init__(self, url: str) -> None:
+        self.url = url
         self.ledger = TaskLedger(lambda: url, silent_s=0)
         self.redis = self.ledger.link.client
         self.redis.hset("hg1:epoch", mapping={"epoch": 1, "server": self.ledger.link.server_id(), "seq": 0})
@@ -200,6 +201,22 @@ def test_the_keys_of_a_task_go_an_hour_after_its_end_and_not_while_it_runs(cell:
     assert all(3_590 < int(cell.redis.ttl(key)) <= 3_600 for key in keys)  # type: ignore[arg-type]
     cell.claim("c2")
     assert [cell.redis.ttl(key) for key in keys] == [-1] * 3
+
+
+def test_while_the_record_is_too_far_behind_nothing_is_reserved_and_what_runs_is_charged(cell: Cell) -> None:
+    running, patient = cell.claim(), TaskLedger(lambda: cell.url, lag_ms=lambda: 60_000)
+    cell.redis.mset({"hg1:recorded": "1-0", "hg1:recorded:at": 0})
+    assert isinstance(patient.begin("young", "t.a", "acme", 1_000, Delivery("c2", "", "", "", "w@h")), Claim), "its first event is young"
+    first = json.loads(cell.redis.xrange("hg1:events")[0][1]["e"])  # type: ignore[index]
+    cell.redis.delete("hg1:events")
+    cell.redis.xadd("hg1:events", {"e": json.dumps({**first, "at": first["at"] - 61_000})}, id="1-1")
+    with pytest.raises(Unavailable, match="the recorder is behind"):
+        patient.begin("late", "t.a", "acme", 1_000, Delivery("c3", "", "", "", "w@h"))
+    assert not cell.redis.exists("hg1:task:late")
+    assert cell.ledger.report(running, "llm=400", "signal") == "settled"
+    cell.redis.set("hg1:recorded", "1-9")
+    assert isinstance(patient.begin("late", "t.a", "acme", 1_000, Delivery("c3", "", "", "", "w@h")), Claim)
+    patient.link.close()
 
 
 def test_between_two_epochs_no_script_passes(cell: Cell) -> None:

@@ -19,9 +19,9 @@ View = dict[str, Any]
 TRANSPORTS_OWN = (
     "ready", "clock", "vft", "sleepers", "bell", "depth", "age", "blocked", "held", "parked", "pools", "slots",
     "letters", "expected", "bucket", "recheck", "out", "paused", "dead", "work", "load", "running", "served", "delayed",
-    "limits", "declared",
+    "limits", "declared", "recorded",
 )  # fmt: skip
-"""Keys that test_transport.py compares."""
+"""Keys that test_transport.py compares, and what the recorder says."""
 
 
 RULES = Backpressure(4, 80, 70)
@@ -61,6 +61,12 @@ class Kernel:
     def reclaim(self, ttl_ms: int, limit: int) -> Any:
         return self.link.call("tenancy/transport/reclaim", ttl_ms, limit)
 
+    def pause(self, scope: str, by: str, reason: str) -> Any:
+        return self.link.call("tenancy/transport/pause", scope, by, reason)
+
+    def resume(self, scope: str, by: str, reason: str) -> Any:
+        return self.link.call("tenancy/transport/resume", scope, by, reason)
+
     def retire(self, inc: str) -> Any:
         return self.link.call("tenancy/transport/retire", inc)
 
@@ -90,8 +96,8 @@ class Kernel:
     def cancel(self, run: str, gen: int, reason: str, by: str) -> Any:
         return self.link.call("orchestrator/state/cancel", run, gen, reason, by)
 
-    def begin(self, run: str, gen: int, node: str, inc: str, tag: str, delivery: int, worker: str) -> Any:
-        return self.link.call("orchestrator/state/begin", run, gen, node, inc, tag, delivery, worker)
+    def begin(self, run: str, gen: int, node: str, inc: str, tag: str, delivery: int, worker: str, lag_ms: int = 0) -> Any:
+        return self.link.call("orchestrator/state/begin", run, gen, node, inc, tag, delivery, worker, lag_ms)
 
     def finish(
         self, run: str, gen: int, node: str, attempt: int, inc: str, outcome: str, result: str, error: str, cats: str, delay_ms: int
@@ -131,6 +137,11 @@ class Kernel:
         self.link.client.hset("hg1:epoch", mapping={"epoch": epoch, "server": server, "seq": 0})
         self.link.server = server
         self.link.call("tenancy/log", json.dumps({"t": "epoch.opened", "epoch": epoch, "server": server, "rebuilt": 0}))
+
+    def record(self, now_ms: int) -> None:
+        """Say what the recorder says after a commit."""
+        epoch = self.link.client.hmget("hg1:epoch", "epoch", "seq")
+        self.link.client.mset({"hg1:recorded": "-".join(map(str, epoch)), "hg1:recorded:at": now_ms})
 
     def silence(self, inc: str) -> None:
         """Make the last heartbeat of a live incarnation very old."""

@@ -19,6 +19,7 @@ from tenancy.link import Link
 
 FAR_MS = 1_000_000_000
 TTL_MS = 100_000_000
+LAG_MS = 60_000
 POOL = "default"
 PRIORITIES = (1, 3, 5, 7, 9)
 INFO = {"name": "w", "host": "h", "pid": 1, "pools": [POOL], "tasks": ["draft", "merge"]}
@@ -265,7 +266,7 @@ class KernelMachine(RuleBasedStateMachine):
         return claim
 
     def begin(self, claim: Claim) -> Claim | None:
-        reply = self.both("begin", claim.run, 1, claim.node, claim.inc, claim.tag, claim.delivery, "w@h")
+        reply = self.both("begin", claim.run, 1, claim.node, claim.inc, claim.tag, claim.delivery, "w@h", LAG_MS)
         if reply[0] != "run":
             self.publish(claim.run, reply[-1] if reply[0] in ("ended", "poison", "refused") else [])
             return None
@@ -327,6 +328,8 @@ class KernelMachine(RuleBasedStateMachine):
         if odds == 0:
             before = {tenant: (account.held, account.reserved) for tenant, account in self.model.accounts.items()}
             self.now_ms += days * 86_400_000
+            if self.model.recorded is not None:
+                self.catch_up()
             for tenant in before:
                 self.both("level", tenant)
             assert before == {tenant: (account.held, account.reserved) for tenant, account in self.model.accounts.items()}
@@ -409,7 +412,7 @@ class KernelMachine(RuleBasedStateMachine):
             self.both("cancel", run, 1, "changed my mind", "alice")
 
     @precondition(lambda self: self.graphs)
-    @rule(data=st.data(), what=st.sampled_from(["stale", "stale", "due", "again", "cascade", "time"]), age_ms=delays)
+    @rule(data=st.data(), what=st.sampled_from(["stale", "stale", "due", "again", "cascade", "time", "whole"]), age_ms=delays)
     def sweep(self, data: st.DataObject, what: str, age_ms: int) -> None:
         """What repairs do, whether or not there is anything to repair."""
         if what == "again" or not self.model.runs:
@@ -425,6 +428,22 @@ class KernelMachine(RuleBasedStateMachine):
                 self.both("cascade", run, 1, 1)
             case "time":
                 self.time_passes()
+            case "whole":
+                self.sweep_the_run(run)
+
+    def sweep_the_run(self, run: str) -> None:
+        """One sweep of a running run; after it no reservation is open but of what runs with a live lease, wherever its message is."""
+        state = self.model.runs[run, 1]
+        if state.status != "running":
+            return
+        self.publish(run, self.both("stale", run, 1, 0, self.graphs[run].ids))
+        for (node, attempt), row in list(self.model.reservations[run, 1].items()):
+            if row.state == "open" and state.nodes[node].done >= attempt:
+                self.both("settle", run, 1, node, attempt, row.cats, "sweeper")
+        for (node, attempt), row in self.model.reservations[run, 1].items():
+            lease = state.nodes[node].lease
+            alive = lease is not None and lease.attempt == attempt and self.model._live(lease)
+            assert row.state != "open" or alive, f"the reservation of {run}.{node} attempt {attempt} outlives it"
 
     def time_passes(self) -> None:
         """Everything that is delayed becomes due."""
@@ -439,6 +458,18 @@ class KernelMachine(RuleBasedStateMachine):
         """Messages of no node share the queues."""
         once = data.draw(st.sampled_from(["", "", "x", "y"]))
         self.both("put", json.dumps(["", ""]), data.draw(st.sampled_from(["acme", "beta", "other"])), priority, POOL, 5, once, replaces, 0)
+
+    @rule(away_ms=st.sampled_from([0, 0, 0, 30_000, LAG_MS + 1]))
+    def record(self, away_ms: int) -> None:
+        """The recorder catches up, or is away, perhaps for longer than it may."""
+        if away_ms:
+            self.now_ms += away_ms
+        else:
+            self.catch_up()
+
+    def catch_up(self) -> None:
+        self.model.record()
+        self.kernel.record(self.model.now_ms)
 
     def some_nodes(self, data: st.DataObject) -> tuple[str, list[str]]:
         run = self.pick(data, sorted(run for run, _ in self.model.runs))
@@ -505,6 +536,7 @@ class KernelMachine(RuleBasedStateMachine):
         self.link.close()
 
     def drive_to_the_end(self) -> None:
+        self.catch_up()
         for inc in list(self.model.workers):
             self.both("retire", inc)
         while self.both("reclaim", TTL_MS, 200)[1]:

@@ -10,7 +10,7 @@ from clock import moved_clock
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 from kernel_graphs import Graph
-from kernel_machine import KernelMachine
+from kernel_machine import LAG_MS, KernelMachine
 
 from orchestrator.embedded import RedisServer
 from orchestrator.model import NodeRow, RunState
@@ -96,6 +96,52 @@ def test_a_node_is_poison_also_when_the_sweeper_found_that_its_last_worker_was_l
     assert claim is not None
     assert world.begin(claim) is None
     assert run.nodes["a"].state == "failed"
+
+
+def test_a_sweep_gives_back_what_a_dead_worker_had_reserved_though_its_message_waits_in_line(world: KernelMachine) -> None:
+    run = submitted(world, row("a", 0))
+    claim = world.pop("i1")
+    assert claim is not None
+    begun = world.begin(claim)
+    assert begun is not None
+    world.both("pause", "tenant:acme", "alice", "lunch")
+    world.die("i1")
+    assert world.model.purses["r1", 1].reserved == 10
+    assert world.both("stale", "r1", 1, 0, ["a"]) == []  # its message is there, and waits for the tenant
+    assert run.nodes["a"].state == "due"
+    purse = world.model.purses["r1", 1]
+    assert (purse.reserved, purse.hold, world.model.reservations["r1", 1]["a", 1].state) == (0, 10, "void")
+    assert world.both("settle", "r1", 1, "a", 1, "llm=3", "signal")[0] == "waste"  # it was no more dead than it seemed
+    world.both("resume", "tenant:acme", "alice", "")
+    world.enroll()
+    again = world.pop("i2")
+    assert again is not None
+    second = world.begin(again)
+    assert second is not None
+    assert (second.attempt, run.nodes["a"].lost) == (2, 1)
+
+
+def test_nothing_begins_while_the_record_is_too_far_behind_and_an_idle_recorder_is_not(world: KernelMachine) -> None:
+    submitted(world, row("a", 0), row("b", 0))
+    world.catch_up()
+    world.now_ms += 10 * LAG_MS  # nothing happens for long, and the recorder says nothing
+    first = world.pop("i1")
+    assert first is not None
+    begun = world.begin(first)
+    assert begun is not None
+    world.now_ms += LAG_MS + 1  # what began is not on record yet
+    second = world.pop("i1")
+    assert second is not None
+    asked = ("begin", "r1", 1, second.node, "i1", second.tag, second.delivery, "w@h", LAG_MS)
+    assert world.both(*asked) == ["later", 2_000]
+    assert world.model.purses["r1", 1].open == 1
+    assert world.finish(begun, "succeeded", "llm=1", -1)[0] == "done"  # what runs goes on
+    assert world.both("settle", "r1", 1, begun.node, 1, "llm=1", "signal")[0] == "settled"
+    world.catch_up()
+    world.time_passes()
+    again = world.pop("i1")
+    assert again is not None
+    assert world.begin(again) is not None
 
 
 def test_the_fate_of_many_descendants_is_written_in_pieces(world: KernelMachine) -> None:
