@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import zlib
 
 from sqlalchemy import Engine, select
 
-from orchestrator.graph import Graph
-from orchestrator.graph.limits import EDGES_CEILING, NODES_CEILING, Limits
 from orchestrator.kernel import Kernel
+from orchestrator.launched import recorded_submission
 from orchestrator.store import tables as t
-from orchestrator.submission import Submission
+from orchestrator.store.adopted import read_adopted
 from tenancy.errors import Refused
 from tenancy.keys import WAITING
-from tenancy.priorities import Priority
-
-STORED = Limits(nodes=NODES_CEILING, edges=EDGES_CEILING)
-"""A stored graph was checked against its submission's limits; only what no setting allows is refused here."""
 
 AT_ONCE = 20
 """Runs that one call of the script lets in; they are started before the next call."""
@@ -52,16 +45,21 @@ class Admission:
 
     def start(self, run_id: str, generation: int) -> int:
         """Admit, load and launch a run as it is on record; 0 when the record has nothing to start. May find it started."""
+        with contextlib.suppress(Refused):  # the refusal is an event; the record has it
+            return self.start_or_refuse(run_id, generation)
+        return 1
+
+    def start_or_refuse(self, run_id: str, generation: int) -> int:
+        """Start a run as `start` does. Raises BudgetRefused, RunsLimit or another Refused where it is refused."""
         query = select(t.run).where(t.run.c.run_id == run_id, t.run.c.generation == generation)
         with self.engine.connect() as connection:
-            row = connection.execute(query).mappings().one_or_none()
-        if row is None or row["spec"] is None:
-            return 0
-        graph = Graph.parse(zlib.decompress(row["spec"]), STORED)
-        learned, terms = json.loads(row["learned"] or "{}"), {"strict": bool(row["strict"]), "full": bool(row["full"])}
-        submission = Submission.of(graph, self.kernel.settings, Priority.parse(row["priority"]), learned, **terms)
-        with contextlib.suppress(Refused):  # the refusal is an event; the record has it
-            self.kernel.launcher.start(run_id, generation, row["tenant"], submission, row["budget"])
+            found = connection.execute(query).mappings().one_or_none()
+            if found is None or found["spec"] is None:
+                return 0
+            row = dict(found)
+            submission = recorded_submission(row, self.kernel.settings)
+            adopted = read_adopted(connection, run_id, submission.adopts)
+        self.kernel.launcher.start(run_id, generation, row["tenant"], submission, row["budget"], adopted)
         return 1
 
     def cancel(self, run_id: str, generation: int, reason: str, by: str) -> bool:

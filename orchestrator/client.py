@@ -15,6 +15,7 @@ from ulid import ULID
 from cost.estimate import DEFAULT, Means
 from cost.money import check_micros, parse_units
 from orchestrator.admission import Admission
+from orchestrator.generations import What, rerun
 from orchestrator.graph import Graph
 from orchestrator.graph.limits import Limits
 from orchestrator.handle import RunHandle
@@ -108,7 +109,7 @@ class Client:
         """
         if quality not in ("best", "full"):
             raise ValueError(f"quality is 'best' or 'full', not {quality!r}")
-        budget_micros = parse_units(budget) if isinstance(budget, str) else None if budget is None else check_micros(budget)
+        budget_micros = _micros(budget)
         served = self._served()
         if max_parallel is not None:
             graph = graph.evolve(max_parallel=max_parallel)
@@ -123,6 +124,9 @@ class Client:
             raise Refused(f"tenant {tenant!r} is strict: each node says its most by `max_cost`, and these do not: {_listed(silent)}")
         run_id = self._store(submission, tenant, key, budget_micros)
         if key is not None:  # it may be an earlier run, which goes on costing what it did
+            earlier = self.run(run_id)
+            if earlier.generation > GENERATION or earlier.status not in ("submitted", "held"):
+                return earlier
             found = run_terms(self.engine, run_id, GENERATION)
             submission = submission.relearned(found.learned, strict=found.strict, full=found.full)
         # On record by now, so it will run: where Redis went away meanwhile, the sweeper completes the submission.
@@ -138,6 +142,35 @@ class Client:
         """Cancel a run; once this returns nothing of it begins. False when it has ended before. Raises Unknown."""
         handle = self.run(run_id)
         return Admission(self.kernel, self.engine).cancel(run_id, handle.generation, reason, by or getpass.getuser())
+
+    def rerun(
+        self,
+        run_id: str,
+        nodes: str | Sequence[str] | None = None,
+        what: What = "failed",
+        *,
+        budget: str | int | None = None,
+        reason: str = "",
+        by: str | None = None,
+    ) -> RunHandle:
+        """Open the next generation of a run that has ended, and return it; once this returns it is on record and will run.
+
+        It adopts what succeeded: such a node is not run again, costs nothing, and its consumers receive the result it had.
+
+        :param what: "failed" runs what has no success; "from" also `nodes` and all that depends on them; "node" also `nodes`, and
+            nothing that depends on them.
+        :param budget: the most that this generation may cost; as much as the one before might, unless said.
+
+        Raises Unknown (no such run or node), Refused (it is not over, has nothing to run again, was terminated by cost, or its tenant is
+        suspended), BudgetRefused, RunsLimit, QueueFull and Unavailable.
+        """
+        if what not in ("failed", "from", "node"):
+            raise ValueError(f"what is 'failed', 'from' or 'node', not {what!r}")
+        named = [nodes] if isinstance(nodes, str) else list(nodes or ())
+        if (what == "failed") == bool(named):
+            raise ValueError("name nodes for what='from' and what='node', and none for what='failed'")
+        generation = rerun(self.kernel, self.engine, run_id, what, named, _micros(budget), reason, by or getpass.getuser())
+        return RunHandle(self, run_id, generation)
 
     def pause(self, scope: str, *, reason: str = "", by: str | None = None) -> bool:
         """Begin nothing of `platform`, `tenant:{id}` or `run:{id}` until it is resumed; False when it was paused before.
@@ -216,6 +249,10 @@ class Client:
         if status not in ("accepted", "duplicate"):
             raise Unavailable(f"the submission was not stored ({status}); submit it again")
         return str(answer["run"])
+
+
+def _micros(budget: str | int | None) -> int | None:
+    return parse_units(budget) if isinstance(budget, str) else None if budget is None else check_micros(budget)
 
 
 def _listed(nodes: Sequence[str], most: int = 5) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import redis
@@ -14,6 +15,7 @@ from tenancy.errors import RunFailed, Unavailable, Unknown, WaitTimeout
 
 if TYPE_CHECKING:
     from orchestrator.client import Client
+    from orchestrator.generations import What
 
 POLL_S = 0.5
 """How often a waiting handle looks at the record itself, should an announcement be lost."""
@@ -119,6 +121,18 @@ class RunHandle:
     def cancel(self, *, reason: str = "cancelled by its producer", by: str | None = None) -> bool:
         """Cancel the run; once this returns nothing of it begins. False when it has ended before."""
         return self.client.cancel(self.run_id, reason=reason, by=by)
+
+    def rerun(
+        self,
+        nodes: str | Sequence[str] | None = None,
+        what: What = "failed",
+        *,
+        budget: str | int | None = None,
+        reason: str = "",
+        by: str | None = None,
+    ) -> RunHandle:
+        """Open the run's next generation and return its handle; as `Client.rerun`."""
+        return self.client.rerun(self.run_id, nodes, what, budget=budget, reason=reason, by=by)
 
     def _why(self, row: read.RunView) -> str | None:
         """Why the run waits, None when it does not; state knows of it a moment before the record does."""

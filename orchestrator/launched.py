@@ -23,7 +23,7 @@ def load_rows(run: Mapping[str, Any], settings: Settings) -> Loaded:
 
     Raises ValueError if the record has no spec of it, GraphInvalid if this version cannot read it.
     """
-    submission = _submission(run, settings)
+    submission = recorded_submission(run, settings)
     down = submission.planned_down(int(run["hold"] or 0))
     pieces = submission.rows(down.choices if down else {})
     nodes = [LoadRow(*row[:5], str(row[5])) for piece in pieces for row in piece]
@@ -33,12 +33,14 @@ def load_rows(run: Mapping[str, Any], settings: Settings) -> Loaded:
 
 def asked(run: Mapping[str, Any], settings: Settings) -> Mapping[str, Any]:
     """Return what `admit` was asked for `run`. Raises as `load_rows`."""
-    return _submission(run, settings).want(run["budget"])
+    return recorded_submission(run, settings).want(run["budget"])
 
 
-def _submission(run: Mapping[str, Any], settings: Settings) -> Submission:
+def recorded_submission(run: Mapping[str, Any], settings: Settings) -> Submission:
+    """Return the submission of `run`, a row of the record. Raises as `load_rows`."""
     if run["spec"] is None:
         raise ValueError(f"the record holds no graph of run {run['run_id']}")
     graph = Graph.parse(zlib.decompress(run["spec"]), _ADMITTED)
     learned, terms = json.loads(run["learned"] or "{}"), {"strict": bool(run["strict"]), "full": bool(run["full"])}
-    return Submission.of(graph, settings, Priority.parse(run["priority"]), learned, **terms)
+    adopts = json.loads(run["adopts"] or "{}")
+    return Submission.of(graph, settings, Priority.parse(run["priority"]), learned, **terms, adopts=adopts)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from kombu.exceptions import KombuError
@@ -16,6 +17,7 @@ from orchestrator.kernel import Kernel
 from orchestrator.node_task import describe
 from orchestrator.refusal import refusal
 from orchestrator.state import ROWS_MAX
+from orchestrator.store.adopted import Adopted
 from orchestrator.submission import Submission
 from tenancy.errors import Unavailable, Unknown
 from tenancy.log import append
@@ -27,8 +29,18 @@ class Launcher:
     def __init__(self, kernel: Kernel) -> None:
         self.kernel = kernel
 
-    def start(self, run_id: str, generation: int, tenant: str, submission: Submission, budget_micros: int | None) -> bool:
+    def start(
+        self,
+        run_id: str,
+        generation: int,
+        tenant: str,
+        submission: Submission,
+        budget_micros: int | None,
+        adopted: Mapping[str, Adopted] = MappingProxyType({}),
+    ) -> bool:
         """Admit a submission, load it and publish its roots; False when it waits in its tenant's line instead.
+
+        adopted: what the submission adopts, by node.
 
         Raises BudgetRefused, RunsLimit or another Refused; nothing has been published then.
         """
@@ -46,15 +58,18 @@ class Launcher:
             state.load(run_id, generation, rows, {})
         for fragments in submission.fragments():
             state.load(run_id, generation, [], fragments)
+        adoptions = [(node, *adopted[node]) for node in submission.adoption_order() if node in adopted]
+        for first in range(0, len(adoptions), ROWS_MAX):
+            state.adopt(run_id, generation, adoptions[first : first + ROWS_MAX])
         if down:
             self._give_up(run_id, generation, tenant, choices, down.modifications)
-        roots = submission.roots()
+        roots = submission.openers()
         due: list[str] = []
         for first in range(0, len(roots), ROWS_MAX):
             last = 1 if first + ROWS_MAX >= len(roots) else 0
             due += state.launch(run_id, generation, 1 if down else 0, last, roots[first : first + ROWS_MAX])
-        if down:
-            # What a skipped node alone stood in the way of is due as well.
+        if down or adoptions:
+            # What a skipped or adopted node alone stood in the way of is due as well.
             due = self.kernel.link.read("ZRANGE", keys.of_run("due", f"{run_id}.{generation}"), 0, -1)
         self.publish(run_id, generation, tenant, due)
         return True

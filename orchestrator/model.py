@@ -29,6 +29,9 @@ BEHIND_MS: Final = 2_000
 NodeRow = tuple[str, int, str, str, str, str]
 """id, wait, ctl JSON, spec, verdict, fragment."""
 
+AdoptRow = tuple[str, int, str, str]
+"""id, generation that ran it, result, verdict."""
+
 
 class Model(AdmissionModel):
     """Transport, money and run state in this process; one method for each script, with the same answers."""
@@ -51,6 +54,28 @@ class Model(AdmissionModel):
                 state.nodes[node] = NodeState(wait, json.loads(ctl), spec, verdict, fragment)
         state.fragments.update(fragments)
         return len(nodes)
+
+    def adopt(self, run: str, gen: int, rows: Sequence[AdoptRow]) -> int:
+        """Take over what an earlier generation has done, children before their parents; returns how many nodes were not yet."""
+        self._fence()
+        state = self.runs.get((run, gen))
+        if state is None or state.status not in ("loading", "cancelling"):
+            return 0
+        adopted: dict[str, int] = {}
+        for node, generation, result, verdict in rows:
+            it = state.nodes.get(node)
+            if it is None or not it.waits:
+                continue
+            self._drop_once(state.task_id(node))
+            it.result, it.verdict, it.adopted = result, verdict or it.verdict, generation
+            state.degraded = state.degraded or verdict != ""
+            self._write_outcome(state, node, "succeeded")
+            adopted[node] = generation
+        if adopted:
+            self._run_event(state, "node.adopted", nodes=adopted)
+            self._make_due(state, [child for node in adopted for child in self._propagate(state, node, passes=True)])
+            self._maybe_end(state)
+        return len(adopted)
 
     def launch(self, run: str, gen: int, degraded: int, last: int, roots: Sequence[str]) -> list[str]:
         """Make roots due, and with the last piece of them start a loaded run, once; returns those that are due."""
@@ -373,6 +398,10 @@ class Model(AdmissionModel):
 
     def _end_node(self, state: RunState, node: str, outcome: str, **fields: object) -> None:
         """The one place where a node gets its outcome."""
+        self._write_outcome(state, node, outcome)
+        self._node_event(state, node, "node.ended", outcome=outcome, **fields)
+
+    def _write_outcome(self, state: RunState, node: str, outcome: str) -> None:
         it = state.nodes[node]
         assert not it.ended, f"{node} has the outcome {it.state} and cannot get {outcome}"
         if it.lease is None and state.key in self.purses:
@@ -385,7 +414,6 @@ class Model(AdmissionModel):
                 state.required_failed = True
             else:
                 state.degraded = True
-        self._node_event(state, node, "node.ended", outcome=outcome, **fields)
 
     def _consequences(self, state: RunState, ended: Iterable[str]) -> tuple[list[str], int]:
         """Write what follows from nodes that just ended; returns the nodes that became due, and whether there is more."""
@@ -442,6 +470,11 @@ class Model(AdmissionModel):
                 task_id = f"{event['run']}.{event['gen']}.{event['node']}"
                 assert task_id not in ended, f"{task_id} ended as {ended[task_id]} and as {event['outcome']}"
                 ended[task_id] = event["outcome"]
+            if event["t"] == "node.adopted":
+                for node in event["nodes"]:
+                    task_id = f"{event['run']}.{event['gen']}.{node}"
+                    assert task_id not in ended, f"{task_id} ended as {ended[task_id]} and was adopted"
+                    ended[task_id] = "succeeded"
         for state in self.runs.values():
             self._check_run(state, ended)
 
@@ -477,4 +510,6 @@ class Model(AdmissionModel):
                     in_the_way[child] += 1
         for id_, it in state.nodes.items():
             assert it.wait == in_the_way[id_], f"{id_} waits for {it.wait}, {in_the_way[id_]} stand in its way"
-            assert it.wait == 0 or it.state not in ("due", "running", "succeeded"), f"{id_} is {it.state} before its parents ended"
+            assert it.wait == 0 or it.adopted or it.state not in ("due", "running", "succeeded"), (
+                f"{id_} is {it.state} before its parents ended"
+            )

@@ -27,7 +27,7 @@ class NodeState:
 
     wait: parents that stand in its way, because they have not ended or have ended badly.
     ctl: amounts by variant ("" without one), required, attempts, next (children). claims: executions begun;
-    fails, lost: how they ended; done: the last one that finished. since: when it became due.
+    fails, lost: how they ended; done: the last one that finished. since: when it became due. adopted: the generation that ran it.
     """
 
     wait: int
@@ -45,6 +45,7 @@ class NodeState:
     since: int | None = None
     result: str | None = None
     fault: str | None = None
+    adopted: int = 0
 
     @property
     def ended(self) -> bool:

@@ -70,7 +70,7 @@ def run_keys(recorded: Recorded, loaded: Loaded, epoch: int, now: int, own_pool:
     rg = f"{run['run_id']}.{run['generation']}"
     states, waits, sealed = _progress(run, loaded, recorded.nodes)
     keys = Keys()
-    keys.hashes[names.of_run("run", rg)] = _run_hash(run, loaded, states)
+    keys.hashes[names.of_run("run", rg)] = _run_hash(run, loaded, states, recorded.nodes)
     if run["status"] == "submitted" and (roots := loading(loaded, own_pool)):
         keys.hashes[names.of_run("run", rg)]["roots"] = json.dumps(roots)
     if loaded.want["max_parallel"]:
@@ -170,7 +170,7 @@ def _needed(loaded: Loaded, states: Mapping[str, str]) -> int:
     return sum(int(json.loads(row.ctl).get("floor", "0")) for row in loaded.nodes if states[row.node] in ("pending", "due"))
 
 
-def _run_hash(run: Mapping[str, Any], loaded: Loaded, states: Mapping[str, str]) -> dict[str, str]:
+def _run_hash(run: Mapping[str, Any], loaded: Loaded, states: Mapping[str, str], nodes: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     required = {row.node: bool(json.loads(row.ctl)["required"]) for row in loaded.nodes}
     ended = {node: state for node, state in states.items() if state not in ("pending", "due")}
     fields = {
@@ -191,7 +191,10 @@ def _run_hash(run: Mapping[str, Any], loaded: Loaded, states: Mapping[str, str])
     if any(required[node] for node in bad):
         fields["required_failed"] = "1"
     # A run that was planned down at admission gave something up before its first node began.
-    if any(not required[node] for node in bad) or (run["status"] != "submitted" and any(row.verdict for row in loaded.nodes)):
+    planned_down = run["status"] != "submitted" and any(row.verdict for row in loaded.nodes)
+    # What is adopted as a cheaper variant is no better than when it ran.
+    downgraded = any(row["adopted"] and row["verdict"] for row in nodes.values())
+    if any(not required[node] for node in bad) or planned_down or downgraded:
         fields["degraded"] = "1"
     if run["status"] == "cancelling":
         fields["reason"] = run["reason"] or ""

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from graphlib import TopologicalSorter
 from itertools import islice
 from types import MappingProxyType
 from typing import Any
@@ -37,6 +38,8 @@ class Submission:
     learned: Means = field(default_factory=dict)
     strict: bool = False
     full: bool = False
+    adopts: Mapping[str, int] = field(default_factory=dict)
+    """What a later generation takes over instead of running it: node to the generation that ran it. It costs nothing."""
 
     @classmethod
     def of(
@@ -48,6 +51,7 @@ class Submission:
         *,
         strict: bool = False,
         full: bool = False,
+        adopts: Mapping[str, int] = MappingProxyType({}),
     ) -> Submission:
         """Prepare a resolved and valid graph.
 
@@ -63,11 +67,11 @@ class Submission:
             bytes_max=settings.message_bytes,
             weight=lambda node: signature_bytes(node, by_id[node].task, _LONGEST_TENANT, by_id[node].pool),
         )
-        return cls(graph, plan, priority, {task: learned[task] for task in sorted(graph.tasks()) if task in learned}, strict, full)
+        return cls(graph, plan, priority, {task: learned[task] for task in sorted(graph.tasks()) if task in learned}, strict, full, adopts)
 
     def relearned(self, learned: Means, *, strict: bool = False, full: bool = False) -> Submission:
         """Return the submission with other means and terms, those of the run that its key had already."""
-        return Submission(self.graph, self.plan, self.priority, learned, strict, full)
+        return Submission(self.graph, self.plan, self.priority, learned, strict, full, self.adopts)
 
     def without_max_cost(self) -> list[str]:
         """Return the nodes that a strict tenant cannot run: nothing says what they cost at most."""
@@ -88,7 +92,7 @@ class Submission:
 
     @cached_property
     def costs(self) -> tuple[NodeCost, ...]:
-        """What each node costs, is worth, and could be given up for."""
+        """What each node that runs costs, is worth, and could be given up for."""
         return tuple(
             NodeCost(
                 id=node.id,
@@ -101,12 +105,13 @@ class Submission:
                 needs=tuple(dict.fromkeys(r.node for r in references(node.params) if r.bare)),
             )
             for node in self.graph.nodes
+            if node.id not in self.adopts
             for amounts in [self.amounts(node)]
         )
 
     @cached_property
     def estimate_micros(self) -> int:
-        """Expected cost of the whole graph as it is."""
+        """Expected cost of all that runs, as it is."""
         return sum(cost.estimate_micros for cost in self.costs)
 
     @cached_property
@@ -116,7 +121,7 @@ class Submission:
 
     @cached_property
     def floors(self) -> dict[str, int]:
-        """What each node is in the floor: its cheapest way to run, 0 where it is optional."""
+        """What each node that runs is in the floor: its cheapest way to run, 0 where it is optional."""
         return {cost.id: floor([cost]) for cost in self.costs}
 
     def planned_down(self, hold_micros: int) -> PlanDown | None:
@@ -126,6 +131,8 @@ class Submission:
     def want(self, budget_micros: int | None) -> dict[str, Any]:
         """What `admit` is asked for; amounts as decimal strings. The pool '' is the tenant's own, whichever that is when nodes are put."""
         by_id = self.graph.by_id
+        first = [by_id[node] for node in self.heads()]
+        runs = [node for node in self.graph.nodes if node.id not in self.adopts]
         return {
             "graph": self.graph.name,
             "total": len(self.graph.nodes),
@@ -135,14 +142,30 @@ class Submission:
             "full": int(self.full),
             "priority": int(self.priority),
             "max_parallel": "" if self.graph.max_parallel is None else self.graph.max_parallel,
-            "pools": sorted({node.pool or "" for node in self.graph.nodes}),
-            "roots": dict(Counter(by_id[root].pool or "" for root in self.roots())),
-            "tasks": sorted(self.graph.tasks()),
+            "pools": sorted({node.pool or "" for node in runs}),
+            "roots": dict(Counter(node.pool or "" for node in first)),
+            "tasks": sorted({task for node in runs for task in (node.task, *(v.task for v in node.variants if v.task))}),
         }
+
+    def heads(self) -> list[str]:
+        """Nodes that run, and wait for none that does: the roots, where nothing is adopted."""
+        adopts, parents = self.adopts, self.plan.parents
+        return [node.id for node in self.graph.nodes if node.id not in adopts and all(parent in adopts for parent in parents[node.id])]
 
     def roots(self) -> list[str]:
         """Nodes that wait for none."""
         return [node.id for node in self.graph.nodes if not self.plan.parents[node.id]]
+
+    def openers(self) -> list[str]:
+        """Nodes that may be due when the run is launched: those that wait for none, or for what is adopted."""
+        adopts, parents = self.adopts, self.plan.parents
+        running = (node.id for node in self.graph.nodes if node.id not in adopts)
+        return [node for node in running if not parents[node] or any(parent in adopts for parent in parents[node])]
+
+    def adoption_order(self) -> list[str]:
+        """The adopted nodes, children before their parents."""
+        sorter = TopologicalSorter({node: [child for child in self.plan.children[node] if child in self.adopts] for node in self.adopts})
+        return list(sorter.static_order())
 
     def rows(self, choices: Mapping[str, str]) -> Iterator[list[Row]]:
         """Yield the rows of all nodes, in pieces that one script call may carry; `choices` are those of a plan-down."""
@@ -152,7 +175,7 @@ class Submission:
 
     def _row(self, node: Node, choice: str) -> Row:
         amounts = {name: str(micros) for name, micros in self.amounts(node).items()}
-        ctl: dict[str, Any] = {"amounts": amounts, "floor": str(self.floors[node.id])}
+        ctl: dict[str, Any] = {"amounts": amounts, "floor": str(self.floors.get(node.id, 0))}
         ctl |= {"required": node.required, "attempts": node.attempts, "next": self.plan.children[node.id]}
         spec: dict[str, Any] = {"task": node.task, "params": node.params}
         if node.variants:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
+from typing import Any
 
 import click
 
@@ -68,6 +70,7 @@ def show(run_id: str, as_json: bool) -> None:
     print_fields(
         {
             "run": run["run_id"],
+            "generation": run["generation"] if run["generation"] > 1 else None,
             "graph": run["graph"],
             "tenant": run["tenant"],
             "key": run["key"],
@@ -93,8 +96,12 @@ def show(run_id: str, as_json: bool) -> None:
             seconds(between(node["queued_at"], node["started_at"])),
             seconds(between(node["started_at"], node["finished_at"])),
             money(node["cost_micros"]) or "-",
-            "; ".join(filter(None, (node["verdict"] and f"as {node['verdict']!r}", node["reason"], cause(node["error"])))),
+            "; ".join(filter(None, (_adopted(node), node["verdict"] and f"as {node['verdict']!r}", node["reason"], cause(node["error"])))),
         )
         for node in run["nodes"]
     ]
     print_table(("node", "task", "outcome", "attempt", "worker", "waited", "took", "cost", "remarks"), rows)
+
+
+def _adopted(node: Mapping[str, Any]) -> str | None:
+    return f"adopted from generation {node['adopted']}" if node["adopted"] else None

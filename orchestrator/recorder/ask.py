@@ -20,7 +20,7 @@ PAYLOAD_KEPT_S = 3_600
 ANSWER_S = 15.0
 """How long whoever asks waits for the recorder."""
 
-Kind = Literal["request.submit", "request.tenant", "request.policy", "request.status", "request.prices"]
+Kind = Literal["request.submit", "request.tenant", "request.policy", "request.status", "request.prices", "request.rerun"]
 
 _AS_TEXT = {"request.tenant": "policy", "request.policy": "changes", "request.prices": "prices"}
 """Fields that travel as JSON text: Lua would round an amount of 16 digits."""

@@ -24,19 +24,24 @@ class Entry(NamedTuple):
 
 
 _RUN_UPDATE = ("status", "outcome", "reason", "started_at", "finished_at", "total", "budget", "hold", "estimate", "floor", "counts")
-_NODE_UPDATE = ("state", "outcome", "reason", "attempt", "worker", "verdict", "queued_at", "started_at", "finished_at", "result", "error")
+_NODE_UPDATE = (
+    *("state", "outcome", "reason", "attempt", "worker", "verdict", "queued_at", "started_at", "finished_at", "result", "error"),
+    "adopted",
+)
 _NODE_SUMS = ("fails", "lost", "cost_micros", *(f"cost_{category}" for category in CATEGORIES))
 
 
 def parts(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
     """Split a batch where an event is decided by what those before it left in SQL.
 
-    An `epoch.opened` says what became of everything recorded before it; a request finds keys that refused runs gave up.
+    An `epoch.opened` says what became of everything recorded before it; a submission finds keys that refused runs gave up, a rerun the
+    outcomes of the run.
     """
     part: list[Entry] = []
     refused = False
     for entry in entries:
-        if part and ('"epoch.opened"' in entry.text or (refused and '"request.submit"' in entry.text)):
+        asks = '"request.rerun"' in entry.text or (refused and '"request.submit"' in entry.text)
+        if part and (asks or '"epoch.opened"' in entry.text):
             yield part
             part, refused = [], False
         part.append(entry)
@@ -313,6 +318,13 @@ def _ended(changes: Changes, event: Event, _position: Position) -> None:
         row["attempt"] = int(event["attempt"])
 
 
+def _adopted(changes: Changes, event: Event, _position: Position) -> None:
+    for node, generation in dict(event["nodes"]).items():
+        row = _node(changes, event, node)
+        row.update(state="ended", outcome="succeeded", finished_at=int(event["at"]), adopted=int(generation))
+        changes.adopted.append({name: row[name] for name in ("run_id", "generation", "node_id", "adopted")})
+
+
 def _settled(changes: Changes, event: Event, _position: Position) -> None:
     _used(changes, event, _position)
     kind = str(event.get("kind") or "settle")
@@ -411,6 +423,7 @@ _PROJECTIONS: dict[str, Callable[[Changes, Event, Position], None]] = {
     "request.policy": _requested,
     "request.status": _requested,
     "request.prices": _requested,
+    "request.rerun": _requested,
     "run.held": _held,
     "run.admitted": _admitted,
     "run.refused": _refused,
@@ -424,6 +437,7 @@ _PROJECTIONS: dict[str, Callable[[Changes, Event, Position], None]] = {
     "node.retry": _retried,
     "node.lost": _lost,
     "node.ended": _ended,
+    "node.adopted": _adopted,
     "money.reserved": _reserved,
     "money.extended": _extended,
     "money.refused": _money_refused,

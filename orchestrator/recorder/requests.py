@@ -20,6 +20,7 @@ from tenancy.priorities import Priority
 
 from .prices import decide_prices
 from .projection import amount
+from .reruns import decide_rerun
 from .tenants import Answer, Request, decide_tenant
 
 ANSWER_KEPT_S = 60
@@ -42,6 +43,8 @@ def decide(connection: Connection, requests: list[Request], payloads: Mapping[st
         if stored is None:
             if event["t"] == "request.submit":
                 stored = _submit(connection, event, payloads.get(request))
+            elif event["t"] == "request.rerun":
+                stored = decide_rerun(connection, event)
             else:
                 stored = (decide_prices if event["t"] == "request.prices" else decide_tenant)(connection, event)
             row = {"id": request, "at": int(event["at"]), "answer": json.dumps(stored)}

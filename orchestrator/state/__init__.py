@@ -49,6 +49,10 @@ class State:
         pairs = [value for pair in fragments.items() for value in pair]
         return int(self._call("load", run, gen, len(rows), *flat, *pairs))
 
+    def adopt(self, run: str, gen: int, rows: Sequence[Sequence[str | int]]) -> int:
+        """Take over nodes (id, generation, result, verdict) of an earlier generation, children first; how many were not yet."""
+        return int(self._call("adopt", run, gen, *(value for row in rows for value in row)))
+
     def launch(self, run: str, gen: int, degraded: int, last: int, roots: Sequence[str]) -> list[str]:
         """Make roots due; with the last piece of them start the run. Returns those that are due."""
         return list(self._call("launch", run, gen, degraded, last, *roots))

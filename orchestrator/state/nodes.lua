@@ -81,8 +81,8 @@ local function need_again(node, attempt)
     and redis.call('HGET', 'hg1:attempt:' .. RG, node) == attempt then count_needed(need_of(node, ctl_of(node))) end
 end
 
--- The one place where a node gets its outcome; its message, if any is still in line, is forgotten.
-local function set_outcome(run, node, outcome, fields, ctl)
+-- What an outcome changes in state; `adopt` says it of what an earlier generation did, everybody else by `set_outcome`.
+local function write_outcome(run, node, outcome, ctl)
   redis.call('HSET', 'hg1:state:' .. RG, node, outcome)
   if redis.call('HDEL', 'hg1:lease:' .. RG, node) == 0 then count_needed(-need_of(node, ctl)) end
   redis.call('ZREM', 'hg1:due:' .. RG, node)
@@ -91,6 +91,11 @@ local function set_outcome(run, node, outcome, fields, ctl)
   if outcome ~= 'succeeded' then
     redis.call('HSET', 'hg1:run:' .. RG, ctl.required and 'required_failed' or 'degraded', 1)
   end
+end
+
+-- The one place where a node gets its outcome; its message, if any is still in line, is forgotten.
+local function set_outcome(run, node, outcome, fields, ctl)
+  write_outcome(run, node, outcome, ctl)
   fields.outcome = outcome
   node_event('node.ended', run.tenant, node, fields)
 end

@@ -17,6 +17,7 @@ class Changes:
     running in the record at that moment is not any more.
     events, ledger, usage, audit: rows to insert.
     new_runs: rows of runs that may not be there yet; runs, nodes: updates, one for each run and node.
+    adopted: nodes (run_id, generation, node_id, adopted) that take over the result of an earlier generation.
     pauses: by scope, the row of a pause that began, None for one that is over.
     requests: requests in their order, to be decided inside the transaction.
     notices, tries: notifications to be delivered, and what became of tries to.
@@ -32,6 +33,7 @@ class Changes:
     ledger: list[Row] = field(default_factory=list)
     usage: list[Row] = field(default_factory=list)
     audit: list[Row] = field(default_factory=list)
+    adopted: list[Row] = field(default_factory=list)
     pauses: dict[str, Row | None] = field(default_factory=dict)
     requests: list[dict[str, Any]] = field(default_factory=list)
     notices: list[Row] = field(default_factory=list)

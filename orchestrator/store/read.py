@@ -53,7 +53,10 @@ class RunView:
 
 @dataclass(frozen=True)
 class NodeView:
-    """A node of a run; `state` is pending, due, running or ended. `result` is None or JSON text, `error` None or its JSON read."""
+    """A node of a run; `state` is pending, due, running or ended. `result` is None or JSON text, `error` None or its JSON read.
+
+    `adopted` is the earlier generation that ran it, None where this one did.
+    """
 
     id: str
     task: str | None
@@ -73,6 +76,7 @@ class NodeView:
     cost: Mapping[str, int] = field(default_factory=dict)
     result: str | None = None
     error: Any = None
+    adopted: int | None = None
 
 
 @dataclass(frozen=True)
@@ -277,14 +281,14 @@ def show_json(engine: Engine, run_id: str, generation: int | None = None) -> dic
 
 
 def _shown(node: NodeView) -> dict[str, Any]:
-    names = ("id", "task", "required", "state", "outcome", "reason", "attempt", "fails", "lost", "worker", "verdict")
+    names = ("id", "task", "required", "state", "outcome", "reason", "attempt", "fails", "lost", "worker", "verdict", "adopted")
     shown = {name: getattr(node, name) for name in (*names, "queued_at", "started_at", "finished_at", "cost_micros")}
     return {**shown, "cost": dict(node.cost), "error": node.error}
 
 
 def _run_columns() -> list[Any]:
-    # The spec may be megabytes, and lists do not show it.
-    return [column for column in t.run.c if column.name != "spec"]
+    # The spec may be megabytes, and lists show neither it nor what is adopted.
+    return [column for column in t.run.c if column.name not in ("spec", "adopts")]
 
 
 def _run_row(connection: Connection, run_id: str, generation: int | None) -> Mapping[str, Any]:
@@ -349,7 +353,7 @@ def _node_view(node_id: str, row: Mapping[str, Any] | None, spec: Mapping[str, A
         task,
         required,
         row["state"] or "pending",
-        **{name: row[name] for name in ("outcome", "fails", "lost", "worker", "verdict", "cost_micros")},
+        **{name: row[name] for name in ("outcome", "fails", "lost", "worker", "verdict", "cost_micros", "adopted")},
         reason=row["reason"] or None,
         attempt=row["attempt"] or 0,
         queued_at=_seconds(row["queued_at"]),

@@ -57,7 +57,7 @@ class RunRow(SQLModel, table=True):
     deflated; `hold` is None until the run is admitted; `learned` is JSON of what its tasks were expected to cost that no node declares,
     as it was known at its submission; `strict` 1: counted at
     `max_cost`; `full` 1: admitted with its whole estimate or not at all. `cost_micros` is the sum of what its executions were charged,
-    waste included.
+    waste included. `adopts` is JSON of what a later generation takes over instead of running it: node to the generation that ran it.
     """
 
     __tablename__ = "run"
@@ -88,13 +88,15 @@ class RunRow(SQLModel, table=True):
     learned: str | None = _text(optional=True)
     strict: int = 0
     full: int = 0
+    adopts: str | None = _text(optional=True)
 
 
 class NodeRow(SQLModel, table=True):
     """One node of one generation, from the moment that it was due.
 
     `state` is due, running or ended; a node without a row or state is pending. `queued_at` is when it was first due,
-    `started_at` when its last attempt began. Empty texts in `reason` and `error` mean none.
+    `started_at` when its last attempt began. Empty texts in `reason` and `error` mean none. `adopted` is the earlier generation that ran
+    it, whose result it has.
     """
 
     __tablename__ = "node"
@@ -121,6 +123,7 @@ class NodeRow(SQLModel, table=True):
     cost_other: int = _big()
     result: str | None = _text(optional=True)
     error: str | None = _text(optional=True)
+    adopted: int | None = None
 
 
 class EventRow(SQLModel, table=True):

@@ -17,6 +17,7 @@ from sqlalchemy.engine import Connection
 from cost.task_ledger import GENERATION
 
 from . import tables as t
+from .adopted import copy_adopted
 from .changes import Changes, Row
 from .position import START, Position
 
@@ -47,6 +48,7 @@ def write(connection: Connection, changes: Changes) -> None:
     keep(connection, t.run, changes.new_runs)
     _many(connection, _RUN_UPDATE, [{f"to_{name}": value for name, value in row.items()} for row in changes.runs.values()])
     _many(connection, _node_upsert(connection.dialect.name), list(changes.nodes.values()))
+    copy_adopted(connection, changes.adopted)
     keep(connection, t.ledger, changes.ledger)
     keep(connection, t.usage, changes.usage)
     _pause(connection, changes.pauses)

@@ -62,6 +62,8 @@ class Hands:
         self.queue = Queue(self.link)
         self.random = random.Random(seed)
         self.inc = ""
+        self.gen = 1
+        """The generation that they work on."""
 
     def enroll(self) -> None:
         self.inc = str(ULID()).lower()
@@ -75,18 +77,18 @@ class Hands:
 
     def start(self, run: str, graph: Graph, tenant: str = "default", budget: int | None = None) -> None:
         submission = Submission.of(graph, self.settings)
-        reply = self.state.admit(run, 1, tenant, submission.want(budget))
+        reply = self.state.admit(run, self.gen, tenant, submission.want(budget))
         assert reply[0] == "admitted", reply
         down = submission.planned_down(int(reply[1]))
         for rows in submission.rows(down.choices if down else {}):
-            self.state.load(run, 1, rows, {})
+            self.state.load(run, self.gen, rows, {})
         for fragments in submission.fragments():
-            self.state.load(run, 1, [], fragments)
-        self.publish(run, self.state.launch(run, 1, 1 if down else 0, 1, submission.roots()), tenant)
+            self.state.load(run, self.gen, [], fragments)
+        self.publish(run, self.state.launch(run, self.gen, 1 if down else 0, 1, submission.roots()), tenant)
 
     def publish(self, run: str, nodes: list[str], tenant: str = "default") -> None:
         for node in nodes:
-            self.queue.put("{}", tenant, 5, POOL, 1000, once=f"{run}.1.{node}", run=f"{run}.1")
+            self.queue.put("{}", tenant, 5, POOL, 1000, once=f"{run}.{self.gen}.{node}", run=f"{run}.{self.gen}")
 
     def node_of(self, tag: str) -> tuple[str, str]:
         run, _, node = json.loads(str(self.link.client.hget("hg1:meta", tag)))["o"].split(".", 2)
@@ -96,7 +98,7 @@ class Hands:
         """Take a message and claim its node: run, node, attempt, delivery; None when there is nothing to do."""
         while delivery := self.queue.pop(self.inc, POOL, 1):
             run, node = self.node_of(delivery.tag)
-            reply = self.state.begin(run, 1, node, self.inc, delivery.tag, delivery.number, "w")
+            reply = self.state.begin(run, self.gen, node, self.inc, delivery.tag, delivery.number, "w")
             if reply[0] == "run":
                 return run, node, int(reply[1]), delivery
             self.queue.ack(self.inc, delivery.tag, delivery.number)
@@ -105,12 +107,14 @@ class Hands:
     def finish(self, run: str, node: str, attempt: int, delivery: Delivery, outcome: str = "succeeded", tenant: str = "default") -> None:
         cats = f"compute={self.random.randint(1, 50)},llm={self.random.randint(1, 500)}"
         error = "" if outcome == "succeeded" else '{"type": "Boom"}'
-        reply = self.state.finish(run, 1, node, attempt, self.inc, outcome, '"x"', error, cats, 0 if self.random.random() < 0.5 else -1)
+        reply = self.state.finish(
+            run, self.gen, node, attempt, self.inc, outcome, '"x"', error, cats, 0 if self.random.random() < 0.5 else -1
+        )
         if reply[0] != "fenced":
-            assert self.state.settle(run, 1, node, attempt, cats, "signal") in ("settled", "same", "waste")
+            assert self.state.settle(run, self.gen, node, attempt, cats, "signal") in ("settled", "same", "waste")
         if reply[0] == "done":
             self.publish(run, reply[2:], tenant)
-            while self.state.cascade(run, 1):
+            while self.state.cascade(run, self.gen):
                 pass
         if reply[0] != "retry":
             self.queue.ack(self.inc, delivery.tag, delivery.number)
@@ -125,6 +129,6 @@ class Hands:
 
     def sweep(self, run: str, tenant: str = "default") -> None:
         """Publish what is due and has no message, as the sweeper does."""
-        due = [str(node) for node in self.link.read("ZRANGE", f"hg1:due:{run}.1", 0, -1)]
+        due = [str(node) for node in self.link.read("ZRANGE", f"hg1:due:{run}.{self.gen}", 0, -1)]
         for first in range(0, len(due), 200):
-            self.publish(run, self.state.stale(run, 1, 0, due[first : first + 200]), tenant)
+            self.publish(run, self.state.stale(run, self.gen, 0, due[first : first + 200]), tenant)

@@ -121,6 +121,16 @@ def wait_for(path: str, log: str) -> int:
     return meter.attempt
 
 
+@task
+def needs(name: str, log: str, path: str = "", parts: Any = None) -> list[Any]:
+    """Write `name` into `log`; fails while there is no `path`. Returns the name with what it was given."""
+    with Path(log).open("a") as lines:
+        lines.write(f"{name}\n")
+    if path and not Path(path).exists():
+        raise FileNotFoundError(path)
+    return [name, parts]
+
+
 @task(estimate={"llm": 20})
 def use(tokens: int, seconds: float) -> None:
     """Charge tokens, and the seconds that it sleeps as seconds of llm."""

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from orchestrator.backpressure import Backpressure
-from orchestrator.model import Model, NodeRow
+from orchestrator.model import AdoptRow, Model, NodeRow
 from tenancy.link import Link
 
 FAR_MS = 500_000_000
@@ -89,6 +89,9 @@ class Kernel:
         rows = [field for row in nodes for field in row]
         pairs = [field for pair in fragments.items() for field in pair]
         return self.link.call("orchestrator/state/load", run, gen, len(nodes), *rows, *pairs)
+
+    def adopt(self, run: str, gen: int, rows: Sequence[AdoptRow]) -> Any:
+        return self.link.call("orchestrator/state/adopt", run, gen, *(field for row in rows for field in row))
 
     def launch(self, run: str, gen: int, degraded: int, last: int, roots: Sequence[str]) -> Any:
         return self.link.call("orchestrator/state/launch", run, gen, degraded, last, *roots)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from hypothesis import strategies as st
 
-from orchestrator.model import NodeRow
+from orchestrator.model import AdoptRow, NodeRow
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,7 @@ class Graph:
     rows: tuple[NodeRow, ...]
     degraded: int
     want: str
+    adopts: tuple[AdoptRow, ...] = ()
 
     @property
     def ids(self) -> list[str]:
@@ -60,4 +61,8 @@ def graphs(draw: st.DrawFn, run: str, most: int = 8) -> Graph:
     want |= {"max_parallel": draw(st.sampled_from(["", "", 2])), "pools": [pool], "roots": {pool: sum(row[1] == 0 for row in rows)}}
     want["tasks"] = ["draft", "absent"] if draw(st.integers(0, 19)) == 7 else ["draft"]
     tenant = draw(st.sampled_from([*["acme"] * 9, *["beta"] * 3, *["gamma"] * 3, "closed", "nobody"]))
-    return Graph(run, tenant, tuple(rows), draw(st.integers(0, 1)), json.dumps(want))
+    adopts: list[AdoptRow] = []
+    if draw(st.integers(0, 4)) == 0:  # a later generation: children before parents, as the submission has them
+        taken = [index for index in range(size - 1, -1, -1) if draw(st.booleans())]
+        adopts = [(f"n{index}", index % 2 + 1, '"before"', rows[index][4] and "cheap") for index in taken[:200]]
+    return Graph(run, tenant, tuple(rows), draw(st.integers(0, 1)), json.dumps(want), tuple(adopts))

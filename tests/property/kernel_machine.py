@@ -156,6 +156,7 @@ class KernelMachine(RuleBasedStateMachine):
             lambda: self.both("admit", graph.run, 1, graph.tenant, graph.want),
             lambda: self.both("load", graph.run, 1, graph.rows[:half], {"0": "{}"}),
             lambda: self.both("load", graph.run, 1, graph.rows[half:], {"1": "{}"}),
+            lambda: self.both("adopt", graph.run, 1, graph.adopts) if graph.adopts else None,
             lambda: self.both("launch", graph.run, 1, graph.degraded, 0, graph.roots[:1]),
             lambda: self.publish(graph.run, self.both("launch", graph.run, 1, graph.degraded, 1, graph.roots)),
         ]

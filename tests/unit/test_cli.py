@@ -78,6 +78,7 @@ def test_every_command_says_what_it_does_and_takes_json() -> None:
         "show",
         "watch",
         "cancel",
+        "rerun",
         "sweep",
         "tenant",
         "pause",

@@ -1,0 +1,59 @@
+"""The next generation of a run that has ended: it adopts what succeeded, and runs the rest."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from orchestrator.admission import Admission
+from orchestrator.recorder.ask import ask
+from tenancy.errors import Refused, Unavailable, Unknown
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+    from orchestrator.kernel import Kernel
+
+What = Literal["failed", "from", "node"]
+
+
+def rerun(
+    kernel: Kernel, engine: Engine, run_id: str, what: What, nodes: Sequence[str], budget_micros: int | None, reason: str, by: str
+) -> int:
+    """Put the next generation of a run on record and start it; return its number.
+
+    Raises Unknown where there is no such run or node, Refused where it cannot be run again, BudgetRefused and RunsLimit where it is
+    not admitted, and Unavailable; where that comes after the generation is on record, the sweeper starts it.
+    """
+    fields = {"run": run_id, "what": what, "nodes": json.dumps(list(nodes)), "budget": budget_micros, "reason": reason, "by": by}
+    answer = ask(kernel.link, "request.rerun", fields)
+    if answer["status"] != "accepted":
+        raise _refusal(run_id, answer)
+    generation = int(answer["gen"])
+    with contextlib.suppress(Unavailable):  # on record by now: it will run
+        Admission(kernel, engine).start_or_refuse(run_id, generation)
+    return generation
+
+
+def _refusal(run_id: str, answer: dict[str, Any]) -> Exception:
+    match answer["status"]:
+        case "unknown_run":
+            return Unknown(f"there is no run {run_id!r} whose graph is on record")
+        case "unknown_node":
+            return Unknown(f"run {run_id} has no node {', '.join(map(repr, answer['nodes']))}; `headgate show {run_id}` lists its nodes")
+        case "live":
+            return Refused(f"generation {answer['gen']} of run {run_id} is not over; cancel it, or wait for its end, before it runs again")
+        case "refused":
+            return Refused(f"run {run_id} was refused and never began; submit it again")
+        case "approval":
+            return Refused(f"run {run_id} was terminated by cost; it goes on only after an approval")
+        case "suspended":
+            return Refused(f"the tenant of run {run_id} is {answer.get('standing', 'suspended')} and takes no new runs")
+        case "nothing":
+            return Refused(f"all nodes of run {run_id} succeeded; name the nodes that should run again all the same")
+        case "invalid":
+            return Refused(f"run {run_id} cannot run again: {answer.get('reason', 'the request does not read')}")
+        case status:
+            return Unavailable(f"the recorder answered {status!r}; is it of another version?")

@@ -1,0 +1,122 @@
+"""Requests for another generation of a run that has ended: what it adopts, decided from the record."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import insert, select
+from sqlalchemy.engine import Connection
+
+from orchestrator.graph import Graph
+from orchestrator.store import tables as t
+
+from .projection import amount
+from .tenants import Answer, Request
+
+WAYS = ("failed", "from", "node")
+"""What runs again: what has no success; some nodes with what depends on them; some nodes alone. The latter two with what has no success."""
+
+_KEPT = ("run_id", "tenant", "graph_name", "digest", "spec", "priority", "labels", "learned", "strict", "full")
+"""What a generation has from the one before; the run's key stays with the first."""
+
+
+def decide_rerun(connection: Connection, event: Request) -> Answer:
+    """Return the answer to a request for the next generation, storing it.
+
+    `status` is accepted (with `gen`, and how many nodes are `adopted` and run `again`), unknown_run, live (`gen` is not over),
+    refused (it never began), suspended (`standing` says whether suspended or closed), approval (it was terminated by cost),
+    unknown_node (`nodes`), nothing (all of it succeeded) or invalid, with `reason`.
+    """
+    try:
+        return _decide(connection, event)
+    except (KeyError, ValueError, TypeError, AttributeError, zlib.error) as error:
+        return {"status": "invalid", "run": event.get("run"), "reason": str(error) or type(error).__name__}
+
+
+def _decide(connection: Connection, event: Request) -> Answer:
+    run_id, what = str(event["run"]), str(event.get("what") or "failed")
+    nodes = [str(node) for node in json.loads(str(event.get("nodes") or "[]"))]
+    newest = select(t.run).where(t.run.c.run_id == run_id).order_by(t.run.c.generation.desc()).limit(1)
+    found = connection.execute(newest).mappings().first()
+    if found is None or found["spec"] is None:
+        return {"status": "unknown_run", "run": run_id}
+    before = dict(found)
+    told = {"run": run_id, "gen": before["generation"]}
+    if what not in WAYS or (what == "failed") == bool(nodes):
+        return {"status": "invalid", **told, "reason": "name nodes for `from` and `node`, and none for `failed`"}
+    if before["status"] == "refused" and before["generation"] == 1:
+        return {"status": "refused", **told}
+    if before["status"] not in ("ended", "refused"):
+        return {"status": "live", **told}
+    if before["outcome"] == "terminated_by_cost":
+        return {"status": "approval", **told}
+    standing = connection.execute(select(t.tenant.c.status).where(t.tenant.c.id == before["tenant"])).scalar()
+    if standing != "active":
+        return {"status": "suspended", **told, "standing": standing}
+    graph = Graph.model_validate_json(zlib.decompress(before["spec"]))
+    if unknown := [node for node in nodes if node not in graph.by_id]:
+        return {"status": "unknown_node", **told, "nodes": unknown[:5]}
+    again = set(nodes) if what == "node" else below(graph.parents(), nodes)
+    adopts = {node: generation for node, generation in _successes(connection, before).items() if node not in again}
+    if len(adopts) == len(graph.nodes):
+        return {"status": "nothing", **told}
+    _store(connection, before, event, adopts)
+    again_count = len(graph.nodes) - len(adopts)
+    _note(connection, before, event, {"what": what, "nodes": nodes[:100], "adopted": len(adopts), "again": again_count})
+    return {"status": "accepted", "run": run_id, "gen": before["generation"] + 1, "adopted": len(adopts), "again": again_count}
+
+
+def below(parents: Mapping[str, Sequence[str]], nodes: Collection[str]) -> set[str]:
+    """Return `nodes` and all that depends on them."""
+    children: dict[str, list[str]] = {}
+    for node, above in parents.items():
+        for parent in above:
+            children.setdefault(parent, []).append(node)
+    found, left = set(nodes), list(nodes)
+    while left:
+        for child in children.get(left.pop(), ()):
+            if child not in found:
+                found.add(child)
+                left.append(child)
+    return found
+
+
+def _successes(connection: Connection, before: Mapping[str, Any]) -> dict[str, int]:
+    """Return each success that the generation has, its own or adopted, and which generation ran it.
+
+    What it was to adopt counts also where it ended too early to: refused, or cancelled while it was loaded.
+    """
+    of_before = (t.node.c.run_id == before["run_id"]) & (t.node.c.generation == before["generation"])
+    succeeded = select(t.node.c.node_id, t.node.c.adopted).where(of_before, t.node.c.outcome == "succeeded")
+    own = {row.node_id: int(row.adopted or before["generation"]) for row in connection.execute(succeeded)}
+    return {**json.loads(before["adopts"] or "{}"), **own}
+
+
+def _store(connection: Connection, before: Mapping[str, Any], event: Request, adopts: Mapping[str, int]) -> None:
+    budget = amount(event.get("budget"))
+    row = {name: before[name] for name in _KEPT} | {
+        "generation": before["generation"] + 1,
+        "key": None,
+        "status": "submitted",
+        "submitted_at": int(event["at"]),
+        "budget": before["budget"] if budget is None else budget,
+        "cost_micros": 0,
+        "adopts": json.dumps(dict(sorted(adopts.items())), separators=(",", ":")),
+    }
+    connection.execute(insert(t.run), row)
+
+
+def _note(connection: Connection, before: Mapping[str, Any], event: Request, said: Mapping[str, Any]) -> None:
+    row = {
+        "id": f"{event['request']}.rerun",
+        "at": int(event["at"]),
+        "actor": str(event.get("by") or ""),
+        "action": "run.rerun",
+        "tenant": before["tenant"],
+        "target": before["run_id"],
+        "data": json.dumps({**said, "generation": before["generation"] + 1, "reason": str(event.get("reason") or "")}),
+    }
+    connection.execute(insert(t.audit), row)

@@ -1,0 +1,145 @@
+"""Requests for another generation, on a real database: what it adopts follows from the record alone."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, insert, select, update
+
+from orchestrator.graph import Graph
+from orchestrator.recorder.requests import decide
+from orchestrator.recorder.reruns import below
+from orchestrator.recorder.tenants import create_tenant
+from orchestrator.store import tables as t
+from orchestrator.store.engine import create_tables, open_engine
+from orchestrator.store.read import audit
+from tenancy.policy import Policy
+
+pytestmark = pytest.mark.unit
+
+GRAPH = Graph.parse(
+    {
+        "name": "g",
+        "nodes": [
+            {"id": "a", "task": "synthetic.noop"},
+            {"id": "b", "task": "synthetic.noop", "after": ["a"]},
+            {"id": "c", "task": "synthetic.noop", "after": ["a"]},
+            {"id": "d", "task": "synthetic.noop", "after": ["b", "c"]},
+        ],
+    }
+)
+
+
+class Desk:
+    """Decides requests one at a time, as they come out of the log."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.asked = 0
+
+    def ask(self, what: str = "failed", *nodes: str, request: str = "", run: str = "r", budget: Any = None) -> dict[str, Any]:
+        self.asked += 1
+        event = {"t": "request.rerun", "request": request or f"q{self.asked}", "at": self.asked, "by": "ann", "reason": "because"}
+        event |= {"run": run, "what": what, "nodes": json.dumps(nodes), "budget": budget}
+        with self.engine.begin() as connection:
+            (answer,) = decide(connection, [event], {}).values()
+        return answer
+
+    def ends(self, generation: int, outcome: str = "failed", status: str = "ended", **nodes: Any) -> None:
+        """The generation ends with outcomes of nodes; a number is the generation that one was adopted from."""
+        with self.engine.begin() as connection:
+            of_generation = (t.run.c.run_id == "r") & (t.run.c.generation == generation)
+            connection.execute(update(t.run).where(of_generation).values(status=status, outcome=outcome))
+            for node, what in nodes.items():
+                adopted = what if isinstance(what, int) else None
+                row = dict.fromkeys((name for name in t.node.c.keys() if name.startswith("cost_")), 0)  # noqa: SIM118
+                row |= {"run_id": "r", "generation": generation, "node_id": node, "state": "ended", "adopted": adopted}
+                connection.execute(insert(t.node), row | {"outcome": "succeeded" if adopted else what})
+
+    def adopts(self, generation: int) -> dict[str, int]:
+        of_generation = (t.run.c.run_id == "r") & (t.run.c.generation == generation)
+        with self.engine.connect() as connection:
+            return dict(json.loads(connection.execute(select(t.run.c.adopts).where(of_generation)).scalar() or "{}"))
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Iterator[Desk]:
+    engine = open_engine(f"sqlite:///{tmp_path}/record.db", writer=True)
+    create_tables(engine)
+    with engine.begin() as connection:
+        connection.execute(insert(t.cursor).values(id=1, epoch=0, seq=0))
+        create_tenant(connection, "acme", "acme", Policy(), 0, actor="headgate")
+        row = {"run_id": "r", "generation": 1, "tenant": "acme", "key": "k", "graph_name": "g", "digest": GRAPH.digest, "budget": 900}
+        row |= {"submitted_at": 0, "cost_micros": 0}
+        connection.execute(insert(t.run), row | {"spec": zlib.compress(GRAPH.canonical()), "labels": "{}", "priority": 3})
+    yield Desk(engine)
+    engine.dispose()
+
+
+def test_the_next_generation_is_what_the_one_before_was_but_for_key_and_adoptions(desk: Desk) -> None:
+    desk.ends(1, a="succeeded", b="failed", c="succeeded", d="upstream_failed")
+    assert desk.ask() == {"status": "accepted", "run": "r", "gen": 2, "adopted": 2, "again": 2}
+    assert desk.adopts(2) == {"a": 1, "c": 1}
+    with desk.engine.connect() as connection:
+        first, second = connection.execute(select(t.run).order_by(t.run.c.generation)).mappings().all()
+    differing = {name for name in first if first[name] != second[name]}
+    assert differing == {"generation", "key", "adopts", "submitted_at", "status", "outcome"}
+    assert (second["status"], second["key"], second["budget"]) == ("submitted", None, 900)
+    (line,) = audit(desk.engine, "acme")[1:]
+    assert (line.action, line.actor, line.reason, line.target) == ("run.rerun", "ann", "because", "r")
+
+
+def test_a_request_that_comes_again_makes_one_generation_and_another_one_finds_it_live(desk: Desk) -> None:
+    desk.ends(1, a="failed")
+    assert desk.ask(request="same") == desk.ask(request="same")
+    assert desk.ask() == {"status": "live", "run": "r", "gen": 2}
+
+
+def test_adoptions_name_the_generation_that_ran_the_node(desk: Desk) -> None:
+    desk.ends(1, a="succeeded", b="succeeded", c="failed", d="upstream_failed")
+    assert desk.ask(budget="500")["status"] == "accepted"
+    desk.ends(2, a=1, b=1, c="succeeded", d="failed")
+    assert desk.ask("from", "b")["again"] == 2
+    assert desk.adopts(3) == {"a": 1, "c": 2}
+
+
+@pytest.mark.parametrize("status", ["refused", "ended"])
+def test_a_generation_that_ended_before_it_adopted_hands_its_adoptions_on(desk: Desk, status: str) -> None:
+    desk.ends(1, a="succeeded", b="succeeded", c="succeeded", d="succeeded")
+    assert desk.ask("node", "b")["again"] == 1
+    nodes = {"a": "cancelled", "b": "cancelled"} if status == "ended" else {}
+    desk.ends(2, "cancelled", status, **nodes)
+    assert desk.ask()["gen"] == 3
+    assert desk.adopts(3) == {"a": 1, "c": 1, "d": 1}
+
+
+def test_what_cannot_run_again_is_answered_and_changes_nothing(desk: Desk) -> None:
+    assert desk.ask()["status"] == "live"
+    desk.ends(1, "succeeded", a="succeeded", b="succeeded", c="succeeded", d="succeeded")
+    assert desk.ask()["status"] == "nothing"
+    assert desk.ask("from", "a", "x")["nodes"] == ["x"]
+    assert desk.ask("from")["status"] == desk.ask("failed", "a")["status"] == desk.ask("all", "a")["status"] == "invalid"
+    assert desk.ask("from", "a", budget="much")["status"] == "invalid"
+    assert desk.ask(run="nobody")["status"] == "unknown_run"
+    desk.ends(1, "terminated_by_cost")
+    assert desk.ask("from", "a")["status"] == "approval"
+    desk.ends(1, status="refused")
+    assert desk.ask()["status"] == "refused"
+    desk.ends(1)
+    with desk.engine.begin() as connection:
+        connection.execute(update(t.tenant).values(status="suspended"))
+    assert desk.ask("from", "a") == {"status": "suspended", "run": "r", "gen": 1, "standing": "suspended"}
+    with desk.engine.connect() as connection:
+        assert len(connection.execute(select(t.run)).all()) == 1
+    assert [line.action for line in audit(desk.engine, "acme")] == ["tenant.created"]
+
+
+def test_below_is_a_node_and_all_that_depends_on_it() -> None:
+    assert below(GRAPH.parents(), ["b"]) == {"b", "d"}
+    assert below(GRAPH.parents(), ["a"]) == {"a", "b", "c", "d"}
+    assert below(GRAPH.parents(), []) == set()
