@@ -21,6 +21,47 @@ local function micros(text)
   return n
 end
 
+-- The sums of a period: read once in a script, changed here, written once by `write_books`.
+local BOOK = {'settled', 'reserved', 'waste', 'c:compute', 'c:llm', 'c:other', 'c:retrieval', 'c:storage'}
+local read_books = {}
+
+local function book_of(tenant, name)
+  local key = 'hg1:spent:' .. tenant .. ':' .. name
+  local book = read_books[key]
+  if not book then
+    local row = redis.call('HMGET', key, unpack(BOOK))
+    book = {changed = {}}
+    for i, field in ipairs(BOOK) do book[field] = tonumber(row[i] or 0) end
+    read_books[key] = book
+  end
+  return book
+end
+
+local function add_to(book, field, amount)
+  book[field], book.changed[field] = book[field] + amount, true
+end
+
+-- The books of a day and of its month.
+local function books_of(tenant, day)
+  return {book_of(tenant, int(day)), book_of(tenant, 'm' .. month_of(day))}
+end
+
+local function write_books()
+  for key, book in pairs(read_books) do
+    local changes = {}
+    for _, field in ipairs(BOOK) do
+      if book.changed[field] then
+        changes[#changes + 1] = field
+        changes[#changes + 1] = int(book[field])
+      end
+    end
+    if #changes > 0 then
+      redis.call('HSET', key, unpack(changes))
+      book.changed = {}
+    end
+  end
+end
+
 -- @include cost/levels
 local function names_of(cats)
   local names = {}
@@ -104,29 +145,34 @@ local function execution_event(kind, rg, tenant, node, attempt, fields)
   emit(fields)
 end
 
--- Each of the three changes one amount in every counter that knows it.
-local function count_held(rg, tenant, change)
+-- Each of the three changes one amount in every counter that knows it: in the tenant's at once, in the purse and the books as they were read.
+-- `put_back` writes those.
+local function count_held(purse, change)
   if change == 0 then return end
-  redis.call('HINCRBY', 'hg1:purse:' .. rg, 'hold', int(change))
-  redis.call('HINCRBY', 'hg1:tenant:' .. tenant, 'held', int(change))
+  purse.hold = purse.hold + change
+  redis.call('HINCRBY', 'hg1:tenant:' .. purse.tenant, 'held', int(change))
 end
 
-local function count_reserved(rg, tenant, day, change)
+local function count_reserved(purse, day, change)
   if change == 0 then return end
-  redis.call('HINCRBY', 'hg1:purse:' .. rg, 'reserved', int(change))
-  redis.call('HINCRBY', 'hg1:tenant:' .. tenant, 'reserved', int(change))
-  redis.call('HINCRBY', 'hg1:spent:' .. tenant .. ':' .. int(day), 'reserved', int(change))
-  redis.call('HINCRBY', 'hg1:spent:' .. tenant .. ':m' .. month_of(day), 'reserved', int(change))
+  purse.reserved = purse.reserved + change
+  redis.call('HINCRBY', 'hg1:tenant:' .. purse.tenant, 'reserved', int(change))
+  for _, book in ipairs(books_of(purse.tenant, day)) do add_to(book, 'reserved', change) end
 end
 
-local function count_charged(rg, tenant, day, cats, total, waste)
-  for _, book in ipairs({int(day), 'm' .. month_of(day)}) do
-    local key = 'hg1:spent:' .. tenant .. ':' .. book
-    redis.call('HINCRBY', key, 'settled', int(total))
-    if waste then redis.call('HINCRBY', key, 'waste', int(total)) end
-    for category, amount in pairs(cats) do redis.call('HINCRBY', key, 'c:' .. category, int(amount)) end
+local function count_charged(purse, day, cats, total, waste)
+  for _, book in ipairs(books_of(purse.tenant, day)) do
+    add_to(book, 'settled', total)
+    if waste then add_to(book, 'waste', total) end
+    for category, amount in pairs(cats) do add_to(book, 'c:' .. category, amount) end
   end
-  redis.call('HINCRBY', 'hg1:purse:' .. rg, 'spent', int(total))
+  purse.spent = purse.spent + total
+end
+
+local function put_back(rg, purse)
+  redis.call('HSET', 'hg1:purse:' .. rg, 'hold', int(purse.hold), 'needed', int(purse.needed), 'reserved', int(purse.reserved),
+    'spent', int(purse.spent), 'open', int(purse.open))
+  write_books()
 end
 
 -- Whether a refusal of money stands: 'observe' tells of it instead, and 'off' does not.
@@ -148,9 +194,9 @@ local function hold_run(rg, tenant, estimate, budget, floor)
     hold = math.min(hold, (room(tenant)))
     if budget ~= '' then hold = math.min(hold, micros(budget)) end
   end
-  redis.call('HSET', 'hg1:purse:' .. rg, 'tenant', tenant, 'hold', 0, 'needed', int(floor), 'budget', budget,
+  redis.call('HSET', 'hg1:purse:' .. rg, 'tenant', tenant, 'hold', int(hold), 'needed', int(floor), 'budget', budget,
     'reserved', 0, 'spent', 0, 'open', 0)
-  count_held(rg, tenant, hold)
+  redis.call('HINCRBY', 'hg1:tenant:' .. tenant, 'held', int(hold))
   redis.call('HINCRBY', 'hg1:tenant:' .. tenant, 'running', 1)
   return hold
 end
@@ -178,12 +224,11 @@ local function reserve(rg, node, attempt, amount, floor)
   local purse = read_purse(rg)
   local taken, refusal = fund(purse, amount, purse.needed - (floor or 0))
   if refusal and is_enforced(purse.tenant, refusal, rg, {node = node, attempt = attempt, amount = int(amount)}) then return false, refusal end
-  local key = 'hg1:purse:' .. rg
-  if floor and floor > 0 then redis.call('HINCRBY', key, 'needed', int(-floor)) end
-  redis.call('HINCRBY', key, 'open', 1)
+  purse.needed, purse.open = purse.needed - (floor or 0), purse.open + 1
   redis.call('SADD', 'hg1:open:' .. rg, node .. ':' .. attempt)
-  count_held(rg, purse.tenant, -taken)
-  count_reserved(rg, purse.tenant, DAY, amount)
+  count_held(purse, -taken)
+  count_reserved(purse, DAY, amount)
+  put_back(rg, purse)
   write_res(rg, node, attempt, {state = 'open', amount = amount, parts = {{day = DAY, amount = amount}}, actual = '0', cats = '',
     since = int(NOW)})
   take_levels(purse.tenant, rg .. '.' .. node .. '.' .. attempt)
@@ -211,8 +256,9 @@ local function extend(rg, node, attempt, cats)
   if more > 0 then
     local taken, refusal = fund(purse, more, purse.needed)
     if refusal and is_enforced(purse.tenant, refusal, rg, {node = node, attempt = attempt, amount = int(more)}) then return 'refused', refusal end
-    count_held(rg, purse.tenant, -taken)
-    count_reserved(rg, purse.tenant, DAY, more)
+    count_held(purse, -taken)
+    count_reserved(purse, DAY, more)
+    put_back(rg, purse)
     local last = r.parts[#r.parts]
     if last.day == DAY then last.amount = last.amount + more
     else r.parts[#r.parts + 1] = {day = DAY, amount = more} end
@@ -229,10 +275,10 @@ end
 
 -- The reservation ends, in each period that it was made in, and `to_hold` moves to the hold (less than 0: from it).
 local function close(rg, purse, node, attempt, r, to_hold)
-  redis.call('HINCRBY', 'hg1:purse:' .. rg, 'open', -1)
+  purse.open = purse.open - 1
   redis.call('SREM', 'hg1:open:' .. rg, node .. ':' .. attempt)
-  for _, part in ipairs(r.parts) do count_reserved(rg, purse.tenant, part.day, -part.amount) end
-  count_held(rg, purse.tenant, to_hold)
+  for _, part in ipairs(r.parts) do count_reserved(purse, part.day, -part.amount) end
+  count_held(purse, to_hold)
 end
 
 -- Categories, in the order of their names, fill the parts in theirs; the last part takes the rest. Returns {day, reserved, cats, total} of each.
@@ -277,9 +323,10 @@ local function settle(run, gen, node, attempt, text, by, unfinished, price_versi
   local to_hold = 0
   if total > aside then to_hold = -math.min(total - aside, purse.hold)
   elseif unfinished then to_hold = aside - total end
-  if waste then count_held(rg, purse.tenant, to_hold) else close(rg, purse, node, attempt, r, to_hold) end
+  if waste then count_held(purse, to_hold) else close(rg, purse, node, attempt, r, to_hold) end
   local lines = spread(cats, parts)
-  for _, line in ipairs(lines) do count_charged(rg, purse.tenant, line.day, line.cats, line.total, waste) end
+  for _, line in ipairs(lines) do count_charged(purse, line.day, line.cats, line.total, waste) end
+  put_back(rg, purse)
   r.state, r.actual, r.cats, r.since = waste and 'waste' or 'settled', int(total), written, int(NOW)
   write_res(rg, node, attempt, r)
   if not waste then redis.call('HINCRBY', 'hg1:settled_by', by, 1) end
@@ -300,6 +347,7 @@ local function void(run, gen, node, attempt, by, unfinished)
   if r.state ~= 'open' then return 'conflict' end
   local to_hold = unfinished and r.amount or 0
   close(rg, purse, node, attempt, r, to_hold)
+  put_back(rg, purse)
   r.state, r.since = 'void', int(NOW)
   write_res(rg, node, attempt, r)
   execution_event('money.voided', rg, purse.tenant, node, attempt, {reserved = int(r.amount), day = r.parts[1].day, by = by,
@@ -311,8 +359,10 @@ end
 -- The run is over: what it still held is free again, and so is its place. Returns what it held.
 local function release_hold(rg)
   local purse = read_purse(rg)
-  redis.call('HSET', 'hg1:purse:' .. rg, 'needed', 0)
-  count_held(rg, purse.tenant, -purse.hold)
+  local hold = purse.hold
+  purse.needed = 0
+  count_held(purse, -hold)
+  put_back(rg, purse)
   redis.call('HINCRBY', 'hg1:tenant:' .. purse.tenant, 'running', -1)
-  return purse.hold
+  return hold
 end

@@ -1,12 +1,14 @@
--- Levels of what is committed against a tenant's limits, and what they bring about: docs/budgets.md. Includers define DAY, MONTH and micros.
+-- Levels of what is committed against a tenant's limits, and what they bring about: docs/budgets.md. Includers define DAY, MONTH, micros and book_of.
 --
 -- hg1:level:{tenant}   day, month -> period|held|entries: for WARNING, CRITICAL and EXCEEDED each, whether it is entered (0 or 1) and how often
 --                      it was in that period; `2026-11-22|100|1,0,0`
+-- hg1:calm             tenant -> day|low|high|low|high: while what is committed on that day, and in its month, is in between, no level changes
 -- hg1:tenant:{tenant}  limit_day, limit_month ('' = none); warn, critical, exceeded: percent; on_warning, on_critical, on_exceeded: what then
 -- @include tenancy/transport/messages
 local LEVELS, LEFT_LOWER = {'WARNING', 'CRITICAL', 'EXCEEDED'}, 5
 local STRENGTH = {notify = 1, hold = 2, suspend = 3}
 local RATE_PPM_MAX = 1000000000
+local CALM_MAX = 2 ^ 60 -- above every sum: a level that is never reached
 
 -- The least amount that is so many percent of a limit. In parts: the product may be beyond what a double holds exactly.
 local function share_of(limit, percent)
@@ -46,8 +48,8 @@ local function read_levels(tenant)
                 ends = next_month(DAY) * 86400000}
   end
   for i, it in ipairs(found) do
-    local spent = redis.call('HMGET', 'hg1:spent:' .. tenant .. ':' .. it.spent, 'settled', 'reserved')
-    it.limit, it.committed = micros(it.limit), tonumber(spent[1] or 0) + tonumber(spent[2] or 0)
+    local book = book_of(tenant, it.spent)
+    it.limit, it.committed = micros(it.limit), book.settled + book.reserved
     it.held, it.entries = {false, false, false}, {0, 0, 0}
     local period, held, a, b, c = (known[i] or ''):match('^(.-)|(.-)|(.-),(.-),(.*)$')
     if period == it.period then
@@ -70,9 +72,34 @@ local function action_of(policy, periods)
   return strength, ends
 end
 
+-- Between which amounts committed no level of a period changes: from `low` up to, and without, `high`.
+local function calm_between(policy, it)
+  local low, high = 0, CALM_MAX
+  for n = 1, 3 do
+    if it.limit > 0 and it.held[n] then low = math.max(low, share_of(it.limit, policy.percent[n] - LEFT_LOWER)) end
+    if not it.held[n] then high = math.min(high, share_of(it.limit, policy.percent[n])) end
+  end
+  return int(low) .. '|' .. int(high)
+end
+
+local function is_calm(tenant)
+  local text = redis.call('HGET', 'hg1:calm', tenant)
+  if not text then return false end
+  local day, low, high, month_low, month_high = text:match('^(%d+)|(%d+)|(%d+)|?(%d*)|?(%d*)$')
+  if tonumber(day) ~= DAY then return false end
+  local book = book_of(tenant, day)
+  local committed = book.settled + book.reserved
+  if committed < tonumber(low) or committed >= tonumber(high) then return false end
+  if month_low == '' then return true end
+  book = book_of(tenant, 'm' .. MONTH)
+  committed = book.settled + book.reserved
+  return committed >= tonumber(month_low) and committed < tonumber(month_high)
+end
+
 -- Enter and leave levels after what is committed, a limit or the policy has changed; `cause` is the execution that changed it. A jump enters
 -- those in between; one is left 5 points lower than it was entered; a new period begins at HEALTHY.
 local function take_levels(tenant, cause)
+  if cause ~= 'policy' and is_calm(tenant) then return end
   local policy, periods = read_levels(tenant)
   if not policy then return end
   local changed = cause == 'policy'
@@ -95,6 +122,9 @@ local function take_levels(tenant, cause)
       changed = true
     end
   end
+  local calm = int(DAY)
+  for _, it in ipairs(periods) do calm = calm .. '|' .. calm_between(policy, it) end
+  redis.call('HSET', 'hg1:calm', tenant, calm)
   if not changed then return end
   local strength, ends = action_of(policy, periods)
   stop_until(tenant, strength == 3 and ends or nil)

@@ -188,8 +188,8 @@ class Kernel:
 
 
 def _read_all(client: Any) -> dict[str, Any]:
-    """Every key but the log, by its name without the prefix."""
-    keys = sorted(key for key in client.keys("hg1:*") if key != "hg1:events")
+    """Every key but the log and what follows from others, by its name without the prefix."""
+    keys = sorted(key for key in client.keys("hg1:*") if key not in ("hg1:events", "hg1:calm"))
     pipe = client.pipeline(transaction=False)
     for key in keys:
         pipe.type(key)
