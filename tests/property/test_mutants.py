@@ -32,7 +32,10 @@ MUTANTS = {
     "what is settled can be void afterwards": ("if r.state ~= 'open' then return 'conflict' end", ""),
     "what is not spent never returns to the hold": ("elseif unfinished then to_hold = aside - total end", "end"),
     "a cost beyond the reservation is not paid by the hold": ("to_hold = -math.min(total - aside, purse.hold)", "to_hold = 0"),
-    "the month is forgotten": ("return {book_of(tenant, int(day)), book_of(tenant, 'm' .. month_of(day))}", "return {book_of(tenant, int(day))}"),
+    "the month is forgotten": (
+        "return {book_of(tenant, int(day)), book_of(tenant, 'm' .. month_of(day))}",
+        "return {book_of(tenant, int(day))}",
+    ),
     "the limit of the month is not looked at": ("if most - exposed < limit - exposure then", "if false then"),
     "the hold is given to whoever comes first": ("math.max(0, purse.hold - needed))", "purse.hold)"),
     "a node that starts is still needed": ("purse.needed - (floor or 0)", "purse.needed"),
