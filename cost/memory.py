@@ -125,6 +125,8 @@ class MemoryLedger(MemoryLevels):
         self.purses: dict[Key, Purse] = {}
         self.reservations: dict[Key, dict[tuple[str, int], Reservation]] = {}
         self.settled_by: dict[str, int] = {}
+        self.forgotten: dict[str, int] = {}
+        """what runs that are forgotten were charged beyond all that was set aside for them, by tenant"""
         self.unenforced: set[str] = set()
         """tenants to whom something was granted that a limit would have refused"""
 
@@ -365,6 +367,14 @@ class MemoryLedger(MemoryLevels):
     def _execution(self, key: Key, node: str, attempt: int) -> dict[str, object]:
         return {"tenant": self.purses[key].tenant, "run": key[0], "gen": key[1], "node": node, "attempt": attempt}
 
+    def _forget_money(self, key: Key) -> None:
+        """Drop purse and executions of a run that is over; what they were charged stays in the books."""
+        purse = self.purses.pop(key, None)
+        rows = self.reservations.pop(key, {}).values()
+        if purse is not None:
+            over = sum(row.over for row in rows if row.state in ("settled", "waste"))
+            self.forgotten[purse.tenant] = self.forgotten.get(purse.tenant, 0) + over
+
     def check(self) -> None:
         """Assert that every counter is what holds and reservations say, and that no limit is passed but by overshoot.
 
@@ -372,7 +382,7 @@ class MemoryLedger(MemoryLevels):
         """
         super().check()
         days: dict[tuple[str, int], Spent] = {}
-        overshoot: dict[str, int] = {}
+        overshoot = dict(self.forgotten)
         for key, purse in self.purses.items():
             rows = self.reservations[key].values()
             opened = [row for row in rows if row.state == "open"]

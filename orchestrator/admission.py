@@ -51,6 +51,7 @@ class Admission:
 
     def start_or_refuse(self, run_id: str, generation: int) -> int:
         """Start a run as `start` does. Raises BudgetRefused, RunsLimit or another Refused where it is refused."""
+        since_ms = self.kernel.link.now_ms()
         query = select(t.run).where(t.run.c.run_id == run_id, t.run.c.generation == generation)
         with self.engine.connect() as connection:
             found = connection.execute(query).mappings().one_or_none()
@@ -59,7 +60,7 @@ class Admission:
             row = dict(found)
             submission = recorded_submission(row, self.kernel.settings)
             adopted = read_adopted(connection, run_id, submission.adopts)
-        self.kernel.launcher.start(run_id, generation, row["tenant"], submission, row["budget"], adopted)
+        self.kernel.launcher.start(run_id, generation, row["tenant"], submission, row["budget"], since_ms, adopted)
         return 1
 
     def cancel(self, run_id: str, generation: int, reason: str, by: str) -> bool:

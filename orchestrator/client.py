@@ -122,6 +122,7 @@ class Client:
         submission = Submission.of(resolved, self.settings, level, self._learned(resolved, tenant), strict=strict, full=quality == "full")
         if strict and (silent := submission.without_max_cost()):
             raise Refused(f"tenant {tenant!r} is strict: each node says its most by `max_cost`, and these do not: {_listed(silent)}")
+        since_ms = self.kernel.link.now_ms()
         run_id = self._store(submission, tenant, key, budget_micros)
         if key is not None:  # it may be an earlier run, which goes on costing what it did
             earlier = self.run(run_id)
@@ -131,7 +132,7 @@ class Client:
             submission = submission.relearned(found.learned, strict=found.strict, full=found.full)
         # On record by now, so it will run: where Redis went away meanwhile, the sweeper completes the submission.
         with contextlib.suppress(Unavailable):
-            self.kernel.launcher.start(run_id, GENERATION, tenant, submission, budget_micros)
+            self.kernel.launcher.start(run_id, GENERATION, tenant, submission, budget_micros, since_ms)
         return RunHandle(self, run_id, GENERATION)
 
     def run(self, run_id: str) -> RunHandle:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 RUNS = "hg1:runs"
+OVER = "hg1:over"
 NOTICES = "hg1:notices"
 RECORDED = "hg1:recorded"
 RECORDED_AT = "hg1:recorded:at"

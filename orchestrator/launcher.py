@@ -36,16 +36,21 @@ class Launcher:
         tenant: str,
         submission: Submission,
         budget_micros: int | None,
+        since_ms: int,
         adopted: Mapping[str, Adopted] = MappingProxyType({}),
     ) -> bool:
         """Admit a submission, load it and publish its roots; False when it waits in its tenant's line instead.
 
-        adopted: what the submission adopts, by node.
+        since_ms: a time of Redis at which the run was not over; who comes so late that it may be over and forgotten by now starts
+        nothing, and where it is not over, the sweeper starts it. adopted: what the submission adopts, by node.
 
         Raises BudgetRefused, RunsLimit or another Refused; nothing has been published then.
         """
         state = self.kernel.state
-        reply = state.admit(run_id, generation, tenant, submission.want(budget_micros))
+        until_ms = since_ms + int(self.kernel.settings.run_keys_kept_s * 1000)
+        reply = state.admit(run_id, generation, tenant, submission.want(budget_micros), until_ms)
+        if reply[0] == "stale":
+            return False
         if reply[0] == "refused":
             raise refusal(tenant, submission, *reply[1:])
         if reply[0] == "held":

@@ -74,6 +74,8 @@ class AdmissionModel(MemoryLedger):
         self.pressure: dict[str, Pressure] = {}
         self.rates: dict[str, Bucket] = {}
         self.nudged_ms = 0
+        self.over: dict[str, int] = {}
+        """when the end of a run, `run.gen`, was known to be on record"""
 
     # Admission
 
@@ -100,18 +102,21 @@ class AdmissionModel(MemoryLedger):
         self.rates[tenant] = Bucket(round(tokens - 1, 6), self.now_ms, minute, count + 1, before)
         return ["ok"]
 
-    def admit(self, run: str, gen: int, tenant: str, want: str) -> Reply:
+    def admit(self, run: str, gen: int, tenant: str, want: str, until_ms: int = 0) -> Reply:
         """Hold money and a place for a run, once; else it waits in line, or is refused.
 
         want: JSON with graph, total, estimate, floor, budget ('' is none), priority, max_parallel ('' is no cap), pools, roots by pool,
         tasks; amounts as decimal strings. Returns ["admitted", hold], ["held", why, 0 or 1 (the line might go on)] or ["refused",
-        reason, limit, current, ms to wait or ''].
+        reason, limit, current, ms to wait or '']; and ["stale"] for an unknown run after `until_ms` (0: no such time), when it may have
+        been forgotten.
         """
         self._fence()
         key = run, gen
         known = self.runs.get(key)
         if known is not None:
             return ["held", known.why, 0] if known.status == "held" else ["admitted", str(known.hold)]
+        if until_ms and self.now_ms > until_ms:
+            return ["stale"]
         asked = json.loads(want)
         stop, short = self._hindrance(tenant, asked, in_line=False)
         if stop is None:
@@ -400,6 +405,37 @@ class AdmissionModel(MemoryLedger):
 
     def _run_event(self, state: RunState, type_: str, **fields: object) -> None:
         self._append(type_, tenant=state.tenant, run=state.run, gen=state.gen, **fields)
+
+    # Retention
+
+    def forget(self, kept_ms: int, *names: str) -> Reply:
+        """Forget those of the runs `run.gen` whose end has been on record for `kept_ms`: [how many, 0 or 1 (more)]."""
+        self._fence()
+        forgotten = 0
+        for name in names:
+            run, gen = name.rsplit(".", 1)
+            state = self.runs.get((run, int(gen)))
+            if state is not None and state.status != "ended":
+                self.over.pop(name, None)
+            elif self.over.get(name, self.now_ms + 1) <= self.now_ms - kept_ms:
+                del self.over[name]
+                self._forget_run(name, (run, int(gen)))
+                forgotten += 1
+        return [forgotten, 0]
+
+    def _forget_run(self, name: str, key: Key) -> None:
+        for place in (f"pause:{name}", f"place:{name}"):
+            for tag in self.parked_in(place):
+                self._drop(tag)
+            self.parked.pop(place, None)
+            self.recheck.pop(place, None)
+        for pool in self.pools:
+            self.out.pop((f"place:{name}", pool), None)
+        self.paused.discard(f"run:{name}")
+        self.removed.pop(f"run:{name}", None)
+        self.caps.pop(name, None)
+        self.runs.pop(key, None)
+        self._forget_money(key)
 
     # Promises
 

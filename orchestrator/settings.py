@@ -96,6 +96,8 @@ class Settings(BaseSettings):
     """While an event has waited so long to be recorded, no node and no task that pays begins: SQL, or the recorder, is away."""
     event_retention_s: Seconds = 3_600.0
     """How far behind the recorder the event stream is trimmed."""
+    run_keys_kept_s: Seconds = 3_600.0
+    """How long Redis keeps a run whose end is on record; pages and handles read the record."""
     retry_delay_max_s: Seconds = 300.0
 
     @field_validator("home")

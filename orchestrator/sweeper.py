@@ -19,6 +19,10 @@ from tenancy.transport.queue import Queue
 
 SIGNAL_GRACE_MS: Final = 200
 """How long an execution that has ended is left to its signal: so a reservation outlives its node by one sweep and this at most."""
+RUNS_AT_ONCE: Final = 50
+"""Runs that one call of the script forgets."""
+PIECES_MAX: Final = 40
+"""Calls of one sweep; the next one goes on."""
 
 
 @dataclass
@@ -37,6 +41,8 @@ class Repairs:
     """executions that no signal settled"""
     revoked: int = 0
     """cancelling runs driven on"""
+    forgotten: int = 0
+    """runs that Redis had kept for long enough after their end"""
 
     def __str__(self) -> str:
         return ", ".join(f"{field.name} {getattr(self, field.name)}" for field in fields(self))
@@ -64,6 +70,7 @@ class Sweeper:
             self._repair(run_id, int(generation), found)
         found.settled += sweep_tasks(self.kernel.link, self.age_ms)
         found.admitted = self.admission.let_in()
+        self._forget(found)
         return found
 
     def _reclaim(self, found: Repairs) -> None:
@@ -74,7 +81,7 @@ class Sweeper:
             found.reclaimed += moved
 
     def _complete_submissions(self, found: Repairs) -> None:
-        before = self._now_ms() - self.age_ms
+        before = self.kernel.link.now_ms() - self.age_ms
         waiting = select(t.run.c.run_id, t.run.c.generation).where(t.run.c.status == "submitted", t.run.c.submitted_at <= before)
         with self.engine.connect() as connection:
             rows = connection.execute(waiting.order_by(t.run.c.submitted_at, t.run.c.run_id)).all()
@@ -86,7 +93,7 @@ class Sweeper:
         row = self.kernel.link.read("HMGET", keys.of_run("run", key), "status", "tenant", "created", "left")
         status, tenant, created, left = row
         if status == "loading":
-            if int(created) <= self._now_ms() - self.age_ms:
+            if int(created) <= self.kernel.link.now_ms() - self.age_ms:
                 found.started += self.admission.start(run_id, generation)
             return
         if left == "0" or self.kernel.link.read("LLEN", keys.of_run("cascade", key)):  # also ends a run whose last step died before it did
@@ -109,7 +116,7 @@ class Sweeper:
         """Settle executions that ended, and that no signal settled."""
         key = f"{run_id}.{generation}"
         executions = self.kernel.link.read("SMEMBERS", money.open_executions(key))
-        before = self._now_ms() - min(self.age_ms, SIGNAL_GRACE_MS)
+        before = self.kernel.link.now_ms() - min(self.age_ms, SIGNAL_GRACE_MS)
         for piece in _pieces(sorted(executions)):
             rows = self.kernel.link.read("HMGET", money.reservations(key), *piece)
             done = self.kernel.link.read("HMGET", keys.of_run("attempt", key), *(f"{name.rsplit(':', 1)[0]}:done" for name in piece))
@@ -120,9 +127,15 @@ class Sweeper:
                     self.kernel.state.settle(run_id, generation, node, int(attempt), cats, "sweeper")
                     found.settled += 1
 
-    def _now_ms(self) -> int:
-        seconds, micros = self.kernel.link.read("TIME")
-        return int(seconds) * 1000 + int(micros) // 1000
+    def _forget(self, found: Repairs) -> None:
+        """Let go of runs whose end has been on record for long enough."""
+        kept_ms = int(self.kernel.settings.run_keys_kept_s * 1000)
+        for _ in range(PIECES_MAX):
+            before = self.kernel.link.now_ms() - kept_ms
+            names = self.kernel.link.read("ZRANGE", keys.OVER, "-inf", before, "BYSCORE", "LIMIT", 0, RUNS_AT_ONCE)
+            if not names:
+                return
+            found.forgotten += self.kernel.state.forget(kept_ms, names)[0]
 
 
 def _pieces(items: Sequence[str]) -> Iterator[Sequence[str]]:

@@ -136,6 +136,11 @@ class Link:
         except (redis.ConnectionError, redis.TimeoutError) as error:
             raise self._unavailable(error) from error
 
+    def now_ms(self) -> int:
+        """Return Redis's time in milliseconds. Raises Unavailable."""
+        seconds, micros = self.read("TIME")
+        return int(seconds) * 1000 + int(micros) // 1000
+
     def _unavailable(self, error: Exception) -> Unavailable:
         return Unavailable(f"Redis at {self.url} did not answer ({error}); nothing is lost, try again when it is back")
 

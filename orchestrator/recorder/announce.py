@@ -12,6 +12,7 @@ from sqlalchemy import Engine
 from cost import keys as money
 from orchestrator import keys
 from orchestrator.store.engine import reading
+from orchestrator.store.live import over_on_record
 from orchestrator.store.position import Position
 from tenancy.link import Link
 
@@ -23,6 +24,8 @@ from .stream import read_until
 from .tenants import policy_fields
 
 REFRESHED_AT_ONCE = 200
+SCANNED_AT_ONCE = 1_000
+LOOKED_UP_AT_ONCE = 200
 
 
 def now_ms(client: redis.Redis) -> int:
@@ -51,9 +54,26 @@ def announce(client: redis.Redis, engine: Engine, applied: Applied, link: Link |
             pipe.lpush(keys.reply(request), json.dumps(answer))
             pipe.expire(keys.reply(request), ANSWER_KEPT_S)
             pipe.delete(keys.payload(request))
-        for run in applied.ended:
-            pipe.publish(keys.ENDED, run)
+        for name in applied.ended:
+            pipe.zadd(keys.OVER, {name: at}, nx=True)
+            pipe.publish(keys.ENDED, name.rsplit(".", 1)[0])
         pipe.execute()
+
+
+def ends_again(client: redis.Redis, engine: Engine) -> None:
+    """Note which runs in Redis are over on record, where a crash after the commit kept that back: else nobody would forget them."""
+    names = [key.removeprefix(keys.of_run("run", "")) for key in client.scan_iter(keys.of_run("run", "*"), count=SCANNED_AT_ONCE)]
+    for first in range(0, len(names), LOOKED_UP_AT_ONCE):
+        piece = names[first : first + LOOKED_UP_AT_ONCE]
+        with client.pipeline(transaction=False) as pipe:
+            for name in piece:
+                pipe.hget(keys.of_run("run", name), "status")
+            ended = [name for name, status in zip(piece, pipe.execute(), strict=True) if status == "ended"]
+        with reading(engine).connect() as connection:
+            over = over_on_record(connection, ended)
+        if over:
+            at = now_ms(client)
+            client.zadd(keys.OVER, dict.fromkeys(over, at), nx=True)
 
 
 def publish_policies(client: redis.Redis, engine: Engine, tenants: Collection[str] | None = None) -> list[str]:

@@ -31,7 +31,8 @@ _WORKER_ENDS = ("worker.retired", "worker.dead", "epoch.opened")
 class Applied:
     """What one transaction did, to be announced after it.
 
-    cursor: where the log stands in SQL. events: how many were new. ended: runs. answers: by request. workers_ended: whether some did.
+    cursor: where the log stands in SQL. events: how many were new. ended: runs, `run.generation`. answers: by request.
+    workers_ended: whether some did.
     """
 
     cursor: Position

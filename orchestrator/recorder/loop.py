@@ -20,7 +20,7 @@ from orchestrator.store.writer import CursorMoved, read_cursor
 from tenancy.errors import Fenced, Unavailable
 from tenancy.link import Link
 
-from .announce import announce, answer_again, now_ms, publish_policies, refresh
+from .announce import announce, answer_again, ends_again, now_ms, publish_policies, refresh
 from .batch import Applied, apply, payloads_of
 from .prices import publish_prices
 from .stream import read_after, trim
@@ -97,6 +97,7 @@ class Recorder:
         refresh(self.link, publish_policies(self.link.client, self.engine))
         go_on(self.link, self.engine)
         answer_again(self.link.client, self.engine, self.cursor)
+        ends_again(self.link.client, self.engine)
         self.artifacts.workers_ended()  # of those whose end was recorded just before a crash
         self._server = server
 

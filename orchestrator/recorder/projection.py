@@ -280,7 +280,7 @@ def _over(changes: Changes, event: Event, _position: Position) -> None:
     if released := _micros(event, "released"):
         changes.ledger.append(_entry(event, "release", released, day=day_of(int(event["at"])), cause="ended", to_hold=-released))
     changes.pauses[f"run:{event['run']}.{event['gen']}"] = None
-    changes.ended.append(str(event["run"]))
+    changes.ended.append(f"{event['run']}.{event['gen']}")
 
 
 def _due(changes: Changes, event: Event, _position: Position) -> None:

@@ -12,7 +12,7 @@ from tenancy import keys
 from .projection import Entry, parse_event
 
 BATCH_MAX = 1_000
-TRIM_STEP = 1_000
+TRIM_STEPS = (1_000, 100)
 TRIM_ROUNDS_MAX = 20
 
 
@@ -44,15 +44,20 @@ def _entries(rows: Any) -> list[Entry]:
 def trim(client: redis.Redis, cursor: Position, before_ms: int) -> int:
     """Drop entries that are recorded and older than `before_ms`; return how many.
 
-    Looks at every thousandth entry only, and at most at twenty of them a call, so up to 1000 entries more than needed stay.
+    Looks at every thousandth entry, then at every hundredth, and at most at twenty of each a call, so up to 100 entries more than
+    needed stay.
     """
+    return sum(_trim_by(client, step, cursor, before_ms) for step in TRIM_STEPS)
+
+
+def _trim_by(client: redis.Redis, step: int, cursor: Position, before_ms: int) -> int:
     dropped = 0
     for _ in range(TRIM_ROUNDS_MAX):
         oldest = _entries(client.xrange(keys.EVENTS, count=1))
         if not oldest:
             break
         start = oldest[0].position
-        probe = _entries(client.xrange(keys.EVENTS, min=str(Position(start.epoch, start.seq + TRIM_STEP)), count=1))
+        probe = _entries(client.xrange(keys.EVENTS, min=str(Position(start.epoch, start.seq + step)), count=1))
         if not probe or probe[0].position > cursor or int(parse_event(probe[0].text).get("at") or 0) >= before_ms:
             break
         removed: Any = client.xtrim(keys.EVENTS, minid=str(probe[0].position), approximate=False)

@@ -28,12 +28,14 @@ class State:
     def _call(self, script: str, *arguments: str | int) -> Any:
         return self.link.call(f"orchestrator/state/{script}", *arguments)
 
-    def admit(self, run: str, gen: int, tenant: str, want: Mapping[str, Any]) -> list[Any]:
-        """Admit a run: ['admitted', hold], ['held', why, nudge] or ['refused', reason, limit, current, retry_after_ms].
+    def admit(self, run: str, gen: int, tenant: str, want: Mapping[str, Any], until_ms: int = 0) -> list[Any]:
+        """Admit a run: ['admitted', hold], ['held', why, nudge], ['refused', reason, limit, current, retry_after_ms], or ['stale'].
+
+        until_ms: of Redis's time; an unknown run is not admitted after it, because it may be over and forgotten. 0: there is no such time.
 
         want: graph, total, estimate, floor, budget, priority, max_parallel, pools, roots, tasks; `Submission.want` makes it.
         """
-        return list(self._call("admit", run, gen, tenant, json.dumps(want), *self.rules))
+        return list(self._call("admit", run, gen, tenant, json.dumps(want), *self.rules, until_ms))
 
     def knock(self, tenant: str) -> list[str]:
         """Ask whether the tenant may submit another run: ['ok'], or ['rate' or 'queue', limit, current, retry_after_ms]."""
@@ -113,6 +115,10 @@ class State:
     def cascade(self, run: str, gen: int, limit: int = ROWS_MAX) -> int:
         """Go on writing the fate of descendants; 1 when there are more."""
         return int(self._call("cascade", run, gen, limit))
+
+    def forget(self, kept_ms: int, names: Sequence[str]) -> list[int]:
+        """Forget those of the runs `run.gen` (50 at most) whose end has been on record for `kept_ms`: [how many, more]."""
+        return list(self._call("forget", kept_ms, *names))
 
     def stale(self, run: str, gen: int, age_ms: int, nodes: Sequence[str]) -> list[str]:
         """Which of the nodes have neither message nor live lease: to publish."""

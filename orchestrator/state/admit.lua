@@ -3,7 +3,8 @@
 -- ARGV: S, run, gen, tenant, JSON {graph, total, estimate, floor, budget ('' = none), full (1: nothing less than the
 --       estimate), priority, max_parallel ('' = no cap), pools, roots {pool: n}, tasks}, then backlog per slot, percent to park at, percent to open below. Amounts are decimal strings; the
 --       pool '' is the tenant's own.
--- Returns {'admitted', hold}; {'held', why, 0|1} (1: the line might go on, let_in should be called);
+--       until (ms, 0 = none): an unknown run is admitted before it only. Later it may have ended and been forgotten.
+-- Returns {'stale'} then; {'admitted', hold}; {'held', why, 0|1} (1: the line might go on, let_in should be called);
 -- or {'refused', reason, limit, current, retry_after_ms or ''}.
 -- @include tenancy/kernel
 -- @include tenancy/transport/messages
@@ -13,6 +14,7 @@
 local known = redis.call('HMGET', 'hg1:run:' .. RG, 'status', 'hold', 'why')
 if known[1] == 'held' then return {'held', known[3], 0} end
 if known[1] then return {'admitted', known[2]} end
+if tonumber(ARGV[9] or 0) > 0 and NOW > tonumber(ARGV[9]) then return {'stale'} end
 local tenant, want = ARGV[4], cjson.decode(ARGV[5])
 local stop, short = hindrance(tenant, want, read_rules(6), false)
 if not stop then return {'admitted', int(take_in(RG, tenant, want, short))} end

@@ -22,7 +22,7 @@ class Changes:
     requests: requests in their order, to be decided inside the transaction.
     notices, tries: notifications to be delivered, and what became of tries to.
     incidents: rows for what cannot be: an event that does not read as its type says.
-    ended: runs that came to their end, to be announced after the commit.
+    ended: runs (`run.generation`) that came to their end, to be announced after the commit.
     """
 
     rebuilt: int | None = None

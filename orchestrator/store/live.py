@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import and_, exists, func, or_, select
@@ -36,6 +36,15 @@ def live_runs(connection: Connection) -> Iterator[Recorded]:
         of_run = and_(t.ledger.c.run_id == run_id, t.ledger.c.generation == generation)
         ledger = connection.execute(select(t.ledger).where(of_run).order_by(t.ledger.c.id)).mappings().all()
         yield Recorded(dict(row), {node["node_id"]: dict(node) for node in nodes}, [dict(entry) for entry in ledger])
+
+
+def over_on_record(connection: Connection, names: Sequence[str]) -> list[str]:
+    """Return those of the runs `run.generation` whose end is on record."""
+    pairs = [tuple(name.rsplit(".", 1)) for name in names]
+    wanted = t.run.c.run_id.in_([run_id for run_id, _ in pairs])
+    rows = connection.execute(select(t.run.c.run_id, t.run.c.generation).where(t.run.c.status == "ended", wanted)).all()
+    over = {f"{run_id}.{generation}" for run_id, generation in rows}
+    return [name for name in names if name in over]
 
 
 def charged_since(connection: Connection, day: int) -> list[Mapping[str, Any]]:

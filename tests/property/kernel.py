@@ -70,8 +70,11 @@ class Kernel:
     def retire(self, inc: str) -> Any:
         return self.link.call("tenancy/transport/retire", inc)
 
-    def admit(self, run: str, gen: int, tenant: str, want: str) -> Any:
-        return self.link.call("orchestrator/state/admit", run, gen, tenant, want, *RULES)
+    def admit(self, run: str, gen: int, tenant: str, want: str, until_ms: int = 0) -> Any:
+        return self.link.call("orchestrator/state/admit", run, gen, tenant, want, *RULES, until_ms)
+
+    def forget(self, kept_ms: int, *names: str) -> Any:
+        return self.link.call("orchestrator/state/forget", kept_ms, *names)
 
     def let_in(self, most: int) -> Any:
         return self.link.call("orchestrator/state/let_in", most, *RULES)
@@ -146,6 +149,10 @@ class Kernel:
         epoch = self.link.client.hmget("hg1:epoch", "epoch", "seq")
         self.link.client.mset({"hg1:recorded": "-".join(map(str, epoch)), "hg1:recorded:at": now_ms})
 
+    def record_end(self, name: str, at: int) -> None:
+        """Say that the end of a run is on record, as the recorder does after its commit."""
+        self.link.client.zadd("hg1:over", {name: at}, nx=True)
+
     def silence(self, inc: str) -> None:
         """Make the last heartbeat of a live incarnation very old."""
         self.link.client.zadd("hg1:incarnations", {inc: 0}, xx=True)
@@ -182,6 +189,9 @@ class Kernel:
 
     def events_after(self, last: str) -> list[tuple[str, dict[str, Any]]]:
         return [(id_, json.loads(entry["e"])) for id_, entry in self.link.client.xrange("hg1:events", min=f"({last}")]
+
+    def everything(self) -> dict[str, Any]:
+        return _read_all(self.link.client)
 
     def view(self, now_ms: int) -> View:
         return _View(_read_all(self.link.client), now_ms).shape()
@@ -263,6 +273,7 @@ class _View:
         view["rates"] = {tenant: _rate(row) for tenant, row in self.family("rate")}
         view["nudged"] = int(self.keys.pop("nudge", 0))
         view["caps"] = {run: int(n) for run, n in self.keys.pop("caps", {}).items()}
+        view["over"] = {name: int(at) for name, at in self.keys.pop("over", [])}
         view["live runs"] = sorted(name for name, _ in self.keys.pop("runs", []))
         view["runs"] = {rg: self.run(row) for rg, row in self.family("run")}
         view["nodes"] = {f"{rg}.{node}": self.node(rg, node) for rg in view["runs"] for node in self.keys.get(f"state:{rg}", {})}
@@ -381,6 +392,7 @@ def model_view(model: Model) -> View:
         },
         "nudged": model.nudged_ms,
         "caps": dict(model.caps),
+        "over": dict(model.over),
         "live runs": sorted(f"{s.run}.{s.gen}" for s in model.runs.values() if s.status not in ("ended", "held")),
         "runs": {f"{s.run}.{s.gen}": _run(s) for s in model.runs.values()},
         "nodes": {s.task_id(node): _node(it, far) for s in model.runs.values() for node, it in s.nodes.items()},

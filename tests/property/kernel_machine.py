@@ -66,6 +66,7 @@ class KernelMachine(RuleBasedStateMachine):
         self.seen, self.model_seen = "0-0", 0
         self.saved: tuple[Any, ...] | None = None
         self.broken = False
+        self.forgotten: frozenset[str] = frozenset()
 
     # Both sides
 
@@ -151,6 +152,8 @@ class KernelMachine(RuleBasedStateMachine):
             self.complete(self.graphs[run])
 
     def complete(self, graph: Graph, until: int = 9) -> None:
+        if graph.run in self.forgotten:  # the record says that it is over, and nobody starts it
+            return
         half = len(graph.rows) // 2
         steps: list[Callable[[], Any]] = [
             lambda: self.both("admit", graph.run, 1, graph.tenant, graph.want),
@@ -472,6 +475,18 @@ class KernelMachine(RuleBasedStateMachine):
         self.model.record()
         self.kernel.record(self.model.now_ms)
 
+    @precondition(lambda self: self.model.runs)
+    @rule(data=st.data(), recorded=st.integers(0, 2), kept_ms=st.sampled_from([0, 0, 50]))
+    def forget(self, data: st.DataObject, recorded: int, kept_ms: int) -> None:
+        """The record has the end of some runs, and the sweeper lets go of what was kept for long enough; whatever else it is told."""
+        names = [f"{run}.{gen}" for run, gen in self.model.runs]
+        for name in names:
+            if recorded and self.model.runs[name.split(".")[0], 1].status == "ended":
+                self.model.over.setdefault(name, self.now_ms)
+                self.kernel.record_end(name, self.now_ms)
+        self.both("forget", kept_ms, *data.draw(st.lists(st.sampled_from(names), unique=True)))
+        self.forgotten |= {name.split(".")[0] for name in names if (name.split(".")[0], 1) not in self.model.runs}
+
     def some_nodes(self, data: st.DataObject) -> tuple[str, list[str]]:
         run = self.pick(data, sorted(run for run, _ in self.model.runs))
         ids = self.graphs[run].ids
@@ -482,14 +497,14 @@ class KernelMachine(RuleBasedStateMachine):
     @rule(odds=st.integers(0, 2))
     def save(self, odds: int) -> None:
         if odds == 0:
-            self.saved = (self.kernel.snapshot(), self.model.snapshot(), self.seen, self.model_seen)
+            self.saved = (self.kernel.snapshot(), self.model.snapshot(), self.seen, self.model_seen, self.forgotten)
 
     @precondition(lambda self: self.saved is not None)
     @rule(data=st.data())
     def roll_back(self, data: st.DataObject) -> None:
         """Redis loses its tail: its old callers are refused, and so are those of the new server until the next epoch is open."""
         assert self.saved is not None
-        keys, model, self.seen, self.model_seen = self.saved
+        keys, model, self.seen, self.model_seen, self.forgotten = self.saved
         self.kernel.restore(keys)
         self.model.restore(model)
         self.link.server = self.model.server = f"server-{self.servers + 1}"

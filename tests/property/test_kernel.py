@@ -196,3 +196,27 @@ def test_a_late_word_about_an_earlier_delivery_says_nothing_about_the_next(world
     assert world.both("ack", "i1", first.tag, first.delivery) == 0
     assert world.finish(again, "succeeded", "", -1)[0] == "done"
     assert run.nodes["a"].state == "succeeded"
+
+
+def test_a_run_that_is_over_on_record_leaves_nothing_not_even_what_was_parked_of_it(world: KernelMachine) -> None:
+    submitted(world, row("a", 0), row("b", 0))
+    world.both("pause", "run:r1.1", "alice", "why not")
+    world.take("i1")
+    world.both("cancel", "r1", 1, "changed my mind", "alice")
+    world.both("revoke", "r1", 1, "cancelled", "changed my mind", ["a", "b"])
+    world.publish("r1", ["a"])  # whoever sent it did not know
+    world.take("i1")
+    assert world.both("forget", 0, "r1.1") == [0, 0]  # not on record yet
+    world.model.over["r1.1"] = world.now_ms
+    world.kernel.record_end("r1.1", world.now_ms)
+    assert world.both("forget", 1000, "r1.1") == [0, 0]  # not for long enough
+    assert world.both("forget", 1, "r1.1", "r1.1", "unknown.1") == [1, 0]
+    assert "r1" not in str(world.kernel.everything())
+
+
+def test_who_comes_to_start_a_run_after_it_may_have_been_forgotten_starts_nothing(world: KernelMachine) -> None:
+    run = graph_of(row("a", 0))
+    assert world.both("admit", "r1", 1, "acme", run.want, world.now_ms - 1) == ["stale"]
+    assert world.both("admit", "r1", 1, "acme", run.want, world.now_ms + 1000)[0] == "admitted"
+    assert world.both("admit", "r1", 1, "acme", run.want, world.now_ms - 1)[0] == "admitted"  # known: it is not forgotten
+    world.graphs["r1"] = run

@@ -60,7 +60,7 @@ def test_a_batch_has_one_change_for_each_run_and_node_however_many_events_they_h
     node = changes.nodes["r1", 1, "a"]
     assert (node["state"], node["outcome"], node["attempt"], node["fails"], node["cost_micros"]) == ("ended", "succeeded", 2, 1, 70)
     assert (node["queued_at"], node["started_at"], node["finished_at"]) == (1002, 1006, 1007)
-    assert changes.ended == ["r1"]
+    assert changes.ended == ["r1.1"]
 
 
 def test_the_ledger_has_one_entry_for_each_execution_kind_and_category() -> None:
