@@ -71,7 +71,8 @@ class Standing:
     """What a tenant's limits leave at a moment; amounts in micros.
 
     exposure_micros: settled, reserved and held; committed_micros without what is held.
-    waiting: its runs in line. status: active, suspended or closed.
+    limit_month_micros: None where the month has no limit; month_exposure_micros, month_committed_micros: as those of the day.
+    admit: full refuses a run that would have to be planned down. waiting: its runs in line. status: active, suspended or closed.
     """
 
     limit_micros: int
@@ -84,11 +85,30 @@ class Standing:
     status: str = "active"
     on_runs_limit: Literal["hold", "reject"] = "hold"
     on_budget_limit: Literal["hold", "reject"] = "reject"
+    limit_month_micros: int | None = None
+    month_exposure_micros: int = 0
+    month_committed_micros: int = 0
+    admit: Literal["floor", "full"] = "floor"
 
     @property
     def room_micros(self) -> int:
-        """What may be set aside yet; never below 0."""
-        return max(0, self.limit_micros - self.exposure_micros)
+        """What may be set aside yet, today and this month; never below 0."""
+        day = self.limit_micros - self.exposure_micros
+        month = day if self.limit_month_micros is None else self.limit_month_micros - self.month_exposure_micros
+        return max(0, min(day, month))
+
+    @property
+    def binding(self) -> Literal["day", "month"]:
+        """Which of the two limits leaves less."""
+        if self.limit_month_micros is None:
+            return "day"
+        return "month" if self.limit_month_micros - self.month_exposure_micros < self.limit_micros - self.exposure_micros else "day"
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether a limit is committed to its end."""
+        month = self.limit_month_micros
+        return self.committed_micros >= self.limit_micros or (month is not None and self.month_committed_micros >= month)
 
 
 class Prospect(NamedTuple):
@@ -99,15 +119,25 @@ class Prospect(NamedTuple):
     hold_micros: int = 0
 
 
-def foresee(estimate_micros: int, floor_micros: int, standing: Standing, budget_micros: int | None = None) -> Prospect:
-    """Return what the script `admit` would answer if the run came now and workers had room: the same tests in the same order."""
+def foresee(
+    estimate_micros: int, floor_micros: int, standing: Standing, budget_micros: int | None = None, *, full: bool = False
+) -> Prospect:
+    """Return what the script `admit` would answer if the run came now and workers had room: the same tests in the same order.
+
+    full: the run wants its whole estimate, as with `quality="full"`.
+    """
     s = standing
+    least, what = floor_micros, "its required nodes alone cost"
+    if full or s.admit == "full":
+        least, what = estimate_micros, "it wants its whole estimate, which is"
     if s.status != "active":
         return Prospect("refused", f"the tenant is {s.status}")
-    if floor_micros > s.limit_micros:
-        return Prospect("refused", "its required nodes alone cost more than the whole limit of a day")
-    if budget_micros is not None and floor_micros > budget_micros:
-        return Prospect("refused", "its required nodes alone cost more than the budget given to it")
+    if least > s.limit_micros:
+        return Prospect("refused", f"{what} more than the whole limit of a day")
+    if s.limit_month_micros is not None and least > s.limit_month_micros:
+        return Prospect("refused", f"{what} more than the whole limit of a month")
+    if budget_micros is not None and least > budget_micros:
+        return Prospect("refused", f"{what} more than the budget given to it")
     if s.on_runs_limit == "reject" and s.running + s.waiting >= s.max_runs:
         return Prospect("refused", f"the tenant has {s.running + s.waiting} runs and may have {s.max_runs}")
     wait = ""
@@ -115,8 +145,8 @@ def foresee(estimate_micros: int, floor_micros: int, standing: Standing, budget_
         wait = f"{s.waiting} of the tenant's runs wait before it"
     elif s.running >= s.max_runs:
         wait = f"the tenant has {s.running} runs and may have {s.max_runs}"
-    elif floor_micros > s.room_micros or s.committed_micros >= s.limit_micros:
-        wait = "its required nodes alone cost more than the day's limit leaves"
+    elif least > s.room_micros or s.is_spent:
+        wait = f"{what} more than the {s.binding}'s limit leaves"
         if s.on_budget_limit == "reject":
             return Prospect("refused", wait)
     if wait and s.waiting >= s.max_waiting:

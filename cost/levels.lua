@@ -40,7 +40,7 @@ local function read_levels(tenant)
   if not row[1] then return nil end
   local y, m, d = date_of(DAY)
   local policy = {percent = {tonumber(row[3]) or 80, tonumber(row[4]) or 90, tonumber(row[5]) or 100}, act = {row[6], row[7], row[8]},
-                  acts = row[9] ~= 'observe' and row[9] ~= 'off'}
+                  acts = row[9] ~= 'observe' and row[9] ~= 'off', tells = row[9] == 'observe'}
   local known = redis.call('HMGET', 'hg1:level:' .. tenant, 'day', 'month')
   local found = {{name = 'day', period = string.format('%04d-%02d-%02d', y, m, d), limit = row[1], spent = int(DAY), ends = (DAY + 1) * 86400000}}
   if row[2] and row[2] ~= '' then
@@ -112,7 +112,8 @@ local function take_levels(tenant, cause)
         moved, it.held[n] = true, holds
         if holds then it.entries[n] = it.entries[n] + 1 end
         emit({t = holds and 'level.entered' or 'level.left', tenant = tenant, period = it.period, level = level, entry = it.entries[n],
-              rate_ppm = rate_ppm(it.committed, it.limit), committed = int(it.committed), limit = int(it.limit), cause = cause})
+              rate_ppm = rate_ppm(it.committed, it.limit), committed = int(it.committed), limit = int(it.limit), cause = cause,
+              would_act = holds and policy.tells and (STRENGTH[policy.act[n]] or 1) > 1 and policy.act[n] or nil})
       end
     end
     if moved then

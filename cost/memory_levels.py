@@ -105,6 +105,8 @@ class MemoryLevels(MemoryQueue, ABC):
             for level, entered, entry in latches.update(period.committed, period.limit, terms.percents, LEFT_LOWER):
                 self.levels[tenant, period.name] = Standing(period.period, latches)
                 changed = True
+                act = terms.acts[NAMES.index(level)]
+                told = {"would_act": act} if entered and terms.enforcement == "observe" and STRENGTH[act] > STRENGTH["notify"] else {}
                 self._append(
                     "level.entered" if entered else "level.left",
                     tenant=tenant,
@@ -115,6 +117,7 @@ class MemoryLevels(MemoryQueue, ABC):
                     committed=str(period.committed),
                     limit=str(period.limit),
                     cause=cause,
+                    **told,
                 )
         if changed:
             strength, ends = self._action(tenant)

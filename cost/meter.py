@@ -239,7 +239,7 @@ class Meter:
 
     @property
     def attempt(self) -> int:
-        """The number of this attempt, from 1; 1 outside a node."""
+        """The number of this attempt, from 1; 1 outside a node. An ordinary task that comes again an hour after its end begins anew."""
         usage = _usage()
         return 1 if usage is None else usage.execution.attempt
 

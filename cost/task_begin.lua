@@ -31,8 +31,7 @@ if (policy[2] == 'suspended' or is_stopped_now(tenant)) and ARGV[8] == '' then r
 local purse = 'hg1:purse:' .. rg
 local fresh = redis.call('EXISTS', purse) == 0
 if fresh then redis.call('HSET', purse, 'tenant', tenant, 'hold', 0, 'budget', '', 'reserved', 0, 'spent', 0, 'open', 0) end
--- After a rebuild nobody knows what was handed out in the tail that was lost.
-local attempt = tonumber(known[3] or redis.call('HGET', 'hg1:rebuilt', 'attempts') or 0) + 1
+local attempt = tonumber(known[3] or attempts_before()) + 1
 local covered, refusal = reserve(rg, name, attempt, amount)
 if not covered then
   if fresh then redis.call('DEL', purse) end

@@ -13,6 +13,9 @@ from .price_book import PriceBook
 
 SWEPT_AT_ONCE: Final = 200
 TASK_PREFIX: Final = "task."
+ATTEMPTS_PER_HOUR: Final = 1_000
+HOURS_FROM_MS: Final = 1_767_225_600_000
+"""2026-01-01 UTC, as in `tasks.lua`."""
 GENERATION: Final = 0
 """Of every execution of an ordinary task; the run's is `task.{task id}`."""
 
@@ -28,9 +31,19 @@ class Claim(NamedTuple):
     """Micros that were reserved at first."""
 
     @property
+    def ordinal(self) -> int:
+        """The how many-th execution of its task this is, since Headgate began to remember the task: `attempt` without its hour."""
+        return self.attempt % ATTEMPTS_PER_HOUR
+
+    @property
     def run_id(self) -> str:
         """What the ledger calls the run of this task."""
         return TASK_PREFIX + self.task_id
+
+
+def attempts_before(now_ms: int) -> int:
+    """Return how many attempts of an ordinary task may have been handed out by now, in an epoch that was never rebuilt."""
+    return ATTEMPTS_PER_HOUR * max(0, (now_ms - HOURS_FROM_MS) // 3_600_000)
 
 
 class Delivery(NamedTuple):
@@ -111,13 +124,13 @@ class TaskLedger:
             return Claim(task_id, name, int(reply[1]), tenant, amount)
         return Refusal(*map(str, reply[1:4]))
 
-    def note(self, claim: Claim, cats: str, *, leaving: bool = False) -> None:
+    def note(self, claim: Claim, cats: str, *, leaving: bool = False, price_version: str = "") -> None:
         """Write down what is used so far, and reserve what exceeds the reservation.
 
         leaving: the task is being published anew, so that its next claim may come before the report of this one.
         Raises BudgetRefused when the budget does not cover it; nothing is written down then.
         """
-        reply = self.link.call("cost/task_note", claim.task_id, claim.name, claim.attempt, cats, int(leaving))
+        reply = self.link.call("cost/task_note", claim.task_id, claim.name, claim.attempt, cats, int(leaving), price_version)
         if reply[0] == "refused":
             limit, current = int(reply[1]), int(reply[2])
             raise BudgetRefused(

@@ -27,9 +27,8 @@ class Metered:
         self.reported = False
         self._covered = claim.amount
         # Each charge is told, also a covered one: whoever closes a killed task finds there what it had used.
-        execution = Execution(
-            claim.run_id, GENERATION, claim.name, claim.attempt, claim.tenant, ledger.prices.last(claim.tenant), self._note
-        )
+        self._prices = ledger.prices.last(claim.tenant)
+        execution = Execution(claim.run_id, GENERATION, claim.name, claim.ordinal, claim.tenant, self._prices, self._note)
         self._block: AbstractContextManager[Usage] = metering(execution)
         self._usage = self._block.__enter__()
         self._clock = _cpu_clock()
@@ -43,7 +42,7 @@ class Metered:
         """
         total = sum(int(pair.partition("=")[2]) for pair in cats.split(",") if pair)
         try:
-            self.ledger.note(self.claim, cats)
+            self.ledger.note(self.claim, cats, price_version=self._prices.version)
         except Unavailable:
             if total > self._covered:
                 raise
@@ -52,7 +51,7 @@ class Metered:
 
     def leaving(self) -> None:
         """Say that the task is about to be published anew while this execution is not over. Raises as `TaskLedger.note`."""
-        self.ledger.note(self.claim, write_cats(self._usage.by_category()), leaving=True)
+        self.ledger.note(self.claim, write_cats(self._usage.by_category()), leaving=True, price_version=self._prices.version)
 
     def used(self) -> str:
         """Close the usage, with the CPU and wall seconds of the task; return it as the scripts read it."""

@@ -1,9 +1,14 @@
 -- Executions of ordinary Celery tasks: run task.{task id}, generation 0, node = the task's name. Their purse holds nothing.
 --
 -- hg1:task:{task id}  tenant, attempt (claims so far), claim (whose reply may be lost), inc, tag, delivery ('' where another transport delivers),
---                     worker, patience (ms without a sign after which such an execution 
+--                     worker, prices (the table by which what is noted was priced), patience (ms without a sign after which such an execution 
 -- hg1:tasks           zset task id -> last sign of life, while an execution is open
+--
+-- Attempts of a task are numbered 1000 h + 1, 1000 h + 2, ..: h is the hour (since 2026-01-01 UTC) in which its keys were made. The keys go after
+-- the task's end, and its message may still come (a countdown of a day, a broker that delivers twice): by then it is another hour, and no number is
+-- given twice.
 local TASK_KEPT_S = 3600
+local ATTEMPTS_PER_HOUR, HOUR_MS, HOURS_FROM_MS = 1000, 3600000, 1767225600000
 
 local function task_run(id)
   return 'task.' .. id
@@ -14,11 +19,20 @@ local function task_keys(id)
   return {'hg1:task:' .. id, 'hg1:purse:' .. rg, 'hg1:res:' .. rg}
 end
 
--- Nothing of the task is open any more: its keys stay for those who ask again, and then go.
+-- How many attempts of a task that nobody remembers may have been handed out; after a rebuild, also in the tail that was lost.
+local function attempts_before()
+  local hours = math.max(0, math.floor((NOW - HOURS_FROM_MS) / HOUR_MS))
+  return math.max(ATTEMPTS_PER_HOUR * hours, tonumber(redis.call('HGET', 'hg1:rebuilt', 'attempts') or 0))
+end
+
+-- Nothing of the task is open any more: its keys stay for those who ask again, and then go; not before what comes after has a higher number.
 local function rest(id)
   if redis.call('SCARD', 'hg1:open:' .. task_run(id) .. '.0') > 0 then return end
   redis.call('ZREM', 'hg1:tasks', id)
-  for _, key in ipairs(task_keys(id)) do redis.call('EXPIRE', key, TASK_KEPT_S) end
+  local last = tonumber(redis.call('HGET', 'hg1:task:' .. id, 'attempt') or 0)
+  local passed_ms = HOURS_FROM_MS + math.ceil(last / ATTEMPTS_PER_HOUR) * HOUR_MS
+  local kept_s = math.max(TASK_KEPT_S, math.ceil((passed_ms - NOW) / 1000))
+  for _, key in ipairs(task_keys(id)) do redis.call('EXPIRE', key, int(kept_s)) end
 end
 
 -- An execution that said nothing of its end: it is charged what it had noted; one that noted nothing is void.
@@ -32,7 +46,7 @@ local function close_unreported(id, node, attempt, by)
   if r.cats == '' then
     answer = void(task_run(id), '0', node, attempt, by, false)
   else
-    answer = settle(task_run(id), '0', node, attempt, r.cats, by, false)
+    answer = settle(task_run(id), '0', node, attempt, r.cats, by, false, redis.call('HGET', 'hg1:task:' .. id, 'prices') or '')
     redis.call('HSET', 'hg1:task:' .. id, 'unreported:' .. attempt, 1)
   end
   rest(id)

@@ -15,7 +15,7 @@ from cost import keys as money
 from cost.levels import level_rows, stopped_until
 from cost.money import write_cats
 from cost.period import month_of
-from cost.task_ledger import TASK_PREFIX
+from cost.task_ledger import TASK_PREFIX, attempts_before
 from orchestrator import keys as names
 from tenancy import keys as transport
 
@@ -247,14 +247,15 @@ def task_keys(ledgers: Mapping[str, Sequence[Mapping[str, Any]]], epoch: int, no
     What is open is void, and what it still reports is waste. What was charged may have been charged without a report.
     """
     keys = Keys()
-    keys.hashes[money.REBUILT] = {"attempts": str((epoch - 1) * ATTEMPTS_PER_EPOCH)}
+    before = attempts_before(now) + (epoch - 1) * ATTEMPTS_PER_EPOCH
+    keys.hashes[money.REBUILT] = {"attempts": str(before)}
     keys.sorted_sets[money.TASKS] = {}
     for run, ledger in ledgers.items():
         task_id, tenant = run.removeprefix(TASK_PREFIX), str(ledger[0]["tenant"])
         rows = _reservations(ledger)
         unreported = {f"unreported:{name.rsplit(':', 1)[1]}": "1" for name, row in rows.items() if row.startswith("settled|")}
         last = max(int(entry["attempt"]) for entry in ledger)
-        keys.hashes[money.task(task_id)] = {"tenant": tenant, "attempt": str(max(last, (epoch - 1) * ATTEMPTS_PER_EPOCH)), **unreported}
+        keys.hashes[money.task(task_id)] = {"tenant": tenant, "attempt": str(max(last, before)), **unreported}
         empty = {"hold": "0", "budget": "", "reserved": "0", "open": "0"}
         keys.hashes[money.purse(money.task_run(task_id))] = {"tenant": tenant, **empty, "spent": str(spent(ledger))}
         keys.hashes[money.reservations(money.task_run(task_id))] = rows

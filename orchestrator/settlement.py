@@ -36,12 +36,12 @@ class NodeSettlement:
         if not (generation.isdigit() and node):
             return
         rg = f"{run_id}.{generation}"
-        attempt = self.kernel.link.read("HGET", keys.of_run("attempt", rg), f"{node}:done")
+        attempt, prices = self.kernel.link.read("HMGET", keys.of_run("attempt", rg), f"{node}:done", f"{node}:prices")
         row = self.kernel.link.read("HGET", money.reservations(rg), f"{node}:{attempt}") if attempt else None
         if row is not None:
             state, _, _, _, cats, _ = str(row).split("|")[:6]
             if state == "open":
-                self.kernel.settle(Spent(run_id, int(generation), node, int(attempt), cats), BY)
+                self.kernel.settle(Spent(run_id, int(generation), node, int(attempt), cats, prices or ""), BY)
 
     def give_up(self, node: list[Any], delivery: list[Any]) -> None:
         """Void the execution that a delivery of a node's message began, when its process was killed on purpose; the node is due again."""

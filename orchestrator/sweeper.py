@@ -119,12 +119,15 @@ class Sweeper:
         before = self.kernel.link.now_ms() - min(self.age_ms, SIGNAL_GRACE_MS)
         for piece in _pieces(sorted(executions)):
             rows = self.kernel.link.read("HMGET", money.reservations(key), *piece)
-            done = self.kernel.link.read("HMGET", keys.of_run("attempt", key), *(f"{name.rsplit(':', 1)[0]}:done" for name in piece))
-            for name, row, last in zip(piece, rows, done, strict=True):
+            nodes = [name.rsplit(":", 1)[0] for name in piece]
+            done = self.kernel.link.read("HMGET", keys.of_run("attempt", key), *(f"{node}:done" for node in nodes))
+            prices = self.kernel.link.read("HMGET", keys.of_run("attempt", key), *(f"{node}:prices" for node in nodes))
+            for name, row, last, version in zip(piece, rows, done, prices, strict=True):
                 node, attempt = name.rsplit(":", 1)
                 _, _, _, _, cats, since = row.split("|")
                 if last is not None and int(last) >= int(attempt) and int(since) <= before:
-                    self.kernel.state.settle(run_id, generation, node, int(attempt), cats, "sweeper")
+                    told = version if last == attempt and version else ""
+                    self.kernel.state.charge(run_id, generation, node, int(attempt), cats, "sweeper", told)
                     found.settled += 1
 
     def _forget(self, found: Repairs) -> None:

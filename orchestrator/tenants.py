@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from cost import keys as money
 from cost.levels import rate_ppm, read_level
 from cost.money import CATEGORIES
-from cost.period import name_of
+from cost.period import month_of, name_of
 from orchestrator import keys
 from orchestrator.recorder.ask import Kind, ask
 from orchestrator.store import read
@@ -36,7 +36,8 @@ class Usage:
 
     settled: charged today, waste included. reserved: set aside for executions that run. held: set aside for runs beyond that.
     level: HEALTHY, WARNING, CRITICAL or EXCEEDED, entered for the `entry`-th time today (0: HEALTHY); month_level, month_entry: of the
-    month, None without a limit of the month. rate_ppm: millionths of the day's limit that are settled or reserved.
+    month, None without a limit of the month, as limit_per_month; month_settled, month_reserved: of the month, whether or not it has one.
+    rate_ppm: millionths of the day's limit that are settled or reserved.
     """
 
     tenant: str
@@ -56,6 +57,9 @@ class Usage:
     rate_ppm: int
     month_level: str | None = None
     month_entry: int | None = None
+    limit_per_month_micros: int | None = None
+    month_settled_micros: int = 0
+    month_reserved_micros: int = 0
 
     @property
     def exposure_micros(self) -> int:
@@ -144,6 +148,7 @@ class Tenants:
         levels = self._link.read("HMGET", money.level(tenant), "day", "month")
         level = read_level(levels[0], name_of(day))
         of_month = None if found.policy.limit_per_month_micros is None else read_level(levels[1], name_of(day)[:7])
+        of_this_month = self._link.read("HMGET", money.spent_in_month(tenant, month_of(day)), "settled", "reserved")
         by_category = {category: int(spent[f"c:{category}"] or 0) for category in CATEGORIES}
         return Usage(
             tenant=tenant,
@@ -163,6 +168,9 @@ class Tenants:
             rate_ppm=rate_ppm(int(spent["settled"] or 0) + int(spent["reserved"] or 0), found.policy.limit_per_day_micros),
             month_level=None if of_month is None else of_month.name,
             month_entry=None if of_month is None else of_month.entry,
+            limit_per_month_micros=found.policy.limit_per_month_micros,
+            month_settled_micros=int(of_this_month[0] or 0),
+            month_reserved_micros=int(of_this_month[1] or 0),
         )
 
     def default_priority(self, tenant: str) -> Priority:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from orchestrator.cli.output import as_json, money, print_fields, print_json, print_table, say
-from orchestrator.cli.words import BUDGET, TASKS
+from orchestrator.cli.words import BUDGET, TASKS, quality
 from tenancy.errors import Unavailable
 
 if TYPE_CHECKING:
@@ -27,8 +27,11 @@ NODES_SHOWN = 20
 @click.option("--tenant", default="default", show_default=True, metavar="ID", help="Who would pay.")
 @click.option("--budget", type=BUDGET, metavar="UNITS", help="The most that the run may cost, such as 0.06.")
 @click.option("--tasks", type=TASKS, default=(), metavar="MODULE", help="Modules with the tasks of a graph in JSON.")
+@quality
 @as_json
-def estimate(target: str, parameters: tuple[str, ...], tenant: str, budget: str | None, tasks: tuple[str, ...], as_json: bool) -> None:
+def estimate(
+    target: str, parameters: tuple[str, ...], tenant: str, budget: str | None, tasks: tuple[str, ...], quality: str, as_json: bool
+) -> None:
     """Say what a run would cost before it runs, and whether its tenant's limits would let it.
 
     TARGET and NAME=VALUE as for `run`. A node costs what it declares, else what its task cost the tenant lately, else 0.001. Without a
@@ -52,14 +55,16 @@ def estimate(target: str, parameters: tuple[str, ...], tenant: str, budget: str 
         say(f"not known here, so estimated only as far as the graph or the record says: {', '.join(unknown)} (--tasks MODULE loads them)")
     submission = Submission.of(resolved, settings, learned=_learned(settings, resolved, tenant))
     standing = _standing(settings, tenant) if runs(settings) else None
-    found = facts(submission, tenant, standing, parse_units(budget) if budget is not None else None)
+    found = facts(submission, tenant, standing, parse_units(budget) if budget is not None else None, full=quality == "full")
     if as_json:
         print_json(found)
     else:
         _print(found)
 
 
-def facts(submission: Submission, tenant: str, standing: Standing | None, budget_micros: int | None) -> dict[str, Any]:
+def facts(
+    submission: Submission, tenant: str, standing: Standing | None, budget_micros: int | None, *, full: bool = False
+) -> dict[str, Any]:
     """Return what `estimate --json` prints: micros. `remains` and `prospect` are None where no stack runs."""
     from cost.estimate import foresee
 
@@ -72,7 +77,7 @@ def facts(submission: Submission, tenant: str, standing: Standing | None, budget
         own = {"id": node.id, "task": node.task, "required": node.required, "micros": known.micros}
         nodes.append({**own, "by_category": dict(known.cats), "source": known.source})
     total, floor = submission.estimate_micros, submission.floor_micros
-    prospect = None if standing is None else foresee(total, floor, standing, budget_micros)
+    prospect = None if standing is None else foresee(total, floor, standing, budget_micros, full=full)
     return {
         "graph": submission.graph.name,
         "tenant": tenant,
@@ -119,6 +124,10 @@ def _standing(settings: Settings, tenant: str) -> Standing:
         status=found.status,
         on_runs_limit=found.policy.on_runs_limit,
         on_budget_limit=found.policy.on_budget_limit,
+        limit_month_micros=usage.limit_per_month_micros,
+        month_exposure_micros=usage.month_settled_micros + usage.month_reserved_micros + usage.held_micros,
+        month_committed_micros=usage.month_settled_micros + usage.month_reserved_micros,
+        admit=found.policy.admit,
     )
 
 
@@ -145,6 +154,8 @@ def _remains(remains: dict[str, Any] | None) -> str | None:
     if remains is None:
         return None
     left = f"{money(remains['room_micros'])} of {money(remains['limit_micros'])} today"
+    if (month := remains["limit_month_micros"]) is not None:
+        left += f" and {money(month)} this month"
     return f"{left}; {max(0, remains['max_runs'] - remains['running'])} of {remains['max_runs']} runs"
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from orchestrator.cli.output import as_json, print_json, say
-from orchestrator.cli.words import BUDGET, RUN, TASKS
+from orchestrator.cli.words import BUDGET, RUN, TASKS, quality
 from tenancy.priorities import Priority
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ def submission(command: Command) -> Command:
             click.argument("parameters", nargs=-1, metavar="[NAME=VALUE]..."),
             click.option("--tenant", default="default", show_default=True, help="Who pays."),
             click.option("--budget", type=BUDGET, metavar="UNITS", help="Most that the run may cost, such as 0.06."),
+            quality,
             click.option("--key", help="The same key and graph give the same run, however often they are submitted."),
             click.option(
                 "--priority", type=click.Choice([p.name for p in Priority], case_sensitive=False), help="Among the tenant's work."
@@ -53,6 +54,7 @@ def run(
     parameters: tuple[str, ...],
     tenant: str,
     budget: str | None,
+    quality: str,
     key: str | None,
     priority: str | None,
     max_parallel: int | None,
@@ -76,7 +78,7 @@ def run(
     try:
         with service(settings, loaded.modules, say) as own:
             client = Client(settings)
-            handle = _submit(client, loaded, tenant, budget, key, priority, max_parallel)
+            handle = _submit(client, loaded, tenant, budget, quality, key, priority, max_parallel)
             say(f"run {handle.run_id} of {loaded.graph.name} submitted")
             code = Following(handle, _resume(handle.run_id, settings, loaded.modules if own else None)).to_the_end(
                 timeout_s, as_json=as_json
@@ -94,6 +96,7 @@ def submit(
     parameters: tuple[str, ...],
     tenant: str,
     budget: str | None,
+    quality: str,
     key: str | None,
     priority: str | None,
     max_parallel: int | None,
@@ -112,7 +115,7 @@ def submit(
     settings = Settings.load()
     client = running(settings)
     loaded = _load(target, parameters, tasks, settings)
-    handle = _submit(client, loaded, tenant, budget, key, priority, max_parallel)
+    handle = _submit(client, loaded, tenant, budget, quality, key, priority, max_parallel)
     if as_json:
         print_json({"run_id": handle.run_id, "generation": handle.generation, "tenant": tenant, "graph": loaded.graph.name, "key": key})
     else:
@@ -198,9 +201,24 @@ def _load(target: str, parameters: tuple[str, ...], tasks: tuple[str, ...], sett
 
 
 def _submit(
-    client: Client, loaded: Target, tenant: str, budget: str | None, key: str | None, priority: str | None, max_parallel: int | None
+    client: Client,
+    loaded: Target,
+    tenant: str,
+    budget: str | None,
+    quality: str,
+    key: str | None,
+    priority: str | None,
+    max_parallel: int | None,
 ) -> RunHandle:
-    return client.submit(loaded.graph, tenant=tenant, priority=priority, key=key, budget=budget, max_parallel=max_parallel)
+    return client.submit(
+        loaded.graph,
+        tenant=tenant,
+        priority=priority,
+        key=key,
+        budget=budget,
+        max_parallel=max_parallel,
+        quality="full" if quality == "full" else "best",
+    )
 
 
 def _resume(run_id: str, settings: Settings, own_modules: tuple[str, ...] | None) -> str:

@@ -1,4 +1,4 @@
-"""The kinds of words that arguments are: amounts, modules, runs."""
+"""The kinds of words that arguments are: amounts, modules, runs, qualities."""
 
 from __future__ import annotations
 
@@ -53,3 +53,11 @@ class Run(click.ParamType[str]):
 
 
 BUDGET, TASKS, RUN = Budget(), Modules(), Run()
+
+quality = click.option(
+    "--quality",
+    type=click.Choice(["floor", "full"]),
+    default="floor",
+    show_default=True,
+    help="floor: begins where what is required fits, planned down to the rest; full: only where everything fits.",
+)

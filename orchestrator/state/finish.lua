@@ -36,7 +36,7 @@ end
 
 local ctl = ctl_of(node)
 if outcome == 'skipped' and ctl.required then outcome = 'failed' end
-redis.call('HSET', attempts, node .. ':done', attempt)
+redis.call('HSET', attempts, node .. ':done', attempt, node .. ':prices', ARGV[12] or '')
 note_usage(RG, node, attempt, ARGV[10])
 progress()
 

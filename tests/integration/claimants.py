@@ -89,11 +89,12 @@ class Process:
         if reply[0] != "run":
             return
         used = int(amount * dice.choice(SPENT))
-        if self.link.call("cost/task_note", name, TASK, 1, f"compute={used}", 0)[0] == "refused":
+        if self.link.call("cost/task_note", name, TASK, reply[1], f"compute={used}", 0)[0] == "refused":
             self.note("note refused")
             used = amount
         for _ in range(dice.choice((1, 2))):
-            self.note(f"task {self.link.call('cost/task_report', name, TASK, 1, f'compute={used}', 'signal', self.tenant, '', '')}")
+            told = self.link.call("cost/task_report", name, TASK, reply[1], f"compute={used}", "signal", self.tenant, "", "")
+            self.note(f"task {told}")
 
 
 def main(url: str, tenant: str, threads: int, number: int) -> None:

@@ -19,6 +19,7 @@ import redis
 from celery import Celery
 from running import until
 
+from cost.task_ledger import ATTEMPTS_PER_HOUR
 from orchestrator.embedded import RedisServer
 from tenancy.link import Link
 
@@ -109,9 +110,11 @@ class Taxed:
             rows = []
             for event in self.events(task_id):
                 if event["t"] == "money.settled":
-                    rows.append((event["kind"], event["attempt"], int(dict(event["cats"] or {}).get("llm", 0)), event["by"]))
+                    rows.append(
+                        (event["kind"], event["attempt"] % ATTEMPTS_PER_HOUR, int(dict(event["cats"] or {}).get("llm", 0)), event["by"])
+                    )
                 if event["t"] == "money.voided":
-                    rows.append(("void", event["attempt"], 0, event["by"]))
+                    rows.append(("void", event["attempt"] % ATTEMPTS_PER_HOUR, 0, event["by"]))
             return rows
 
         until(lambda: len(found()) >= count)
@@ -120,7 +123,7 @@ class Taxed:
     def state(self, task_id: str) -> list[tuple[int, str]]:
         """Executions of a task and the state of their money."""
         rows = self.money.hgetall(f"hg1:res:task.{task_id}.0")
-        return sorted((int(name.rsplit(":", 1)[1]), row.split("|")[0]) for name, row in rows.items())
+        return sorted((int(name.rsplit(":", 1)[1]) % ATTEMPTS_PER_HOUR, row.split("|")[0]) for name, row in rows.items())
 
     def spent(self, tenant: str = "acme") -> dict[str, int]:
         """What is settled and reserved of a tenant today, and in waste."""

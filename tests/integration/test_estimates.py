@@ -74,14 +74,14 @@ def test_what_is_foreseen_is_what_admission_says(stack: Running) -> None:
         ]
         return Graph.parse({"name": "costs", "nodes": nodes})
 
-    def foreseen(wanted: Graph) -> dict[str, Any]:
+    def foreseen(wanted: Graph, *options: str) -> dict[str, Any]:
         with (
             Settings(home=client.settings.home, redis_url=client.settings.redis_url).in_force(),
             NamedTemporaryFile("wb", suffix=".json") as file,
         ):
             file.write(wanted.canonical())
             file.flush()
-            done = CliRunner().invoke(main, ["estimate", file.name, "--tenant", tenant, "--tasks", "node_tasks", "--json"])
+            done = CliRunner().invoke(main, ["estimate", file.name, "--tenant", tenant, "--tasks", "node_tasks", "--json", *options])
         assert done.exit_code == 0, done.stderr
         found: dict[str, Any] = json.loads(done.stdout)
         return found
@@ -90,6 +90,15 @@ def test_what_is_foreseen_is_what_admission_says(stack: Running) -> None:
     assert too_much["prospect"]["decision"] == "refused"
     with pytest.raises(BudgetRefused):
         client.submit(graph(0, 10_001), tenant=tenant)
+    assert foreseen(graph(9_000, 4_000), "--quality", "full")["prospect"]["decision"] == "refused"
+    with pytest.raises(BudgetRefused):
+        client.submit(graph(9_000, 4_000), tenant=tenant, quality="full")
+    client.tenants.update(tenant, limit_per_month_micros=3_999)
+    of_month = foreseen(graph(9_000, 4_000))
+    assert (of_month["prospect"]["decision"], of_month["remains"]["room_micros"]) == ("refused", 3_999)
+    with pytest.raises(BudgetRefused):
+        client.submit(graph(9_000, 4_000), tenant=tenant)
+    client.tenants.update(tenant, limit_per_month_micros=None)
 
     client.pause(f"tenant:{tenant}")
     try:

@@ -118,7 +118,7 @@ def test_what_an_ordinary_task_used_is_on_record_with_the_prices_that_made_micro
     lines = write_lines([UsageLine("llm", "token", Decimal("2.5"))])
     assert [cell.tasks.report(claim, "llm=50", "signal", "1", lines) for _ in range(2)] == ["settled", "same"]
     (used,) = cell.rows(t.usage)
-    assert used == {"run_id": "task.a", "generation": 0, "node_id": "t.a", "attempt": 1, "price_version": "1", "lines": lines}
+    assert used == {"run_id": "task.a", "generation": 0, "node_id": "t.a", "attempt": claim.attempt, "price_version": "1", "lines": lines}
     assert [row["price_version"] for row in cell.rows(t.ledger, t.ledger.c.kind == "settle")] == ["1"]
 
 

@@ -114,4 +114,5 @@ def test_with_the_middleware_disconnected_nothing_is_settled_until_the_sweep(mon
         assert sweeper.sweep().settled == 1
         assert run.wait(TIMEOUT_S).outcome == "succeeded"
         assert closed(stack, run, 1) == [("money.settled", 1, "sweeper")]
+        assert [event["price_version"] for event in run.events if event["t"] == "money.settled"] == ["1"]
         sweeper.engine.dispose()

@@ -119,9 +119,10 @@ class World:
     def spend(self, tenant: str, amount: int, charged: int | None = None) -> None:
         self.tasks += 1
         task = f"t{self.tasks}"
-        assert self.link.call("cost/task_begin", task, "t", tenant, amount, "claim", "", "", "", "w", 60_000)[0] == "run"
+        said, attempt = self.link.call("cost/task_begin", task, "t", tenant, amount, "claim", "", "", "", "w", 60_000)
+        assert said == "run"
         charged = amount if charged is None else charged
-        assert self.link.call("cost/task_report", task, "t", 1, f"llm={charged}" if charged else "", "signal") == "settled"
+        assert self.link.call("cost/task_report", task, "t", attempt, f"llm={charged}" if charged else "", "signal") == "settled"
 
     def deliver(self) -> int:
         self.record()
@@ -154,7 +155,7 @@ def test_a_level_is_told_once_in_its_period_by_every_channel(world: World, endpo
     assert len(endpoint.requests) == 1
     assert endpoint.seen == set(endpoint.keys), "it was genuine, or the receiver would not have seen it"
     assert [payload["key"] for payload in TOLD] == endpoint.keys
-    assert TOLD[0]["cause"] == "task.t2.0.t.1"
+    assert str(TOLD[0]["cause"]).startswith("task.t2.0.t.")
     assert (TOLD[0]["rate_ppm"], TOLD[0]["committed_micros"], TOLD[0]["limit_micros"]) == (800_000, 800, 1_000)
     assert sum("is at WARNING" in record.message for record in caplog.records) == 1
     assert world.rows() == world.rows("log") == world.rows("hook") == [("sent", 1)]

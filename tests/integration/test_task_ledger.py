@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from cost.task_ledger import Claim, Delivery, Refusal, TaskLedger, sweep_tasks
+from cost.task_ledger import ATTEMPTS_PER_HOUR, Claim, Delivery, Refusal, TaskLedger, sweep_tasks
 from orchestrator.embedded import RedisServer
 from tenancy.errors import BudgetRefused, Fenced, Unavailable
 from tenancy.transport.queue import Queue
@@ -41,7 +41,7 @@ class Cell:
 
     def events(self) -> list[tuple[str, int, str]]:
         every = [json.loads(entry["e"]) for _, entry in self.redis.xrange("hg1:events")]  # type: ignore[union-attr]
-        return [(event["t"].removeprefix("money."), event.get("attempt", 0), event.get("by", "")) for event in every]
+        return [(event["t"].removeprefix("money."), event.get("attempt", 0) % ATTEMPTS_PER_HOUR, event.get("by", "")) for event in every]
 
 
 @pytest.fixture
@@ -53,7 +53,8 @@ def cell(redis_server: RedisServer) -> Iterator[Cell]:
 
 def test_a_claim_whose_reply_was_lost_is_the_same_and_reserves_once(cell: Cell) -> None:
     first = cell.claim()
-    assert cell.claim() == first == Claim(TASK, "t.a", 1, "acme", 1_000)
+    assert cell.claim() == first == Claim(TASK, "t.a", first.attempt, "acme", 1_000)
+    assert first.ordinal == 1
     assert cell.day() == {"reserved": 1_000}
 
 
@@ -82,6 +83,14 @@ def test_what_was_noted_is_charged_at_the_close_and_only_the_rest_is_waste(cell:
     assert cell.events() == [("reserved", 1, ""), ("settled", 1, "sweeper"), ("settled", 1, "signal")]
 
 
+def test_what_is_closed_without_a_report_names_the_prices_by_which_it_was_noted(cell: Cell) -> None:
+    claim = cell.claim()
+    cell.ledger.note(claim, "llm=40", price_version="7")
+    assert cell.ledger.close(claim, "sweeper") == "settled"
+    event = json.loads(cell.redis.xrevrange("hg1:events", count=1)[0][1]["e"])  # type: ignore[index]
+    assert (event["t"], event["by"], event["price_version"]) == ("money.settled", "sweeper", "7")
+
+
 def test_a_report_below_what_was_noted_is_a_conflict_and_charges_nothing(cell: Cell) -> None:
     claim = cell.claim()
     cell.ledger.note(claim, "llm=200")
@@ -94,7 +103,7 @@ def test_the_next_claim_closes_the_one_before_as_lost(cell: Cell) -> None:
     first = cell.claim("c1")
     cell.ledger.note(first, "llm=40")
     second = cell.claim("c2")
-    assert second.attempt == 2
+    assert second.ordinal == 2
     assert cell.day() == {"settled": 40, "reserved": 1_000}
     third = cell.claim("c3")
     assert cell.events()[-3:] == [("reserved", 2, ""), ("voided", 2, "lost"), ("reserved", 3, "")]

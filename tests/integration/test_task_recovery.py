@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select
 
-from cost.task_ledger import Claim, Delivery, TaskLedger, sweep_tasks
+from cost.task_ledger import ATTEMPTS_PER_HOUR, Claim, Delivery, TaskLedger, sweep_tasks
 from orchestrator.embedded import RedisServer
 from orchestrator.recorder.loop import Recorder
 from orchestrator.settings import Settings
@@ -40,7 +40,8 @@ class Cell:
         self.record()
         columns = (t.ledger.c.kind, t.ledger.c.run_id, t.ledger.c.attempt, t.ledger.c.amount)
         with self.recorder.engine.connect() as connection:
-            return [tuple(row) for row in connection.execute(select(*columns).order_by(t.ledger.c.id))]  # type: ignore[misc]
+            rows = connection.execute(select(*columns).order_by(t.ledger.c.id))
+            return [(kind, run, attempt % ATTEMPTS_PER_HOUR, micros) for kind, run, attempt, micros in rows]
 
     def count(self, table: Any) -> int:
         with self.recorder.engine.connect() as connection:

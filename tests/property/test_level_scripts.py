@@ -33,6 +33,7 @@ class Platform:
         self.client.hset("hg1:epoch", mapping={"epoch": 1, "server": SERVER, "seq": 0})
         self.at(MIDNIGHT_MS + 12 * 3_600_000)
         self.executions = 0
+        self.attempts: dict[str, int] = {}
         link.call("tenancy/transport/enroll", "w1", 10_000, json.dumps({"name": "w", "pools": ["default"], "tasks": ["t"], "slots": 4}))
 
     def at(self, now_ms: int) -> None:
@@ -49,10 +50,11 @@ class Platform:
         self.executions += 1
         task = f"t{self.executions}"
         reply = self.link.call("cost/task_begin", task, "t", "acme", amount, "claim", "", "", "", "w", 60_000)
+        self.attempts[task] = reply[1]
         return task, str(reply[0])
 
     def settle(self, task: str, amount: int) -> None:
-        assert self.link.call("cost/task_report", task, "t", 1, f"llm={amount}" if amount else "", "signal") == "settled"
+        assert self.link.call("cost/task_report", task, "t", self.attempts[task], f"llm={amount}" if amount else "", "signal") == "settled"
 
     def spend(self, amount: int) -> str:
         task, said = self.reserve(amount)
@@ -112,9 +114,22 @@ def test_a_level_is_entered_at_its_threshold_and_a_jump_enters_those_in_between(
     assert said == "run"
     assert platform.told() == [("entered", level, 1) for level in entered]
     for event in platform.events():
-        assert event["cause"] == f"task.{task}.0.t.1", "the execution that tripped it"
+        assert event["cause"] == f"task.{task}.0.t.{platform.attempts[task]}", "the execution that tripped it"
         assert (event["period"], event["committed"], event["limit"]) == ("2026-12-31", str(committed), "10000")
         assert event["rate_ppm"] == committed * 100
+
+
+def test_a_tenant_that_is_only_observed_is_told_what_would_have_been_done_and_nothing_is(platform: Platform) -> None:
+    platform.policy(10_000, enforcement="observe", on_warning="hold", on_exceeded="suspend")
+    platform.spend(10_001)
+    assert [(row["level"], row.get("would_act")) for row in platform.events()] == [
+        ("WARNING", "hold"),
+        ("CRITICAL", None),
+        ("EXCEEDED", "suspend"),
+    ]
+    assert platform.admit("r1")[0] == "admitted"
+    platform.put()
+    assert len(platform.pop()) == 3
 
 
 def test_a_level_is_left_five_points_lower_and_entered_again_under_the_next_number(platform: Platform) -> None:

@@ -65,6 +65,13 @@ def test_a_mean_follows_what_executions_cost_lately_and_its_sums_stay_small() ->
         ({"exposure_micros": 1_000, "committed_micros": 1_000}, 0, 0, None, "refused", 0),
         ({"limit_micros": 0, "exposure_micros": 0}, 0, 0, None, "refused", 0),
         ({"limit_micros": 0, "exposure_micros": 0}, 1, 1, None, "refused", 0),
+        ({"limit_month_micros": 1_000, "month_exposure_micros": 700}, 300, 300, None, "admitted", 300),
+        ({"limit_month_micros": 1_000, "month_exposure_micros": 700}, 301, 300, None, "planned_down", 300),
+        ({"limit_month_micros": 1_000, "month_exposure_micros": 700}, 301, 301, None, "refused", 0),
+        ({"limit_month_micros": 1_000, "month_exposure_micros": 1_000, "month_committed_micros": 1_000}, 0, 0, None, "refused", 0),
+        ({"limit_month_micros": 200}, 500, 201, None, "refused", 0),
+        ({"admit": "full"}, 601, 300, None, "refused", 0),
+        ({"admit": "full"}, 600, 300, None, "admitted", 600),
     ],
 )
 def test_what_admission_would_say(changes: Any, estimate_micros: int, floor: int, budget: int | None, decision: str, hold: int) -> None:
