@@ -1,7 +1,7 @@
 -- Executions of ordinary Celery tasks: run task.{task id}, generation 0, node = the task's name. Their purse holds nothing.
 --
 -- hg1:task:{task id}  tenant, attempt (claims so far), claim (whose reply may be lost), inc, tag, delivery ('' where another transport delivers),
---                     worker, prices (the table by which what is noted was priced), patience (ms without a sign after which such an execution 
+--                     worker, prices (the table by which what is noted was priced), patience (ms without a sign after which it is lost)
 -- hg1:tasks           zset task id -> last sign of life, while an execution is open
 --
 -- Attempts of a task are numbered 1000 h + 1, 1000 h + 2, ..: h is the hour (since 2026-01-01 UTC) in which its keys were made. The keys go after
