@@ -59,6 +59,11 @@ beat_schedule: dict[str, dict[str, Any]] = {
         "schedule": _settings.notify_interval_s,
         "options": {"queue": SYSTEM_QUEUE, "expires": 2 * _settings.notify_interval_s, "ignore_result": True},
     },
+    "collect": {
+        "task": "headgate.collect",
+        "schedule": _settings.collect_interval_s,
+        "options": {"queue": SYSTEM_QUEUE, "expires": _settings.collect_interval_s, "ignore_result": True},
+    },
     "audit": {
         "task": "headgate.audit",
         "schedule": _settings.audit_interval_s,

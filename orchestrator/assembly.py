@@ -16,6 +16,7 @@ from celery.signals import celeryd_init
 
 from cost import middleware
 from orchestrator.auditor import Auditor
+from orchestrator.collector import Collector
 from orchestrator.kernel import Kernel
 from orchestrator.loading import ROOT, load_by_path
 from orchestrator.node_task import NodeTask
@@ -47,6 +48,13 @@ class HeadgateApp(Celery):
     def headgate_sweeper(self) -> Sweeper:
         """The sweeper over this app's kernel and database."""
         return Sweeper(self.headgate_kernel, open_engine(self.headgate_settings.resolved_database_url()))
+
+    @cached_property
+    def headgate_collector(self) -> Collector:
+        """What removes results that nobody needs any more, over the same."""
+        settings = self.headgate_settings
+        engine = open_engine(settings.resolved_database_url())
+        return Collector(self.headgate_kernel.results.objects, engine, settings.result_ttl_s)
 
     @cached_property
     def headgate_notifier(self) -> Notifier:

@@ -15,6 +15,7 @@ from cost.middleware import Spent
 from cost.price_book import PriceBook
 from orchestrator import keys
 from orchestrator.backpressure import Backpressure
+from orchestrator.objects import open_objects
 from orchestrator.patience import patiently
 from orchestrator.results import ResultStore
 from orchestrator.settings import Settings
@@ -42,7 +43,7 @@ class Kernel:
         self.link = Link(settings.resolved_client_url())
         rules = Backpressure(settings.backlog_per_slot, settings.park_at_percent, settings.release_below_percent)
         self.state = State(self.link, rules, math.ceil(settings.recorder_lag_limit_s * 1000))
-        self.results = ResultStore(settings.home.absolute() / "results", settings.result_inline_bytes)
+        self.results = ResultStore(open_objects(settings.resolved_results_url()), settings.result_inline_bytes, settings.result_ttl_s)
         self.prices = PriceBook(self.link)
 
     @cached_property

@@ -21,6 +21,7 @@ from cost.plan import SKIP
 from orchestrator.graph.references import MISSING, references, substitute
 from orchestrator.model import Model, RunState
 from orchestrator.node_task import NO_RETRY, describe
+from orchestrator.objects import Directory
 from orchestrator.refusal import refusal
 from orchestrator.registry import registry
 from orchestrator.results import NotStorable, ResultStore
@@ -164,7 +165,7 @@ class _Worker:
     @cached_property
     def results(self) -> ResultStore:
         # Nothing leaves this process, so every result stays in the model, whatever its size.
-        return ResultStore(Path(), 2**62)
+        return ResultStore(Directory(Path()), 2**62)
 
     def start(self, budget_micros: int | None) -> None:
         """Admit, plan down where the money is short, load and launch."""

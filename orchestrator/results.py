@@ -1,15 +1,13 @@
-"""Results by reference: small ones as JSON in Redis, large ones as objects in a directory."""
+"""Results by reference: small ones as JSON in Redis, large ones as objects in a store."""
 
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from orchestrator.objects import Objects
 from tenancy.errors import HeadgateError, Unavailable
 
 OBJECT_MARK = "@"
@@ -24,17 +22,19 @@ class NotStorable(HeadgateError):
 class ResultStore:
     """Encodes results for Redis and reads them back.
 
-    :param directory: where objects live; shared by all workers.
+    :param objects: where large results live; shared by all workers.
     :param inline_bytes: results up to this many bytes of JSON stay inline.
+    :param ttl_s: how long objects are kept after the end of their run, for the sentence that says that one is gone.
     """
 
-    directory: Path
+    objects: Objects
     inline_bytes: int
+    ttl_s: float = 7 * 86_400.0
 
     def encode(self, value: Any, run_id: str, generation: int, node_id: str, attempt: int) -> str:
         """Return the text that stands for `value`; a large one is written to an object whose path carries the attempt.
 
-        Raises NotStorable for a value that is no JSON.
+        Raises NotStorable for a value that is no JSON, Unavailable when the object could not be written.
         """
         try:
             text = json.dumps(value, separators=(",", ":"), allow_nan=False)
@@ -43,12 +43,7 @@ class ResultStore:
         if len(text) <= self.inline_bytes:
             return text
         name = f"{run_id}/{generation}/{node_id}.{attempt}.json"
-        path = self.directory / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".part-")
-        with os.fdopen(handle, "w") as file:
-            file.write(text)
-        Path(temporary).replace(path)
+        self.objects.write(name, text.encode())
         return OBJECT_MARK + name
 
     def decode(self, text: str) -> Any:
@@ -56,9 +51,13 @@ class ResultStore:
         if not text.startswith(OBJECT_MARK):
             return json.loads(text)
         try:
-            return json.loads((self.directory / text[1:]).read_text())
-        except FileNotFoundError as error:
-            raise Unavailable(f"the object {text[1:]} of a result is not in {self.directory}; do all workers share it?") from error
+            return json.loads(self.objects.read(text[1:]))
+        except KeyError:
+            days = f"{self.ttl_s / 86_400:g} days"
+            raise Unavailable(
+                f"the object {text[1:]} of a result is not in {self.objects.url}: it was kept for {days} after the end "
+                "of its run (HEADGATE_RESULT_TTL_S), or workers and readers name different stores (HEADGATE_RESULTS_URL)"
+            ) from None
 
     def decode_all(self, texts: Mapping[str, str | None]) -> dict[str, Any]:
         """Return the values by node id; nodes without a result are absent."""

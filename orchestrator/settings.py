@@ -66,7 +66,14 @@ class Settings(BaseSettings):
     message_bytes: int = Field(16_384, ge=1_024, le=65_536)
     """Of one canvas message; no message on the wire passes 64 KiB."""
     result_inline_bytes: int = Field(4_096, ge=0, le=65_536)
-    """Results up to this size are kept in Redis, larger ones in `home`/results."""
+    """Results up to this size are kept in Redis, larger ones as objects at `results_url`."""
+    results_url: str | None = None
+    """A directory, or a URL that fsspec knows (s3://bucket/results; its package is installed beside), that all workers share and nobody
+    else uses; None is `home`/results."""
+    result_ttl_s: Seconds = 7 * 86_400.0
+    """How long objects of results are kept after the end of the last run that refers to them."""
+    collect_interval_s: Seconds = 600.0
+    """How often beat has objects of results collected that nobody needs any more."""
 
     backlog_per_slot: int = Field(DEFAULT.backlog_per_slot, ge=1, le=1_000_000)
     """Capacity of a pool = its live slots times this; new runs wait while the load is high against it."""
@@ -248,6 +255,12 @@ class Settings(BaseSettings):
         """Return the URL of the SQL database as SQLAlchemy reads it; SQLite's path is absolute."""
         return self.database_url or f"sqlite:///{self.home.absolute() / 'headgate.db'}"
 
+    def resolved_results_url(self) -> str:
+        """Return where objects of results live: a directory as an absolute path, or a URL."""
+        if self.results_url is None:
+            return str(self.home.absolute() / "results")
+        return self.results_url if "://" in self.results_url else str(Path(self.results_url).absolute())
+
     def environment(self, **changes: object) -> dict[str, str]:
         """Return the HEADGATE_* that make another process load these settings, with `changes` by field name.
 
@@ -255,6 +268,8 @@ class Settings(BaseSettings):
         """
         given: dict[str, object] = {name: getattr(self, name) for name in self.model_fields_set}
         given |= {"home": self.home.absolute(), **changes}
+        if "results_url" in given and self.results_url is not None:
+            given["results_url"] = self.resolved_results_url()
         return {PREFIX + name.upper(): _as_text(value) for name, value in sorted(given.items()) if value is not None}
 
 

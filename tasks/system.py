@@ -1,4 +1,4 @@
-"""What beat and the end of a run call: repair, admission, notifications, audit."""
+"""What beat and the end of a run call: repair, admission, notifications, audit, collection of results."""
 
 from __future__ import annotations
 
@@ -44,6 +44,19 @@ def notify(self: Any) -> None:
         app.headgate_notifier.deliver()
     except HeadgateError as error:
         logger.warning("notifications put off: %s", error)
+
+
+@shared_task(name="headgate.collect", bind=True, ignore_result=True, acks_late=False)  # type: ignore[untyped-decorator]
+def collect(self: Any) -> None:
+    """Remove objects of results that nobody needs any more. What a pass leaves, the next one finds."""
+    app: Celery = self.app
+    try:
+        removed = app.headgate_collector.collect(app.headgate_kernel.link.now_ms())
+    except HeadgateError as error:
+        logger.warning("collection of results put off: %s", error)
+        return
+    if removed:
+        logger.info("collected %d objects of results", removed)
 
 
 @shared_task(name="headgate.audit", bind=True, ignore_result=True, acks_late=False)  # type: ignore[untyped-decorator]
