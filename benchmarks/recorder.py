@@ -12,6 +12,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from orchestrator.embedded import RedisServer
+from orchestrator.log_key import log_key
 from orchestrator.recorder.__main__ import first_start
 from orchestrator.recorder.loop import Recorder
 from orchestrator.settings import Settings
@@ -39,7 +40,7 @@ def main() -> None:
         try:
             settings = Settings(home=Path(directory) / "home", redis_url=server.url)
             engine = open_engine(settings.resolved_database_url(), writer=True)
-            first_start(engine, 0)
+            first_start(engine, 0, log_key(settings))
             recorder = Recorder(Link(server.client_url), engine, settings)
             recorder.prepare()
             while recorder.step(None):

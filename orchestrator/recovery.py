@@ -47,6 +47,7 @@ from tenancy.queues import DEFAULT_POOL
 
 from .append_only import write_anew
 from .launched import asked, load_rows
+from .log_key import log_key
 from .messages import count_anew, keep_ordinary
 from .rebuild import Keys, Recorded, adjusted_keys, level_keys, line_keys, loading, pool_keys, run_keys, task_keys, tenant_keys
 
@@ -90,7 +91,7 @@ def recover(link: Link, engine: Engine, settings: Settings, alive: Callable[[], 
     if agrees and not under_way and Position(epoch, seq) >= cursor:
         if bound == server:
             return epoch
-        cursor = _drain(client, engine, alive)
+        cursor = _drain(client, engine, log_key(settings), alive)
         rebuilt, token = 0, ""
     else:
         log.warning("Redis stands at %s-%s, the record at %s: execution state is rebuilt from the record", epoch, seq, cursor)
@@ -115,13 +116,13 @@ def _compared(client: redis.Redis, engine: Engine) -> tuple[Position, bool]:
         return cursor, differing(connection, overlap) == 0
 
 
-def _drain(client: redis.Redis, engine: Engine, alive: Callable[[], None]) -> Position:
+def _drain(client: redis.Redis, engine: Engine, key: bytes, alive: Callable[[], None]) -> Position:
     """Record what the stream holds beyond the cursor; return the new cursor."""
     with reading(engine).connect() as connection:
         cursor = read_cursor(connection)
     while entries := read_after(client, cursor, None):
         alive()
-        applied = apply(engine, entries, payloads_of(client, entries))
+        applied = apply(engine, entries, payloads_of(client, entries), key)
         announce(client, engine, applied)
         cursor = applied.cursor
     return cursor

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -27,6 +27,7 @@ PREFIX = "HEADGATE_"
 NOT_SETTINGS = frozenset({"HEADGATE_VENV"})
 """Names with our prefix that others read: `./dev` decides by HEADGATE_VENV where the environment is."""
 
+_SECRET = ("SECRET", "KEY")
 _DATABASES = ("sqlite", "postgresql")
 _USER_INFO = re.compile(r"//[^\s/]*@")
 _MODULE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
@@ -41,6 +42,9 @@ class Settings(BaseSettings):
     Each field is read from `HEADGATE_` and its name in capitals. Times are in seconds (`_s`), sizes in bytes.
     `Settings.load()` is what the product uses; the constructor is for tests and for callers that set fields in code.
     """
+
+    LOG_KEY_MIN: ClassVar[int] = 16
+    """Characters of the shortest key."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
 
@@ -95,6 +99,8 @@ class Settings(BaseSettings):
     """A function, `module:function`, that is called with each notification, beside the log and the tenant's webhook."""
     webhook_secret: str | None = Field(None, min_length=16, repr=False)
     """What webhooks are signed with; without it none is sent."""
+    log_key: str | None = Field(None, min_length=LOG_KEY_MIN, repr=False)
+    """What the log is chained with, the same wherever a recorder may run; None is the key in `home`/log.key, made once."""
     notify_interval_s: Seconds = 2.0
     """How often beat has notifications delivered."""
     audit_interval_s: Seconds = 60.0
@@ -289,7 +295,7 @@ def _invalid(error: ValidationError, environment: Mapping[str, str]) -> str:
     for problem in error.errors():
         name = PREFIX + str(problem["loc"][0]).upper() if problem["loc"] else PREFIX.rstrip("_")
         why = problem["msg"].removeprefix("Value error, ")
-        given = "***" if name.endswith("SECRET") else _USER_INFO.sub("//***@", environment.get(name, ""))
+        given = "***" if name.endswith(_SECRET) else _USER_INFO.sub("//***@", environment.get(name, ""))
         sentences.append(f"{name}={given} does not fit: {why[:1].lower()}{why[1:]}")
     return "; ".join(sentences)
 

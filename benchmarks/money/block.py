@@ -20,6 +20,7 @@ from benchmarks.money.driver import SWEEP_MS, Driver
 from benchmarks.money.shapes import prepare
 from cost.period import MS_PER_DAY
 from orchestrator.embedded import RedisServer
+from orchestrator.log_key import log_key
 from orchestrator.recorder.__main__ import first_start
 from orchestrator.recorder.loop import Recorder
 from orchestrator.recorder.tenants import create_tenant
@@ -84,7 +85,7 @@ class Block:
         self.server.start()
         settings = Settings(home=self.place, redis_url=self.server.url)
         self.engine = open_engine(settings.resolved_database_url(), writer=True)
-        first_start(self.engine, 0)
+        first_start(self.engine, 0, log_key(settings))
         with self.engine.begin() as connection:
             for tenant, policy in TENANTS.items():
                 create_tenant(connection, tenant, tenant, policy, 0, actor="driver")

@@ -11,25 +11,30 @@ import time
 from sqlalchemy import insert, select
 from sqlalchemy.engine import Engine
 
+from orchestrator.log_key import log_key
 from orchestrator.settings import Settings
 from orchestrator.store import tables as t
-from orchestrator.store.engine import create_tables, open_engine
+from orchestrator.store.engine import complete_tables, open_engine
 from tenancy.errors import HeadgateError
 from tenancy.link import Link
 from tenancy.policy import Policy
 from tenancy.router import DEFAULT_TENANT
 
+from .chaining import adopt, notice_another_key
 from .loop import Recorder
 from .tenants import create_tenant
 
 
-def first_start(engine: Engine, now_ms: int) -> None:
-    """Make tables, cursor and the tenant `default`, as far as they are missing."""
-    create_tables(engine)
+def first_start(engine: Engine, now_ms: int, key: bytes) -> None:
+    """Make tables, cursor and the tenant `default`, as far as they are missing; chain a log that is older than its chain."""
     with engine.begin() as connection:
+        added = complete_tables(connection)
         if connection.execute(select(t.cursor.c.id)).first() is None:
             connection.execute(insert(t.cursor).values(id=1, epoch=0, seq=0))
         create_tenant(connection, DEFAULT_TENANT, "Default", Policy(), now_ms, actor="headgate")
+        if "event.link" in added:
+            adopt(connection, key, now_ms)
+        notice_another_key(connection, key, now_ms)
 
 
 def main() -> int:
@@ -42,7 +47,7 @@ def main() -> int:
         settings = Settings.load()
         link = Link(settings.resolved_client_url())
         engine = open_engine(settings.resolved_database_url(), writer=True)
-        first_start(engine, time.time_ns() // 1_000_000)
+        first_start(engine, time.time_ns() // 1_000_000, log_key(settings))
     except HeadgateError as error:
         print(error, file=sys.stderr)  # noqa: T201 (a command says what it needs)
         return 69

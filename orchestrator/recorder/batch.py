@@ -17,6 +17,7 @@ from orchestrator.store.changes import Row
 from orchestrator.store.position import Position
 from orchestrator.store.writer import keep, move_cursor, read_cursor, write
 
+from .chaining import extend_chains
 from .learning import learn
 from .projection import Entry, incident, parse_event, parts, project
 from .requests import decide
@@ -62,8 +63,10 @@ def payloads_of(client: redis.Redis, entries: list[Entry]) -> dict[str, bytes]:
     return {request: text.encode() for request, text in zip(requests, found, strict=True) if text is not None}
 
 
-def apply(engine: Engine, entries: list[Entry], payloads: Mapping[str, bytes]) -> Applied:
+def apply(engine: Engine, entries: list[Entry], payloads: Mapping[str, bytes], key: bytes) -> Applied:
     """Store a batch and move the cursor, all or nothing; entries that are in SQL already change nothing.
+
+    key: what the events are chained with.
 
     Raises CursorMoved when another recorder was faster, SQLAlchemyError when SQL cannot be reached.
     """
@@ -75,6 +78,7 @@ def apply(engine: Engine, entries: list[Entry], payloads: Mapping[str, bytes]) -
             changes = project(part)
             changes.incidents += _holes(applied.cursor, part)
             applied.answers |= decide(connection, changes.requests, payloads)
+            extend_chains(connection, key, changes.events)
             write(connection, changes)
             learn(connection, {key for key, row in changes.runs.items() if row["status"] == "ended"})
             applied.cursor = part[-1].position

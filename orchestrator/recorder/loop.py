@@ -12,6 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from ulid import ULID
 
 from orchestrator.artifacts.writer import ArtifactWriter
+from orchestrator.log_key import log_key
 from orchestrator.recovery import Superseded, go_on, is_bound, recover
 from orchestrator.settings import Settings
 from orchestrator.store.engine import reading
@@ -49,6 +50,7 @@ class Recorder:
         self.link = link
         self.engine = engine
         self.settings = settings
+        self.key = log_key(settings)
         self.owner = str(ULID()).lower()
         self.cursor = START
         self.artifacts = ArtifactWriter(engine, settings.home)
@@ -108,7 +110,7 @@ class Recorder:
         """
         client = self.link.client
         entries = read_after(client, self.cursor, block_ms)
-        applied = apply(self.engine, entries, payloads_of(client, entries)) if entries else Applied(self.cursor)
+        applied = apply(self.engine, entries, payloads_of(client, entries), self.key) if entries else Applied(self.cursor)
         self.cursor = applied.cursor
         announce(client, self.engine, applied, self.link)
         if applied.workers_ended:

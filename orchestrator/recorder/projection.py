@@ -102,6 +102,7 @@ def _event_row(position: Position, event: Event, text: str) -> Row:
         "generation": amount(event.get("gen")),
         "node_id": event.get("node"),
         "data": text,
+        "link": None,
     }
 
 

@@ -11,6 +11,7 @@ from sqlalchemy.engine import Connection, make_url
 from sqlmodel import SQLModel
 
 from .tables import TABLES
+from .upgrade import add_columns, missing_columns
 
 BUSY_TIMEOUT_MS = 5_000
 
@@ -54,5 +55,14 @@ def reading(engine: Engine) -> Engine:
 
 
 def create_tables(engine: Engine) -> None:
-    """Create what is missing of the record's tables; existing tables are left as they are."""
-    SQLModel.metadata.create_all(engine, tables=list(TABLES))
+    """Create what is missing of the record's tables and of their columns, all or nothing."""
+    with engine.begin() as connection:
+        complete_tables(connection)
+
+
+def complete_tables(connection: Connection) -> list[str]:
+    """Create what is missing of the record's tables and of their columns; return the columns that existing tables got, `table.column`."""
+    missing = missing_columns(connection, TABLES)
+    add_columns(connection, missing)
+    SQLModel.metadata.create_all(connection, tables=list(TABLES))
+    return [f"{column.table.name}.{column.name}" for column in missing]

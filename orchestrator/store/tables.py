@@ -127,7 +127,10 @@ class NodeRow(SQLModel, table=True):
 
 
 class EventRow(SQLModel, table=True):
-    """One event of the log, never changed; `data` is its JSON exactly as the script wrote it."""
+    """One event of the log, never changed; `data` is its JSON exactly as the script wrote it.
+
+    `link` is its link in the chain of its run and generation.
+    """
 
     __tablename__ = "event"
     __table_args__ = (
@@ -144,6 +147,25 @@ class EventRow(SQLModel, table=True):
     generation: int | None = None
     node_id: str | None = None
     data: str = _text()
+    link: str | None = None
+
+
+class ChainRow(SQLModel, table=True):
+    """The end of the chain of a run's generation: how many events, and position and link of the last; `seal` binds them.
+
+    Events that belong to no run have a chain of their own, run '' and generation 0. `key_id` tells which key made the last link.
+    """
+
+    __tablename__ = "chain"
+
+    run_id: str = Field(primary_key=True)
+    generation: int = Field(primary_key=True)
+    events: int = _big()
+    epoch: int = _big()
+    seq: int = _big()
+    link: str
+    seal: str
+    key_id: str
 
 
 class LedgerRow(SQLModel, table=True):
@@ -326,6 +348,7 @@ policy = _table(PolicyRow)
 run = _table(RunRow)
 node = _table(NodeRow)
 event = _table(EventRow)
+chain = _table(ChainRow)
 ledger = _table(LedgerRow)
 usage = _table(UsageRow)
 price_table = _table(PriceTableRow)
@@ -339,6 +362,6 @@ cursor = _table(CursorRow)
 audit = _table(AuditRow)
 
 TABLES = (
-    *(tenant, policy, run, node, event, ledger, usage),
+    *(tenant, policy, run, node, event, chain, ledger, usage),
     *(price_table, price_choice, learned, notice, request, pause, incident, cursor, audit),
 )

@@ -11,6 +11,7 @@ from ulid import ULID
 
 from orchestrator.embedded import RedisServer
 from orchestrator.graph import Graph
+from orchestrator.log_key import log_key
 from orchestrator.recorder import append_request
 from orchestrator.recorder.__main__ import first_start
 from orchestrator.recorder.loop import Recorder
@@ -46,7 +47,7 @@ def layers(width: int, depth: int, estimate: int = 1000) -> Graph:
 def make_recorder(server: RedisServer, settings: Settings) -> Recorder:
     """A recorder in this process, prepared."""
     engine = open_engine(settings.resolved_database_url(), writer=True)
-    first_start(engine, 0)
+    first_start(engine, 0, log_key(settings))
     recorder = Recorder(Link(server.client_url), engine, settings)
     recorder.prepare()
     return recorder

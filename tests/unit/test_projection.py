@@ -14,6 +14,7 @@ from orchestrator.store.engine import create_tables, open_engine
 from orchestrator.store.position import Position
 from orchestrator.store.read import get_nodes, get_run, run_cost
 
+KEY = b"a key of the tests"
 RUN = {"tenant": "acme", "run": "r1", "gen": 1}
 
 
@@ -80,7 +81,7 @@ def test_the_ledger_has_one_entry_for_each_execution_kind_and_category() -> None
 def test_however_the_log_is_cut_into_batches_the_record_is_the_same(engine: Engine, tmp_path: Path, size: int) -> None:
     log = entries(*life())
     for first in range(0, len(log), size):
-        apply(engine, log[first : first + size], {})
+        apply(engine, log[first : first + size], {}, KEY)
     run, (node,) = get_run(engine, "r1"), get_nodes(engine, "r1")
     assert (run.status, run.outcome, run.cost_micros, run.counts) == ("ended", "succeeded", 70, {"succeeded": 1})
     assert (run.hold, run.budget, run.started_at) == (500, None, 1.001)
@@ -92,20 +93,20 @@ def test_however_the_log_is_cut_into_batches_the_record_is_the_same(engine: Engi
 
 def test_a_batch_that_is_read_again_changes_nothing(engine: Engine) -> None:
     log = entries(*life())
-    apply(engine, log[:6], {})
+    apply(engine, log[:6], {}, KEY)
     before = rows(engine, t.node), rows(engine, t.ledger), rows(engine, t.event)
-    again = apply(engine, log[:6], {})
+    again = apply(engine, log[:6], {}, KEY)
     assert (again.events, again.cursor) == (0, Position(1, 6))
     assert (rows(engine, t.node), rows(engine, t.ledger), rows(engine, t.event)) == before
-    assert apply(engine, log, {}).events == 4
+    assert apply(engine, log, {}, KEY).events == 4
     assert rows(engine, t.incident) == []
 
 
 def test_an_event_with_a_recorded_id_and_another_content_is_an_incident_and_is_not_written(engine: Engine) -> None:
     log = entries(*life())
-    apply(engine, log, {})
+    apply(engine, log, {}, KEY)
     other = Entry(log[2].position, log[2].text.replace('"a"', '"b"'))
-    apply(engine, [other], {})
+    apply(engine, [other], {}, KEY)
     (incident,) = rows(engine, t.incident)
     assert incident["kind"] == "conflict"
     assert json.loads(incident["detail"]) == {"stored": log[2].text, "found": other.text}
@@ -114,36 +115,36 @@ def test_an_event_with_a_recorded_id_and_another_content_is_an_incident_and_is_n
 
 def test_a_hole_in_the_log_is_an_incident(engine: Engine) -> None:
     log = entries(*life())
-    apply(engine, log[:3] + log[5:], {})
-    apply(engine, entries({"t": "epoch.opened", "epoch": 2, "server": "s", "rebuilt": 0, "after": "1-11"}, epoch=2), {})
+    apply(engine, log[:3] + log[5:], {}, KEY)
+    apply(engine, entries({"t": "epoch.opened", "epoch": 2, "server": "s", "rebuilt": 0, "after": "1-11"}, epoch=2), {}, KEY)
     assert [(row["kind"], row["id"]) for row in rows(engine, t.incident)] == [("gap", "gap.1-6"), ("gap", "gap.2-1")]
 
 
 def test_a_hole_at_the_beginning_of_a_batch_is_an_incident(engine: Engine) -> None:
     log = entries(*life())
-    apply(engine, log[:3], {})
-    apply(engine, log[5:], {})
+    apply(engine, log[:3], {}, KEY)
+    apply(engine, log[5:], {}, KEY)
     assert [row["id"] for row in rows(engine, t.incident)] == ["gap.1-6"]
 
 
 def test_an_event_that_cannot_be_read_is_kept_and_does_not_stop_the_others(engine: Engine) -> None:
     bad = [Entry(Position(1, 1), "no json"), Entry(Position(1, 2), '{"t": "node.ended", "run": "r1", "at": 5}')]
-    assert apply(engine, bad + entries(*life(), first=3), {}).events == 12
+    assert apply(engine, bad + entries(*life(), first=3), {}, KEY).events == 12
     assert {row["id"] for row in rows(engine, t.incident)} == {"malformed.1-1", "malformed.1-2"}
     assert get_run(engine, "r1").status == "ended"
 
 
 def test_an_unknown_type_is_kept_as_an_event_and_changes_nothing_else(engine: Engine) -> None:
-    apply(engine, entries({"t": "node.sang", **RUN, "node": "a"}), {})
+    apply(engine, entries({"t": "node.sang", **RUN, "node": "a"}), {}, KEY)
     assert [row["type"] for row in rows(engine, t.event)] == ["node.sang"]
     assert rows(engine, t.node) == []
 
 
 def test_a_rebuilt_epoch_voids_what_was_open_and_makes_running_nodes_due(engine: Engine) -> None:
-    apply(engine, entries(*life()[:7]), {})
+    apply(engine, entries(*life()[:7]), {}, KEY)
     opened = {"t": "epoch.opened", "epoch": 2, "server": "s", "rebuilt": 1, "after": "1-7"}
     began = {"t": "node.began", **RUN, "node": "a", "attempt": 101, "worker": "w2", "amount": "500", "day": 3, "verdict": ""}
-    apply(engine, entries(opened, began, epoch=2), {})
+    apply(engine, entries(opened, began, epoch=2), {}, KEY)
     kinds = [(row["attempt"], row["kind"]) for row in rows(engine, t.ledger)]
     assert sorted(kinds) == [(0, "hold"), (1, "reserve"), (1, "settle"), (1, "settle"), (2, "expire"), (2, "reserve"), (101, "reserve")]
     assert [row["by"] for row in rows(engine, t.ledger) if row["kind"] == "expire"] == ["recovery"]
@@ -158,7 +159,7 @@ def test_a_batch_is_split_before_an_epoch_is_opened() -> None:
 
 def test_what_a_superseded_attempt_spent_is_charged_to_the_run_and_marked_as_waste(engine: Engine) -> None:
     late = {"t": "money.settled", **RUN, "node": "a", "attempt": 1, "reserved": "500", "day": 3, "by": "signal", "kind": "waste"}
-    apply(engine, entries(*life(), {**late, "amount": "5", "cats": {"llm": "5"}}), {})
+    apply(engine, entries(*life(), {**late, "amount": "5", "cats": {"llm": "5"}}), {}, KEY)
     assert get_run(engine, "r1").cost_micros == 75
     with engine.connect() as connection:
         waste = select(func.sum(t.ledger.c.amount)).where(t.ledger.c.kind == "waste")
@@ -179,6 +180,7 @@ def test_what_was_reserved_on_two_days_is_charged_on_both(engine: Engine) -> Non
             {"t": "run.ended", **RUN, "outcome": "succeeded", "released": "40"},
         ),
         {},
+        KEY,
     )  # fmt: skip
     found = {row["id"]: row for row in rows(engine, t.ledger)}
     assert {name: (row["period"], row["amount"], row["released"], row["to_hold"]) for name, row in found.items()} == {

@@ -1,0 +1,41 @@
+"""A record that an older version made gets the columns that have come since."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from sqlalchemy import Column, Table, inspect
+from sqlalchemy.engine import Connection
+from sqlalchemy.schema import CreateColumn
+
+
+def missing_columns(connection: Connection, tables: Iterable[Table]) -> list[Column[Any]]:
+    """Return the columns that existing tables of the database do not have yet."""
+    inspector = inspect(connection)
+    existing = set(inspector.get_table_names())
+    return [
+        column
+        for table in tables
+        if table.name in existing
+        for names in [{found["name"] for found in inspector.get_columns(table.name)}]
+        for column in table.columns
+        if column.name not in names
+    ]
+
+
+def add_columns(connection: Connection, columns: Iterable[Column[Any]]) -> None:
+    """Add columns, which are null in the rows there are, or have the default that new rows get."""
+    for column in columns:
+        connection.exec_driver_sql(f"ALTER TABLE {column.table.name} ADD COLUMN {_described(connection, column)}")
+
+
+def _described(connection: Connection, column: Column[Any]) -> str:
+    described = str(CreateColumn(column).compile(dialect=connection.dialect)).strip()
+    if column.nullable or column.server_default is not None:
+        return described
+    scalar = getattr(column.default, "arg", None)
+    if not isinstance(scalar, (int, str)):
+        raise ValueError(f"column {column.table.name}.{column.name} is new, and says nothing for the rows that are there already")
+    default = str(int(scalar)) if isinstance(scalar, int) else "'" + scalar.replace("'", "''") + "'"
+    return f"{described} DEFAULT {default}"
