@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
+from orchestrator.artifacts.event_log import missing_logs, write_log
 from orchestrator.artifacts.worker_summary import write_missing
+from tenancy.errors import Unavailable
 
 log = logging.getLogger("headgate.artifacts")
 
@@ -19,40 +22,90 @@ AGAIN_S = 30.0
 LAST_S = 5.0
 """How long the recorder waits for it when it ends."""
 
+_PASSING = (OSError, SQLAlchemyError, Unavailable, AttributeError, KeyError, TypeError, ValueError)
+
 
 class ArtifactWriter:
     """Writes what is missing when it is told that something may be; what fails is logged and tried again, and stops nobody."""
 
-    def __init__(self, engine: Engine, home: Path) -> None:
+    def __init__(self, engine: Engine, home: Path, key: bytes) -> None:
         self.engine = engine
         self.home = home
+        self.key = key
         self._told = threading.Event()
         self._ending = False
+        self._summaries = self._looking = False
+        self._runs: dict[tuple[str, int], None] = {}
         self._thread = threading.Thread(target=self._run, name="headgate-artifacts", daemon=True)
 
+    def catch_up(self) -> None:
+        """Have everything written that a crash or a full disk kept back."""
+        self._looking = True
+        self.workers_ended()
+
     def workers_ended(self) -> None:
-        """Have the summaries of ended workers written soon; starts the thread when it is first called."""
-        if self._thread.ident is None:
-            self._thread.start()
-        self._told.set()
+        """Have the summaries of ended workers written soon."""
+        self._summaries = True
+        self._tell()
+
+    def runs_ended(self, runs: Iterable[tuple[str, int]]) -> None:
+        """Have the logs of these runs and generations written soon, anew where they are there; of those that have ended."""
+        if found := dict.fromkeys(runs):
+            self._runs |= found
+            self._tell()
 
     def close(self) -> None:
-        """Finish what was asked for, within a few seconds."""
+        """Finish what was asked for, within a few seconds; the rest is caught up with at the next start."""
         self._ending = True
         self._told.set()
         if self._thread.ident is not None:
             self._thread.join(LAST_S)
+
+    def _tell(self) -> None:
+        if self._thread.ident is None:
+            self._thread.start()
+        self._told.set()
 
     def _run(self) -> None:
         wait_s: float | None = None
         while True:
             self._told.wait(wait_s)
             self._told.clear()
-            wait_s = None
-            try:
-                write_missing(self.engine, self.home)
-            except (OSError, SQLAlchemyError, KeyError, TypeError, ValueError) as error:
-                log.warning("artifacts could not be written, trying again in %.0f s: %s", AGAIN_S, error)
-                wait_s = AGAIN_S
+            done = [self._done(step) for step in (self._write_summaries, self._look, self._write_logs)]
+            wait_s = None if all(done) else AGAIN_S
             if self._ending:
                 return
+
+    def _done(self, step: Callable[[], None]) -> bool:
+        try:
+            step()
+        except _PASSING as error:
+            log.warning("artifacts could not be written, trying again in %.0f s: %s", AGAIN_S, error)
+            return False
+        return True
+
+    def _write_summaries(self) -> None:
+        if self._summaries:
+            self._summaries = False
+            try:
+                write_missing(self.engine, self.home)
+            except BaseException:
+                self._summaries = True
+                raise
+
+    def _look(self) -> None:
+        if self._looking:
+            self._runs |= dict.fromkeys(missing_logs(self.engine, self.home))
+            self._looking = False
+
+    def _write_logs(self) -> None:
+        failed: Exception | None = None
+        for run in list(self._runs):
+            # Taken off before it is read: what is told meanwhile is written again.
+            del self._runs[run]
+            try:
+                write_log(self.engine, self.home, self.key, *run)
+            except _PASSING as error:
+                failed, self._runs[run] = error, None
+        if failed is not None:
+            raise failed

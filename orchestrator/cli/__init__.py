@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from orchestrator.cli import console, estimate, generations, ledger, pause, plan, prices, queues, record, run, stack, tenant, workers
+from orchestrator.cli import console, estimate, generations, ledger, pause, plan, prices, queues, record, replay, run, stack, tenant, workers
 from orchestrator.cli.group import Headgate
 
 __all__ = ["main"]
@@ -23,7 +23,7 @@ def main() -> None:
 for command in (
     *(stack.demo, stack.up, stack.sweep, console.console),
     *(run.run, run.submit, run.watch, run.cancel, generations.rerun),
-    *(record.runs, record.show),
+    *(record.runs, record.show, replay.replay),
     *(plan.plan, plan.schema),
     *(tenant.tenant, pause.pause, pause.resume),
     *(queues.queues, workers.workers),

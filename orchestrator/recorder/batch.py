@@ -34,6 +34,7 @@ class Applied:
 
     cursor: where the log stands in SQL. events: how many were new. ended: runs, `run.generation`. answers: by request.
     workers_ended: whether some did.
+    logs: runs and generations that ended, or that were charged something after their end.
     """
 
     cursor: Position
@@ -41,6 +42,7 @@ class Applied:
     ended: list[str] = field(default_factory=list)
     answers: dict[str, Answer] = field(default_factory=dict)
     workers_ended: bool = False
+    logs: list[tuple[str, int]] = field(default_factory=list)
 
     @property
     def tenants(self) -> list[str]:
@@ -84,10 +86,15 @@ def apply(engine: Engine, entries: list[Entry], payloads: Mapping[str, bytes], k
             applied.cursor = part[-1].position
             applied.events += len(part)
             applied.ended += changes.ended
+            applied.logs += [(row["run_id"], row["generation"]) for row in changes.events if _completes_log(row)]
             applied.workers_ended |= any(row["type"] in _WORKER_ENDS for row in changes.events)
         if applied.cursor != old:
             move_cursor(connection, old, applied.cursor)
     return applied
+
+
+def _completes_log(row: Row) -> bool:
+    return row["type"] == "run.ended" or (row["type"] == "money.settled" and '"waste"' in row["data"])
 
 
 def differing(connection: Connection, seen: list[Entry]) -> int:

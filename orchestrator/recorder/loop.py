@@ -53,7 +53,7 @@ class Recorder:
         self.key = log_key(settings)
         self.owner = str(ULID()).lower()
         self.cursor = START
-        self.artifacts = ArtifactWriter(engine, settings.home)
+        self.artifacts = ArtifactWriter(engine, settings.home, self.key)
         self._server = ""
         self._look_after = 0.0
 
@@ -100,7 +100,7 @@ class Recorder:
         go_on(self.link, self.engine)
         answer_again(self.link.client, self.engine, self.cursor)
         ends_again(self.link.client, self.engine)
-        self.artifacts.workers_ended()  # of those whose end was recorded just before a crash
+        self.artifacts.catch_up()  # with what ended just before a crash
         self._server = server
 
     def step(self, block_ms: int | None) -> int:
@@ -115,6 +115,7 @@ class Recorder:
         announce(client, self.engine, applied, self.link)
         if applied.workers_ended:
             self.artifacts.workers_ended()
+        self.artifacts.runs_ended(applied.logs)
         return applied.events
 
     def _look_after_itself(self) -> bool:

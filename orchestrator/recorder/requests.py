@@ -61,7 +61,7 @@ def stored_answer(connection: Connection, request: str) -> Answer | None:
 
 def _submit(connection: Connection, event: Request, payload: bytes | None) -> Answer:
     try:
-        row = _run_row(event)
+        row = run_row(event)
     except (KeyError, ValueError, TypeError, AttributeError):
         return {"status": "invalid", "run": event.get("run")}
     standing = connection.execute(select(t.tenant.c.status).where(t.tenant.c.id == row["tenant"])).scalar()
@@ -80,7 +80,8 @@ def _submit(connection: Connection, event: Request, payload: bytes | None) -> An
     return {"status": "accepted", "run": row["run_id"]}
 
 
-def _run_row(event: Request) -> dict[str, Any]:
+def run_row(event: Request) -> dict[str, Any]:
+    """Return the row of the run that a submission asks for, without its graph. Raises KeyError, ValueError, TypeError, AttributeError."""
     return {
         "run_id": str(event["run"]),
         "generation": int(event.get("gen") or 1),

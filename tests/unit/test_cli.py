@@ -76,6 +76,7 @@ def test_every_command_says_what_it_does_and_takes_json() -> None:
         "schema",
         "runs",
         "show",
+        "replay",
         "watch",
         "cancel",
         "rerun",

@@ -20,6 +20,7 @@ from orchestrator.store.position import Position
 from orchestrator.store.read import audit, get_tenant, pauses, policies
 from tenancy.policy import Policy
 
+KEY = b"a key of the tests"
 RUN = {"run_id": "r1", "generation": 1, "tenant": "acme", "graph_name": "g", "digest": "", "submitted_at": 1, "labels": "{}"}
 
 
@@ -213,8 +214,8 @@ def test_pauses_are_on_record_while_they_last_and_in_the_trail_of_who_they_stop(
         {"t": "scope.paused", "scope": "platform", "by": "dan", "reason": "fire"},
     ]
     entries = [Entry(Position(1, at), json.dumps({"at": 1000 * at, **event})) for at, event in enumerate(events, 1)]
-    apply(desk.engine, entries[:3], {})
-    apply(desk.engine, entries[3:], {})
+    apply(desk.engine, entries[:3], {}, KEY)
+    apply(desk.engine, entries[3:], {}, KEY)
     assert [(pause.scope, pause.by, pause.reason, pause.at) for pause in pauses(desk.engine)] == [
         ("tenant:acme", "ann", "too loud", 1.0),
         ("run:r1.1", "bob", "", 2.0),
@@ -225,7 +226,7 @@ def test_pauses_are_on_record_while_they_last_and_in_the_trail_of_who_they_stop(
         ("scope.paused", "bob", "run:r1.1"),
     ]
     over = {"t": "run.ended", "tenant": "acme", "run": "r1", "gen": 1, "outcome": "cancelled", "counts": {}, "at": 9}
-    apply(desk.engine, [Entry(Position(1, 6), json.dumps(over))], {})
+    apply(desk.engine, [Entry(Position(1, 6), json.dumps(over))], {}, KEY)
     assert "run:r1.1" not in [pause.scope for pause in pauses(desk.engine)]
     with desk.engine.connect() as connection:
         assert connection.execute(select(t.incident)).all() == []

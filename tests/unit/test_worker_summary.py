@@ -107,11 +107,11 @@ def test_what_is_missing_is_written_once_and_found_by_an_index(recorded: Any, ho
 
 def test_a_disk_that_takes_nothing_stops_nobody(recorded: Any, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    writer = ArtifactWriter(recorded, tmp_path / "file")
+    writer = ArtifactWriter(recorded, tmp_path / "file", b"a key of the tests")
     writer.workers_ended()
     writer.close()
     home = tmp_path / "other"
-    writer = ArtifactWriter(recorded, home)
+    writer = ArtifactWriter(recorded, home, b"a key of the tests")
     writer.workers_ended()
     writer.close()
     assert path_of(home, "a").exists()

@@ -1,0 +1,62 @@
+"""The log of a run as it is in SQL, and the rows beside it, at one moment."""
+
+from __future__ import annotations
+
+import zlib
+from typing import Any
+
+from sqlalchemy import Engine, select
+from sqlalchemy.engine import Connection
+
+from orchestrator.chain import Head
+from orchestrator.store import tables as t
+from orchestrator.store.chain import rebuilds
+from orchestrator.store.position import Position
+from orchestrator.store.read import open_record
+from tenancy.errors import Unknown
+
+from .recompute import TABLES
+from .run_log import End, RunLog, Step
+
+
+def generations(engine: Engine, run_id: str) -> list[int]:
+    """Return the generations of a run, oldest first. Raises Unknown, Unavailable."""
+    with open_record(engine) as connection:
+        found = connection.execute(select(t.run.c.generation).where(t.run.c.run_id == run_id).order_by(t.run.c.generation)).scalars().all()
+    if not found:
+        raise Unknown(f"there is no run {run_id!r}")
+    return list(found)
+
+
+def read_log(engine: Engine, run_id: str, generation: int) -> RunLog:
+    """Return the log of a run's generation with what is on record of it, all at one moment. Raises Unknown, Unavailable."""
+    # Elsewhere than on SQLite a transaction does not see one state of the database unless it says so.
+    at_once = engine if engine.dialect.name == "sqlite" else engine.execution_options(isolation_level="REPEATABLE READ")
+    with open_record(at_once) as connection:
+        rows = {name: _rows(connection, table, run_id, generation) for name, table in TABLES.items()}
+        if not rows["run"]:
+            raise Unknown(f"there is no run {run_id!r} with generation {generation}")
+        of_run = select(t.chain).where(t.chain.c.run_id == run_id, t.chain.c.generation == generation)
+        end = connection.execute(of_run).mappings().first()
+        steps = [Step(Position(row["epoch"], row["seq"]), row["data"], row["link"]) for row in rows["event"]]
+        first = steps[0].position if steps else Position(0, 0)
+        passed = [Step(position, text, None, passed=True) for position, text in rebuilds(connection, first)]
+    run = rows["run"][0]
+    spec = run["spec"]
+    last = steps[-1].position if steps else first
+    return RunLog(
+        run_id,
+        generation,
+        run,
+        None if spec is None else zlib.decompress(spec),
+        sorted([*steps, *(step for step in passed if step.position < last)], key=lambda step: step.position),
+        None if end is None else End(Head(end["events"], Position(end["epoch"], end["seq"]), end["link"]), end["seal"], end["key_id"]),
+        [step for step in passed if step.position > last],
+        rows=rows,
+    )
+
+
+def _rows(connection: Connection, table: Any, run_id: str, generation: int) -> list[dict[str, Any]]:
+    wanted = select(table).where(table.c.run_id == run_id, table.c.generation == generation)
+    order = [table.c.epoch, table.c.seq] if table is t.event else list(table.primary_key.columns)
+    return [dict(row) for row in connection.execute(wanted.order_by(*order)).mappings()]

@@ -1,0 +1,136 @@
+"""Replaying a run: its chain, its record made anew, its decisions decided again, and the rules that hold of any run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Engine
+
+from orchestrator.recorder.projection import parse_event
+from orchestrator.recorder.requests import run_row
+
+from .decisions import decided_otherwise
+from .recompute import FROM_EVENTS, differing, recompute
+from .record import read_log
+from .rules import broken
+from .run_log import RunLog
+from .tampering import out_of_order, tampering
+
+
+@dataclass(frozen=True)
+class Replay:
+    """What a replay found: `differences` is empty where the log is whole and agrees with what is stored.
+
+    chained: whether the chain was checked, which needs the key. status, outcome and cost_micros are those that the events make.
+    """
+
+    run_id: str
+    generation: int
+    events: int
+    nodes: int
+    entries: int
+    status: str
+    outcome: str | None
+    cost_micros: int
+    chained: bool
+    differences: tuple[str, ...]
+
+
+def replay_run(engine: Engine, run_id: str, generation: int, key: bytes | None) -> Replay:
+    """Replay a run's generation from its log in SQL and compare it with its rows. Raises Unknown, Unavailable.
+
+    key: None leaves the chain unchecked.
+    """
+    log = read_log(engine, run_id, generation)
+    made = recompute(log)
+    return _replay(log, made, key, differing(log, made))
+
+
+def replay_file(path: Path, key: bytes | None) -> Replay:
+    """Replay a run from its log in a file alone, and compare it with what the file says that the record said.
+
+    Raises HeadgateError where the file is no log of a run.
+    """
+    from orchestrator.artifacts.event_log import read_file, summary
+
+    log, record = read_file(path, key)
+    made = recompute(log)
+    found = _through_json(summary(made))
+    differences = [
+        f"{name} is {record.get(name)!r} on record, and {found[name]!r} by the log"
+        for name in found
+        if name != "nodes" and record and record.get(name) != found[name]
+    ]
+    nodes = dict(record.get("nodes") or {})
+    differences += [
+        f"node {node}: is {nodes.get(node)!r} on record, and {found['nodes'].get(node)!r} by the log"
+        for node in sorted({*nodes, *found["nodes"]})
+        if record and nodes.get(node) != found["nodes"].get(node)
+    ]
+    return _replay(log, made, key, differences)
+
+
+def _replay(log: RunLog, made: dict[str, list[dict[str, Any]]], key: bytes | None, differences: list[str]) -> Replay:
+    run = made["run"][0]
+    found = [
+        *log.problems,
+        *out_of_order(log),
+        *(tampering(log, key) if key is not None else ()),
+        *(f"event {row['id'].partition('.')[2]}: does not read as its type says" for row in made["incident"]),
+        *_submitted_otherwise(log),
+        *broken(log, _required(log.spec)),
+        *decided_otherwise(log, run),
+        *differences,
+    ]
+    status, outcome, cost = str(run["status"]), run["outcome"], int(run["cost_micros"])
+    sizes = (len(log.steps), len(made["node"]), len(made["ledger"]))
+    return Replay(log.run_id, log.generation, *sizes, status, outcome, cost, key is not None, tuple(dict.fromkeys(found)))
+
+
+_MAY_CHANGE = ("priority", "budget", "labels")
+"""What was submitted and an event may change: not compared where the log has such an event."""
+
+
+def _submitted_otherwise(log: RunLog) -> Iterator[str]:
+    """Yield what the run's row says of its submission and no submission in the log said."""
+    events = [parse_event(step.text) for step in log.steps]
+    rows = []
+    for event in events:
+        if event.get("t") == "request.submit":
+            try:
+                rows.append(run_row(event))
+            except (KeyError, ValueError, TypeError, AttributeError):
+                continue  # answered as invalid
+    later = {name for event in events if event.get("t") not in ("request.submit", "run.admitted") for name in event}
+    exempt = {name for name in _MAY_CHANGE if name in later}
+    if any(event.get("t") == "run.refused" for event in events):
+        exempt.add("key")  # a run that was refused gives its key up
+    if rows:
+        differ = [
+            [name for name, value in row.items() if name not in (*FROM_EVENTS, *exempt) and log.submitted.get(name) != value]
+            for row in rows
+        ]
+        nearest = min(range(len(rows)), key=lambda at: len(differ[at]))
+        for name in differ[nearest]:
+            yield f"run: {name} is {log.submitted[name]!r} on record, and {rows[nearest][name]!r} was submitted"
+    digest = log.submitted.get("digest")
+    if log.spec is not None and digest and hashlib.sha256(log.spec).hexdigest() != digest:
+        yield f"the graph is not the one that was submitted: its SHA-256 is not {digest}"
+
+
+def _required(spec: bytes | None) -> dict[str, bool] | None:
+    if spec is None:
+        return None
+    try:
+        return {str(node["id"]): bool(node.get("required", True)) for node in json.loads(spec)["nodes"]}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _through_json(value: Any) -> Any:
+    return json.loads(json.dumps(value))
