@@ -146,6 +146,12 @@ def files_in(place: Path) -> list[Path]:
     return found
 
 
+def earlier_files(path: Path, generation: int) -> list[Path]:
+    """Return the logs of earlier generations that lie beside a log, oldest first."""
+    names = ["events.jsonl" if number == 1 else f"events.{number}.jsonl" for number in range(1, generation)]
+    return [path.with_name(name) for name in names if path.with_name(name) != path and path.with_name(name).exists()]
+
+
 def read_file(path: Path, key: bytes | None) -> tuple[RunLog, dict[str, Any]]:
     """Return the log in a file, and what the record said of the run; `problems` are the lines that are not as they were written.
 

@@ -4,7 +4,22 @@ from __future__ import annotations
 
 import click
 
-from orchestrator.cli import console, estimate, generations, ledger, pause, plan, prices, queues, record, replay, run, stack, tenant, workers
+from orchestrator.cli import (
+    console,
+    estimate,
+    generations,
+    ledger,
+    pause,
+    plan,
+    prices,
+    queues,
+    record,
+    replay,
+    run,
+    stack,
+    tenant,
+    workers,
+)
 from orchestrator.cli.group import Headgate
 
 __all__ = ["main"]

@@ -49,7 +49,8 @@ def extend_chains(connection: Connection, key: bytes, events: Sequence[Row]) -> 
 
 
 def _name(row: Row) -> Name:
-    return (row["run_id"], row["generation"] or 0) if row["run_id"] else PLATFORM
+    # What is asked about a run and belongs to none of its generations is the platform's as well.
+    return (row["run_id"], row["generation"]) if row["run_id"] and row["generation"] is not None else PLATFORM
 
 
 def adopt(connection: Connection, key: bytes, now_ms: int) -> int:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from itertools import islice
 from typing import Any
 
-from sqlalchemy import Engine, insert, select
+from sqlalchemy import Engine, Table, delete, insert, select
+from sqlalchemy.engine import Connection
 
 from orchestrator.recorder.projection import parts, project
 from orchestrator.store import tables as t
@@ -26,20 +27,30 @@ TABLES = {"run": t.run, "node": t.node, "ledger": t.ledger, "usage": t.usage, "e
 """What is made anew and compared."""
 
 
-def recompute(log: RunLog) -> dict[str, list[dict[str, Any]]]:
-    """Return the rows of the run that its events make, by table; `incident` are the events that do not read as their type says."""
+def recompute(log: RunLog, earlier: Sequence[RunLog] = ()) -> dict[str, list[dict[str, Any]]]:
+    """Return the rows of the run that its events make, by table; `incident` are the events that do not read as their type says.
+
+    earlier: the generations before it, oldest first, which it may have adopted nodes of.
+    """
     engine = open_engine("sqlite://", writer=True)
     try:
         create_tables(engine)
+        for each in earlier:
+            _record(engine, each)
+        with engine.begin() as connection:
+            connection.execute(delete(t.incident))
         _record(engine, log)
         with engine.connect() as connection:
-            tables = {**TABLES, "incident": t.incident}
-            return {
-                name: [dict(row) for row in connection.execute(select(table).order_by(*table.primary_key.columns)).mappings()]
-                for name, table in tables.items()
-            }
+            return {name: _rows(connection, table, log) for name, table in {**TABLES, "incident": t.incident}.items()}
     finally:
         engine.dispose()
+
+
+def _rows(connection: Connection, table: Table, log: RunLog) -> list[dict[str, Any]]:
+    wanted = select(table).order_by(*table.primary_key.columns)
+    if "generation" in table.c:
+        wanted = wanted.where(table.c.generation == log.generation)
+    return [dict(row) for row in connection.execute(wanted).mappings()]
 
 
 def _record(engine: Engine, log: RunLog) -> None:

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
 
 from orchestrator.recorder.projection import parse_event
 from orchestrator.recorder.requests import run_row
+from tenancy.errors import HeadgateError
 
 from .decisions import decided_otherwise
 from .recompute import FROM_EVENTS, differing, recompute
-from .record import read_log
-from .rules import broken
+from .record import generations, read_log
+from .rules import broken, judged
 from .run_log import RunLog
 from .tampering import out_of_order, tampering
 
@@ -47,8 +49,9 @@ def replay_run(engine: Engine, run_id: str, generation: int, key: bytes | None) 
     key: None leaves the chain unchecked.
     """
     log = read_log(engine, run_id, generation)
-    made = recompute(log)
-    return _replay(log, made, key, differing(log, made))
+    earlier = [read_log(engine, run_id, number) for number in generations(engine, run_id) if number < generation] if _adopts(log) else []
+    made = recompute(log, earlier)
+    return _replay(log, earlier, made, key, differing(log, made))
 
 
 def replay_file(path: Path, key: bytes | None) -> Replay:
@@ -56,10 +59,14 @@ def replay_file(path: Path, key: bytes | None) -> Replay:
 
     Raises HeadgateError where the file is no log of a run.
     """
-    from orchestrator.artifacts.event_log import read_file, summary
+    from orchestrator.artifacts.event_log import earlier_files, read_file, summary
 
     log, record = read_file(path, key)
-    made = recompute(log)
+    earlier = [read_file(each, key)[0] for each in earlier_files(path, log.generation)] if _adopts(log) else []
+    try:
+        made = recompute(log, earlier)
+    except SQLAlchemyError as error:
+        raise HeadgateError(f"{path} cannot be replayed: what its lines say of a run is no run's ({error.args[0]})") from None
     found = _through_json(summary(made))
     differences = [
         f"{name} is {record.get(name)!r} on record, and {found[name]!r} by the log"
@@ -72,19 +79,24 @@ def replay_file(path: Path, key: bytes | None) -> Replay:
         for node in sorted({*nodes, *found["nodes"]})
         if record and nodes.get(node) != found["nodes"].get(node)
     ]
-    return _replay(log, made, key, differences)
+    return _replay(log, earlier, made, key, differences)
 
 
-def _replay(log: RunLog, made: dict[str, list[dict[str, Any]]], key: bytes | None, differences: list[str]) -> Replay:
+def _replay(
+    log: RunLog, earlier: Sequence[RunLog], made: dict[str, list[dict[str, Any]]], key: bytes | None, differences: list[str]
+) -> Replay:
     run = made["run"][0]
+    known = {each.generation for each in earlier} >= {row["adopted"] for row in made["node"] if row["adopted"] is not None}
+    lowered = any(row["verdict"] for row in made["node"] if row["adopted"] is not None) if known else None
     found = [
         *log.problems,
         *out_of_order(log),
         *(tampering(log, key) if key is not None else ()),
         *(f"event {row['id'].partition('.')[2]}: does not read as its type says" for row in made["incident"]),
-        *_submitted_otherwise(log),
-        *broken(log, _required(log.spec)),
-        *decided_otherwise(log, run),
+        *judged(_submitted_otherwise(log)),
+        *broken(log, _required(log.spec), lowered),
+        *judged(_adopted_otherwise(log, earlier)),
+        *judged(decided_otherwise(log, run)),
         *differences,
     ]
     status, outcome, cost = str(run["status"]), run["outcome"], int(run["cost_micros"])
@@ -121,6 +133,30 @@ def _submitted_otherwise(log: RunLog) -> Iterator[str]:
     digest = log.submitted.get("digest")
     if log.spec is not None and digest and hashlib.sha256(log.spec).hexdigest() != digest:
         yield f"the graph is not the one that was submitted: its SHA-256 is not {digest}"
+
+
+def _adopts(log: RunLog) -> bool:
+    return any('"node.adopted"' in step.text for step in log.steps)
+
+
+def _adopted_otherwise(log: RunLog, earlier: Sequence[RunLog]) -> Iterator[str]:
+    """Yield each node that is adopted from a generation that it did not succeed in, or that was not to be adopted."""
+    succeeded = {
+        each.generation: {
+            str(event.get("node"))
+            for step in each.steps
+            if '"node.ended"' in step.text and (event := parse_event(step.text)).get("outcome") == "succeeded"
+        }
+        for each in earlier
+    }
+    wanted = json.loads(log.submitted.get("adopts") or "{}")
+    for step in log.steps:
+        event = parse_event(step.text) if '"node.adopted"' in step.text else {}
+        for node, generation in dict(event.get("nodes") or {}).items():
+            if wanted.get(node) != generation:
+                yield f"event {step.position}: adopts node {node} of generation {generation}, and {wanted.get(node)} was to be adopted"
+            elif node not in succeeded.get(generation, {node}):
+                yield f"event {step.position}: adopts node {node} of generation {generation}, where it did not succeed"
 
 
 def _required(spec: bytes | None) -> dict[str, bool] | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
 
 from orchestrator.recorder.projection import Event, parse_event
 from orchestrator.store.chain import is_rebuild
@@ -25,22 +24,24 @@ NOT_TAKEN = "not taken"
 """How the reason of a node begins that a condition left out: that is nothing given up."""
 
 
-def broken(log: RunLog, required: Mapping[str, bool] | None) -> list[str]:
+def broken(log: RunLog, required: Mapping[str, bool] | None, adopted_lowered: bool | None) -> list[str]:
     """Return a sentence for each rule that the log breaks.
 
     required: the nodes of the graph, and whether the run needs them; None where the graph is not known.
+    adopted_lowered: whether an adopted node had run as a cheaper variant of itself; None where that is not known.
     """
     told = [(step, parse_event(step.text)) for step in log.steps]
     found: list[str] = []
     for rule in (_one_outcome, _executions_once, _attempts_ascend, _one_end, _costs_what_was_settled):
-        found += _judged(rule(told, required))
+        found += judged(rule(told, required))
     kinds = {str(event.get("t")) for _, event in told}
     if not {kind for kind in kinds - KNOWN if kind.startswith(("run.", "node.", "decision."))}:
-        found += _judged(_outcome_follows(told, required))
+        found += judged(_outcome_follows(told, required, adopted_lowered))
     return found
 
 
-def _judged(sentences: Iterator[str]) -> list[str]:
+def judged(sentences: Iterator[str]) -> list[str]:
+    """Return what a rule says; that it cannot be applied where an event does not read."""
     try:
         return list(sentences)
     except (KeyError, ValueError, TypeError, AttributeError) as error:
@@ -142,7 +143,7 @@ def _costs_what_was_settled(told: list[Told], _required: object) -> Iterator[str
         so_far += amount
 
 
-def _outcome_follows(told: list[Told], required: Mapping[str, bool] | None) -> Iterator[str]:
+def _outcome_follows(told: list[Told], required: Mapping[str, bool] | None, adopted_lowered: bool | None) -> Iterator[str]:
     """A run's outcome and counts follow from its nodes'."""
     end = next(_of(told, "run.ended"), None)
     if end is None:
@@ -154,11 +155,15 @@ def _outcome_follows(told: list[Told], required: Mapping[str, bool] | None) -> I
     said = {str(name): int(count) for name, count in dict(event.get("counts") or {}).items() if int(count)}
     if said != dict(+counts):
         yield f"event {step.position}: counts {said}, and the nodes ended as {dict(+counts)}"
-    if required is not None and event["outcome"] != (expected := _expected(told, outcomes, required)):
+    if required is None:
+        return
+    expected = _expected(told, outcomes, required, bool(adopted_lowered))
+    unknown = adopted_lowered is None and _adopted(told) and expected == "succeeded"
+    if event["outcome"] != expected and not (unknown and event["outcome"] == "degraded"):
         yield f"event {step.position}: the run is {event['outcome']}, and its nodes make it {expected}"
 
 
-def _expected(told: list[Told], outcomes: Mapping[str, tuple[str, str]], required: Mapping[str, bool]) -> Any:
+def _expected(told: list[Told], outcomes: Mapping[str, tuple[str, str]], required: Mapping[str, bool], lowered: bool) -> str:
     bad = {
         node
         for node, (outcome, reason) in outcomes.items()
@@ -168,5 +173,5 @@ def _expected(told: list[Told], outcomes: Mapping[str, tuple[str, str]], require
         return "cancelled"
     if any(required.get(node, True) for node in bad):
         return "failed"
-    lowered = any(event.get("degraded") for _, event in _of(told, "run.started"))
+    lowered = lowered or any(event.get("degraded") for _, event in _of(told, "run.started"))
     return "degraded" if bad or lowered or next(_of(told, "decision.applied"), None) is not None else "succeeded"

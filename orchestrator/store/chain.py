@@ -17,7 +17,7 @@ from . import tables as t
 from .position import Position
 
 Name = tuple[str, int]
-"""Run and generation; ('', 0) is what belongs to no run."""
+"""Run and generation; ('', 0) is what belongs to no generation."""
 
 PLATFORM: Name = ("", 0)
 

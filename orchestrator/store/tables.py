@@ -153,7 +153,7 @@ class EventRow(SQLModel, table=True):
 class ChainRow(SQLModel, table=True):
     """The end of the chain of a run's generation: how many events, and position and link of the last; `seal` binds them.
 
-    Events that belong to no run have a chain of their own, run '' and generation 0. `key_id` tells which key made the last link.
+    Events that belong to no generation have a chain of their own, run '' and generation 0. `key_id` tells which key made the last link.
     """
 
     __tablename__ = "chain"

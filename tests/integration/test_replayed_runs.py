@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from running import Running, until
+from running import Running, by_id, until
 from sqlalchemy import select
 
 from orchestrator import BudgetRefused
-from orchestrator.artifacts.event_log import path_of
+from orchestrator.artifacts.event_log import files_in, path_of
 from orchestrator.cli import main
 from orchestrator.embedded import RedisServer
 from orchestrator.graph import Graph
@@ -52,11 +52,11 @@ def agrees(stack: Running, run: RunHandle) -> list[str]:
     """Replay a run that has ended from SQL and from its file; the types of its events."""
     settings = stack.client.settings
     key = log_key(settings)
-    found = replay_run(stack.client.engine, run.run_id, 1, key)
+    found = replay_run(stack.client.engine, run.run_id, run.generation, key)
     assert found.differences == ()
     assert (found.outcome, found.cost_micros, found.status) == (run.outcome, run.cost_micros, run.status)
     if run.status == "ended":
-        path = path_of(settings.home, "replayed", run.run_id, 1)
+        path = path_of(settings.home, "replayed", run.run_id, run.generation)
         until(lambda: path.exists() and replay_file(path, key).events == found.events)
         assert replay_file(path, key).differences == ()
     return [event["t"] for event in run.events]
@@ -141,6 +141,24 @@ def test_a_run_whose_process_was_killed_agrees(stack: Running, tmp_path: Path) -
     go.touch()
     assert run.wait(TIMEOUT_S).outcome == "succeeded"
     assert "node.lost" in agrees(stack, run)
+
+
+def test_later_generations_agree_with_what_they_adopt(stack: Running) -> None:
+    cheaper = {"name": "small", "kind": "generation", "params": {"micros": 10_000}, "estimate": {"other": 10_000}, "value": 7}
+    graph = graph_of(
+        {**spend("a", 30_000), "value": 10, "variants": [cheaper]},
+        {"id": "b", "task": "node_tasks.shout", "params": {"characters": 3}, "attempts": 1, "after": ["a"]},
+        {"id": "c", "task": "synthetic.noop", "after": ["b"]},
+    )
+    first = stack.client.submit(graph, budget=15_000).wait(TIMEOUT_S)
+    agrees(stack, first)
+    second = first.rerun(reason="once more").wait(TIMEOUT_S)
+    third = second.rerun(reason="and once more").wait(TIMEOUT_S)
+    assert (third.generation, third.outcome, by_id(third)["a"]["verdict"]) == (3, "failed", "small")
+    for run in (second, third):
+        assert "node.adopted" in agrees(stack, run)
+    folder = path_of(stack.client.settings.home, "replayed", first.run_id, 1).parent
+    assert [path.name for path in files_in(folder)] == ["events.2.jsonl", "events.3.jsonl", "events.jsonl"]
 
 
 def test_the_command_says_agrees_and_names_what_differs(stack: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
