@@ -16,7 +16,7 @@ from typing import Any
 
 from sqlalchemy import Engine, select
 
-from orchestrator.chain import Head, file_mac
+from orchestrator.chain import Head, file_mac, genesis, link
 from orchestrator.replay.recompute import FROM_EVENTS
 from orchestrator.replay.record import read_log
 from orchestrator.replay.run_log import End, RunLog, Step
@@ -54,13 +54,12 @@ def lines(log: RunLog, key: bytes) -> Iterator[str]:
     head = _json({"schema_version": SCHEMA_VERSION, **kept})
     head = f"{head[:-1]}{_GRAPH}{'null' if log.spec is None else log.spec.decode()}}}"
     yield head
-    chained = Head.new(key, log.run_id, log.generation)
+    before = genesis(key, log.run_id, log.generation)
     for step in log.steps:
-        chained = chained.then(key, step.position, step.text)
-        link = chained.link if step.passed else step.link or ""
+        before = link(key, before, step.position, step.text) if step.passed else step.link or ""
         # A text that is no JSON of one line, which no script of ours writes, is kept as a text.
         text = step.text if _is_line(step.text) else _json({"text": step.text})
-        yield f'{{"position":"{step.position}","link":"{link}","passed":{_json(step.passed)},"event":{text}}}'
+        yield f'{{"position":"{step.position}","link":"{before}","passed":{"true" if step.passed else "false"},"event":{text}}}'
     assert log.end is not None
     end = log.end.head
     foot = _json(
@@ -97,7 +96,7 @@ def summary(rows: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
 def write_log(engine: Engine, home: Path, key: bytes, run_id: str, generation: int) -> Path | None:
     """Write the log of a run that has ended, whole or not at all; None while there is nothing to write. Raises Unavailable, OSError."""
     try:
-        log = read_log(reading(engine), run_id, generation)
+        log = read_log(reading(engine), run_id, generation, totals=True)
     except Unknown:
         return None  # an ordinary task
     if log.submitted["status"] != "ended" or log.end is None:
@@ -202,13 +201,7 @@ def _foot(text: str) -> tuple[End | None, dict[str, Any]]:
 
 
 def _is_line(text: str) -> bool:
-    if "\n" in text or '{"text":' in text[:8]:
-        return False
-    try:
-        json.loads(text)
-    except (ValueError, RecursionError):
-        return False
-    return True
+    return text.startswith("{") and "\n" not in text and not text.startswith('{"text":')
 
 
 def _text(kept: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -22,7 +23,8 @@ AGAIN_S = 30.0
 LAST_S = 5.0
 """How long the recorder waits for it when it ends."""
 
-_PASSING = (OSError, SQLAlchemyError, Unavailable, AttributeError, KeyError, TypeError, ValueError)
+_PASSING = (OSError, SQLAlchemyError, Unavailable, AttributeError, KeyError, TypeError, ValueError, zlib.error)
+"""What one artifact may fail by without keeping back the others."""
 
 
 class ArtifactWriter:

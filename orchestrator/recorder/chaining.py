@@ -31,20 +31,20 @@ def extend_chains(connection: Connection, key: bytes, events: Sequence[Row]) -> 
     names = [_name(row) for row in events]
     heads = read_heads(connection, set(names))
     earliest = min((head.position for name, head in heads.items() if name != PLATFORM), default=None)
-    passed: list[tuple[Position, str]] = []
+    passed: dict[Position, str] = {}
     if earliest is not None and earliest.epoch < int(events[-1]["epoch"]):
-        passed = rebuilds(connection, earliest)
+        passed = dict(rebuilds(connection, earliest))
     for row, name in zip(events, names, strict=True):
         position, text = Position(row["epoch"], row["seq"]), row["data"]
         head = heads.get(name) or Head.new(key, *name)
         if head.events and name != PLATFORM and head.position.epoch < position.epoch:
-            for at, told in passed:
+            for at, told in passed.items():
                 if head.position < at < position:
                     head = head.then(key, at, told)
         row["link"] = link(key, head.link, position, text)
         heads[name] = Head(head.events + 1, position, row["link"])
         if is_rebuild(row["type"], text):
-            passed.append((position, text))
+            passed[position] = text
     write_heads(connection, key, {name: heads[name] for name in set(names)})
 
 

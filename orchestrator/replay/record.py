@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Engine, select
@@ -18,6 +19,14 @@ from tenancy.errors import Unknown
 from .recompute import TABLES
 from .run_log import End, RunLog, Step
 
+_WHOLE: Mapping[str, Sequence[Any]] = {name: list(table.columns) for name, table in TABLES.items()}
+_TOTALS: Mapping[str, Sequence[Any]] = {
+    "run": list(t.run.columns),
+    "node": [t.node.c.node_id, t.node.c.state, t.node.c.outcome],
+    "ledger": [t.ledger.c.kind, t.ledger.c.category, t.ledger.c.amount],
+    "event": [t.event.c.epoch, t.event.c.seq, t.event.c.data, t.event.c.link],
+}
+
 
 def generations(engine: Engine, run_id: str) -> list[int]:
     """Return the generations of a run, oldest first. Raises Unknown, Unavailable."""
@@ -28,12 +37,15 @@ def generations(engine: Engine, run_id: str) -> list[int]:
     return list(found)
 
 
-def read_log(engine: Engine, run_id: str, generation: int) -> RunLog:
-    """Return the log of a run's generation with what is on record of it, all at one moment. Raises Unknown, Unavailable."""
+def read_log(engine: Engine, run_id: str, generation: int, *, totals: bool = False) -> RunLog:
+    """Return the log of a run's generation with what is on record of it, all at one moment. Raises Unknown, Unavailable.
+
+    totals: read of nodes and entries only what totals are made of, and no usage.
+    """
     # Elsewhere than on SQLite a transaction does not see one state of the database unless it says so.
     at_once = engine if engine.dialect.name == "sqlite" else engine.execution_options(isolation_level="REPEATABLE READ")
     with open_record(at_once) as connection:
-        rows = {name: _rows(connection, table, run_id, generation) for name, table in TABLES.items()}
+        rows = {name: _rows(connection, columns, run_id, generation) for name, columns in (_TOTALS if totals else _WHOLE).items()}
         if not rows["run"]:
             raise Unknown(f"there is no run {run_id!r} with generation {generation}")
         of_run = select(t.chain).where(t.chain.c.run_id == run_id, t.chain.c.generation == generation)
@@ -56,7 +68,8 @@ def read_log(engine: Engine, run_id: str, generation: int) -> RunLog:
     )
 
 
-def _rows(connection: Connection, table: Any, run_id: str, generation: int) -> list[dict[str, Any]]:
-    wanted = select(table).where(table.c.run_id == run_id, table.c.generation == generation)
+def _rows(connection: Connection, columns: Sequence[Any], run_id: str, generation: int) -> list[dict[str, Any]]:
+    table, names = columns[0].table, [column.name for column in columns]
+    wanted = select(*columns).where(table.c.run_id == run_id, table.c.generation == generation)
     order = [table.c.epoch, table.c.seq] if table is t.event else list(table.primary_key.columns)
-    return [dict(row) for row in connection.execute(wanted.order_by(*order)).mappings()]
+    return [dict(zip(names, row, strict=True)) for row in connection.execute(wanted.order_by(*order))]

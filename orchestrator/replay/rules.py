@@ -14,11 +14,22 @@ Told = tuple[Step, Event]
 
 KNOWN = frozenset(
     {
-        *("request.submit", "run.held", "run.admitted", "run.refused", "run.started", "run.cancelling", "run.ended"),
+        *(
+            "epoch.opened",
+            "request.submit",
+            "run.held",
+            "run.admitted",
+            "run.refused",
+            "run.started",
+            "run.stopping",
+            "run.cancelling",
+            "run.ended",
+        ),
         *("node.due", "node.began", "node.retry", "node.lost", "node.duplicate", "node.ended", "node.adopted", "decision.applied"),
+        *("money.extended", "money.refused", "money.would_refuse", "money.settled", "money.voided"),
     }
 )
-"""Types that outcomes depend on. Where a log has others of a run or node, a newer version made them, and its outcome is not judged."""
+"""Types that the rule of outcomes was made for. Where a log has others, a newer version made them, and outcomes are not judged."""
 
 NOT_TAKEN = "not taken"
 """How the reason of a node begins that a condition left out: that is nothing given up."""
@@ -35,7 +46,7 @@ def broken(log: RunLog, required: Mapping[str, bool] | None, adopted_lowered: bo
     for rule in (_one_outcome, _executions_once, _attempts_ascend, _one_end, _costs_what_was_settled):
         found += judged(rule(told, required))
     kinds = {str(event.get("t")) for _, event in told}
-    if not {kind for kind in kinds - KNOWN if kind.startswith(("run.", "node.", "decision."))}:
+    if kinds <= KNOWN:
         found += judged(_outcome_follows(told, required, adopted_lowered))
     return found
 

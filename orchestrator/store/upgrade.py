@@ -26,8 +26,9 @@ def missing_columns(connection: Connection, tables: Iterable[Table]) -> list[Col
 
 def add_columns(connection: Connection, columns: Iterable[Column[Any]]) -> None:
     """Add columns, which are null in the rows there are, or have the default that new rows get."""
+    quote = connection.dialect.identifier_preparer.format_table
     for column in columns:
-        connection.exec_driver_sql(f"ALTER TABLE {column.table.name} ADD COLUMN {_described(connection, column)}")
+        connection.exec_driver_sql(f"ALTER TABLE {quote(column.table)} ADD COLUMN {_described(connection, column)}")
 
 
 def _described(connection: Connection, column: Column[Any]) -> str:

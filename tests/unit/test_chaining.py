@@ -106,7 +106,11 @@ def as_before_chains(engine: Engine) -> None:
         connection.exec_driver_sql("ALTER TABLE tenant DROP COLUMN status")
 
 
-def test_a_record_of_an_older_version_gets_columns_and_chain_at_the_first_start_and_says_so(tmp_path: Path) -> None:
+@pytest.mark.parametrize("at_once", [1, 2, 7, 1_000])
+def test_a_record_of_an_older_version_gets_columns_and_chain_at_the_first_start_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    monkeypatch.setattr("orchestrator.recorder.chaining.AT_ONCE", at_once)
     engine = empty(tmp_path)
     apply(engine, LOG, {}, KEY)
     whole = rows(engine, t.event), rows(engine, t.chain)

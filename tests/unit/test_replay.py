@@ -69,10 +69,19 @@ def recorded(directory: Path, log: list[Entry], *runs: str) -> Engine:
     return engine
 
 
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A record of two runs whose events came in turns."""
+    directory = tmp_path_factory.mktemp("template")
+    log = [event for pair in zip(life(R1), life(R2), strict=True) for event in pair]
+    recorded(directory, entries(log), R1, R2).dispose()
+    return directory / "record.db"
+
+
 @pytest.fixture
-def engine(tmp_path: Path) -> Engine:
-    log = [event for pair in zip(life(R1), life(R2), strict=True) for event in pair]  # the events of two runs, one after the other in turns
-    return recorded(tmp_path, entries(log), R1, R2)
+def engine(tmp_path: Path, template: Path) -> Engine:
+    shutil.copy(template, tmp_path)
+    return open_engine(f"sqlite:///{tmp_path}/record.db", writer=True)
 
 
 def change(engine: Engine, statement: str) -> None:
