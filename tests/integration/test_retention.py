@@ -124,7 +124,7 @@ def test_a_run_is_kept_until_its_end_is_on_record_and_a_recorder_that_died_befor
     assert client.hget(f"hg1:run:{run}.1", "status") == "ended"
     assert hands.state.forget(0, [f"{run}.1"]) == [0, 0]
     entries = read_after(client, recorder.cursor, None)
-    assert apply(recorder.engine, entries, payloads_of(client, entries)).ended == [f"{run}.1"]  # and there it dies
+    assert apply(recorder.engine, entries, payloads_of(client, entries), recorder.key).ended == [f"{run}.1"]  # and there it dies
     assert client.zcard("hg1:over") == 0
     again = make_recorder(redis_server, settings)
     assert client.zrange("hg1:over", 0, -1) == [f"{run}.1"]
