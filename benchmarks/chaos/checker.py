@@ -93,7 +93,7 @@ class Evidence:
     events: the whole log of SQL, in order. shapes: the graph of each submitted run. outcomes: of each node's row in SQL.
     counters: `held` and `running` of each tenant in Redis. spent: the day counters in Redis by (tenant, day). leftovers: how much is left
     in Redis under names where nothing may be left. incidents: what the recorder itself found wrong. submitted: keys of submissions that
-    returned, with the run each returned.
+    returned, with the run each returned. replays: what replaying each run from its log found to differ.
     """
 
     events: Sequence[Event]
@@ -108,6 +108,7 @@ class Evidence:
     submitted: Mapping[str, str] = field(default_factory=dict)
     keys: Sequence[str] = ()
     """The key of each run in SQL."""
+    replays: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -373,6 +374,13 @@ def nothing_left(e: Evidence) -> Iterator[Violation]:
             yield Violation("leftovers", name, f"{count} left")
 
 
+def logs_are_whole_and_make_the_record(e: Evidence) -> Iterator[Violation]:
+    """The chain of each run's log is whole, and the log alone makes the run's record, byte for byte."""
+    for sentence in e.replays:
+        run, _, difference = sentence.partition(": ")
+        yield Violation("replay", run, difference)
+
+
 RULES = (
     log_is_whole,
     submissions_are_kept,
@@ -386,6 +394,7 @@ RULES = (
     outcome_follows,
     cost_is_the_settlements,
     nothing_left,
+    logs_are_whole_and_make_the_record,
 )
 
 

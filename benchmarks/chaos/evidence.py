@@ -10,6 +10,7 @@ import redis
 from sqlalchemy import Engine, select
 
 from benchmarks.chaos.checker import Entry, Event, Evidence, NodeShape, RunKey, RunRow
+from orchestrator.replay import replay_run
 from orchestrator.store import tables as t
 
 EMPTY = ("msg", "meta", "once", "delayed", "runs", "dying")
@@ -84,6 +85,14 @@ def gather(engine: Engine, client: redis.Redis, shapes: Mapping[RunKey, Mapping[
         submitted=submitted,
         keys=[str(run.key) for run in runs if run.key],
     )
+
+
+def replays(engine: Engine, key: bytes) -> list[str]:
+    """Return what replaying each run from its log finds to differ: `run.generation: sentence`."""
+    with engine.connect() as connection:
+        names = connection.execute(select(t.run.c.run_id, t.run.c.generation)).all()
+    found = [replay_run(engine, row.run_id, row.generation, key) for row in names]
+    return [f"{each.run_id}.{each.generation}: {difference}" for each in found for difference in each.differences]
 
 
 def dump(client: redis.Redis, run_ids: list[str]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from benchmarks.chaos.recovery_times import recoveries
 from orchestrator.client import Client
 from orchestrator.embedded import Stack
 from orchestrator.graph import Graph
+from orchestrator.log_key import log_key
 from orchestrator.settings import Settings
 from tenancy.errors import HeadgateError, Refused, Unavailable
 
@@ -97,6 +98,7 @@ class Seed:
             ended_s = self._until(lambda: not look.unfinished(client.engine), ENDS_WITHIN_S)
             quiet_s = self._until(lambda: self._quiet(client, direct), QUIET_WITHIN_S)
             evidence = self._gather(client, direct)
+            evidence = replace(evidence, replays=look.replays(client.engine, log_key(self.settings)))
             self._over = True
             violations = [*self.broken, *check(evidence)]
             if violations:

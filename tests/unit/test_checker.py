@@ -155,6 +155,7 @@ WRONG: dict[str, tuple[str, Callable[[], Evidence]]] = {
     "counts that are not its nodes'": ("run outcome", lambda: replace(GOOD, events=log(*GOOD_LOG[:-1], over(succeeded=3)))),
     "a cost that is not its settlements'": ("run cost", lambda: changed(runs=[RunRow("run-1", "acme", "ended", "succeeded", 13)])),
     "an end that says another cost": ("run cost", lambda: replace(GOOD, events=log(*GOOD_LOG[:-1], over(cost=11)))),
+    "a log that does not make the record": ("replay", lambda: changed(replays=["run-1.1: event 1-3: was added"])),
     "a message that is left": ("leftovers", lambda: changed(leftovers={"hg1:msg": 1})),
 }
 
