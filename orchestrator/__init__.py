@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from cost.meter import meter
-    from orchestrator.building import dag, task, with_default
+    from orchestrator.attempts import Fatal, Retryable
+    from orchestrator.building import dag, equals, not_equals, one_of, task, with_default
     from orchestrator.client import Client
     from orchestrator.graph import Graph
     from orchestrator.limit import Limit
@@ -32,6 +33,7 @@ __all__ = [
     "BudgetRefused",
     "Client",
     "Conflict",
+    "Fatal",
     "Graph",
     "GraphInvalid",
     "HeadgateError",
@@ -40,14 +42,18 @@ __all__ = [
     "QueueFull",
     "Rate",
     "Refused",
+    "Retryable",
     "RunFailed",
     "RunsLimit",
     "Unavailable",
     "Unknown",
     "WaitTimeout",
     "dag",
+    "equals",
     "install",
     "meter",
+    "not_equals",
+    "one_of",
     "task",
     "with_default",
 ]
@@ -55,12 +61,17 @@ __all__ = [
 # Looked up at first use: a worker's child, the command line and a user's import need different halves of this.
 _HOMES = {
     "Client": "orchestrator.client",
+    "Fatal": "orchestrator.attempts",
     "Graph": "orchestrator.graph",
     "Limit": "orchestrator.limit",
     "Priority": "tenancy.priorities",
+    "Retryable": "orchestrator.attempts",
     "dag": "orchestrator.building",
+    "equals": "orchestrator.building",
     "install": "orchestrator.ordinary",
     "meter": "cost.meter",
+    "not_equals": "orchestrator.building",
+    "one_of": "orchestrator.building",
     "task": "orchestrator.building",
     "with_default": "orchestrator.building",
 }

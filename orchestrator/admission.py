@@ -69,7 +69,7 @@ class Admission:
             return False
         if self.kernel.launcher.is_partly_loaded(run_id, generation):  # it waited, or its producer was at work: every node gets an outcome
             self.start(run_id, generation)
-            self.kernel.launcher.revoke_rest(run_id, generation, reason)
+            self.kernel.launcher.revoke_rest(run_id, generation)
         if self.kernel.link.read("EXISTS", WAITING):
             self.kernel.call_admission()
         return True

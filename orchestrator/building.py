@@ -24,7 +24,7 @@ from .limit import Limit, problems_of
 from .placeholder import Placeholder, referenced, with_default
 from .registry import TaskDefinition, module_name, registry
 
-__all__ = ["Dag", "Task", "dag", "task", "with_default"]
+__all__ = ["Dag", "Task", "dag", "equals", "not_equals", "one_of", "task", "with_default"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -77,8 +77,8 @@ class Task(Generic[P, R]):
 
         id: default the function's name, then name-2, name-3. required: false lets the run go on without it. value: 0 to 10^9.
         after: results or ids, one or several, to wait for without using them. timeout_s: 1 to 604800. attempts: 1 to 20.
-        estimate, max_cost: micros. pool: the workers that may run it. when and joins other than all_succeeded are reserved. What is
-        wrong with an option is among the problems that calling the `@dag` function reports.
+        estimate, max_cost: micros. pool: the workers that may run it. join: all_succeeded, all_done or at_least(n). when: what
+        `equals`, `not_equals` or `one_of` gives, or such an object as JSON has. What is wrong with an option is among the problems that calling the `@dag` function reports.
         """
         said = {
             "id": id, "required": required, "value": value, "after": after, "priority": priority, "timeout_s": timeout_s,
@@ -224,18 +224,48 @@ def _plain(option: Any) -> Any:
     return dict(option) if isinstance(option, Mapping) else option
 
 
+# ---- conditions -------------------------------------------------------------------------------------------------------
+
+
+def equals(result: object, value: str | float | bool | None) -> dict[str, Any]:
+    """For `options(when=...)`: the node runs only if `result`, what a task call gave inside `@dag` or a node's id, is `value`.
+
+    value: a text of at most 1,000 characters, a number, True, False or None. A node whose condition does not hold is not taken, nor is one
+    whose `result` there is none of.
+    """
+    return {"$ref": result, "equals": value}
+
+
+def not_equals(result: object, value: str | float | bool | None) -> dict[str, Any]:
+    """As `equals`, for a result that is there and is not `value`."""
+    return {"$ref": result, "not_equals": value}
+
+
+def one_of(result: object, *values: str | float | bool | None) -> dict[str, Any]:
+    """As `equals`, for a result that is one of 1 to 100 `values`."""
+    return {"$ref": result, "in": list(values)}
+
+
 # ---- @dag -------------------------------------------------------------------------------------------------------------
 
 
 class Dag(Generic[P]):
     """A function that describes a graph; calling it builds one, and raises GraphInvalid with all problems where it has any."""
 
-    def __init__(self, function: Callable[P, object], name: str | None, labels: Mapping[str, str], max_parallel: int | None) -> None:
+    def __init__(
+        self,
+        function: Callable[P, object],
+        name: str | None,
+        labels: Mapping[str, str],
+        max_parallel: int | None,
+        on_failure: str = "finish",
+    ) -> None:
         functools.update_wrapper(cast("Callable[..., Any]", self), function, updated=())
         self.function = function
         self.name = name or function.__name__
         self.labels = dict(labels)
         self.max_parallel = max_parallel
+        self.on_failure = on_failure
 
     def __repr__(self) -> str:
         return f"<dag {self.name!r}>"
@@ -245,7 +275,7 @@ class Dag(Generic[P]):
             raise GraphInvalid(
                 (f"dag {outer.name!r}: it calls the dag {self.name!r}; graphs within graphs are reserved and not yet supported",)
             )
-        building = _Building(self.name, self.labels, self.max_parallel)
+        building = _Building(self.name, self.labels, self.max_parallel, self.on_failure)
         token = _building.set(building)
         try:
             self.function(*args, **kwargs)
@@ -261,7 +291,9 @@ class _DagDecorator(Protocol):
 @overload
 def dag(function: Callable[P, object], /) -> Dag[P]: ...
 @overload
-def dag(*, name: str | None = None, labels: Mapping[str, str] | None = None, max_parallel: int | None = None) -> _DagDecorator: ...
+def dag(
+    *, name: str | None = None, labels: Mapping[str, str] | None = None, max_parallel: int | None = None, on_failure: str = "finish"
+) -> _DagDecorator: ...
 def dag(
     function: Callable[..., object] | None = None,
     /,
@@ -269,17 +301,19 @@ def dag(
     name: str | None = None,
     labels: Mapping[str, str] | None = None,
     max_parallel: int | None = None,
+    on_failure: str = "finish",
 ) -> Any:
     """Make a function that calls tasks a graph; its return value is free.
 
     name: default the function's. labels: texts for people and searches. max_parallel: how many nodes of a run may be in workers' hands
-    at once, 1 to 200,000, default as many as there are slots.
+    at once, 1 to 200,000, default as many as there are slots. on_failure: what a required node that fails means: finish what
+    does not depend on it, or stop what has not begun.
     """
 
     def define(function: Callable[..., object]) -> Dag[...]:
         if inspect.iscoroutinefunction(function):
             raise GraphInvalid((f"dag {function.__name__!r}: it is async, and building a graph waits for nothing; use a plain def",))
-        return Dag(function, name, labels or {}, max_parallel)
+        return Dag(function, name, labels or {}, max_parallel, on_failure)
 
     return define if function is None else define(function)
 
@@ -287,9 +321,9 @@ def dag(
 class _Building:
     """The graph under construction, as the plain values that JSON would give: both ways in are judged by the same code."""
 
-    def __init__(self, name: str, labels: Mapping[str, str], max_parallel: int | None) -> None:
+    def __init__(self, name: str, labels: Mapping[str, str], max_parallel: int | None, on_failure: str) -> None:
         self.name = name
-        self._said = {"name": name, "labels": labels, "max_parallel": max_parallel}
+        self._said = {"name": name, "labels": labels, "max_parallel": max_parallel, "on_failure": on_failure}
         self._nodes: list[dict[str, Any]] = []
         self._ids: set[object] = set()
         self._counts: dict[str, int] = {}
@@ -329,6 +363,10 @@ class _Building:
         if key == "after":
             several = [option] if isinstance(option, (str, Placeholder)) or not isinstance(option, Iterable) else option
             return [referenced(item, self).get("$ref") if isinstance(item, Placeholder) else item for item in several]
+        if key == "when":
+            if isinstance(option, Mapping) and isinstance(option.get("$ref"), Placeholder):
+                return {**option, **referenced(option["$ref"], self)}
+            return _plain(option)
         if key == "variants":
             return tuple(_plain(variant) for variant in option)
         return option if isinstance(option, Priority) else _plain(option)

@@ -79,7 +79,13 @@ class Kernel:
         except (KombuError, RedisError) as error:
             log.warning("admission was not called: %s", error)
 
-    def finish_cascade(self, run_id: str, generation: int) -> None:
-        """Write the fate of all descendants that wait for theirs."""
-        while self.state.cascade(run_id, generation):
-            pass
+    def finish_cascade(self, run_id: str, generation: int) -> set[str]:
+        """Write every fate that is sealed: of descendants, and of what a failure stopped. Return the nodes that became due by it."""
+        due: set[str] = set()
+        unwritten = 1
+        while unwritten == 1:
+            unwritten, *found = self.state.cascade(run_id, generation)
+            due.update(found)
+        if unwritten:
+            self.launcher.revoke_rest(run_id, generation)
+        return due

@@ -66,6 +66,8 @@ class Launcher:
         adoptions = [(node, *adopted[node]) for node in submission.adoption_order() if node in adopted]
         for first in range(0, len(adoptions), ROWS_MAX):
             state.adopt(run_id, generation, adoptions[first : first + ROWS_MAX])
+        if adoptions:
+            self.kernel.finish_cascade(run_id, generation)
         if down:
             self._give_up(run_id, generation, tenant, choices, down.modifications)
         roots = submission.openers()
@@ -85,6 +87,7 @@ class Launcher:
         skipped = [node for node, choice in choices.items() if choice == SKIP]
         for first in range(0, len(skipped), ROWS_MAX):
             self.kernel.state.skip(run_id, generation, "given up at admission: the budget is short", skipped[first : first + ROWS_MAX])
+        self.kernel.finish_cascade(run_id, generation)
         append(
             self.kernel.link,
             {
@@ -130,11 +133,14 @@ class Launcher:
         """Cancel a run: once this returns nothing of it begins. False when it has ended or is unknown."""
         if not self.kernel.state.cancel(run_id, generation, reason, by):
             return False
-        self.revoke_rest(run_id, generation, reason)
+        self.revoke_rest(run_id, generation)
         return True
 
-    def revoke_rest(self, run_id: str, generation: int, reason: str) -> None:
-        """Give every node of a cancelling run that has not begun its outcome."""
+    def revoke_rest(self, run_id: str, generation: int) -> None:
+        """Give every node of a run that is cancelling, or that a failure stopped, and that has not begun its outcome."""
+        key = keys.of_run("run", f"{run_id}.{generation}")
+        stopped, reason = self.kernel.link.read("HMGET", key, "stopped", "reason")
+        reason = stopped or reason or "the run was cancelled"
         states: dict[str, str] = self.kernel.link.read("HGETALL", keys.of_run("state", f"{run_id}.{generation}"))
         left = [node for node, state in states.items() if state in ("pending", "due", "running")]
         for first in range(0, len(left), ROWS_MAX):
@@ -151,7 +157,8 @@ class Launcher:
         run_id, generation, node_id = str(node[0]), int(node[1]), str(node[2])
         reply = self.kernel.state.finish(run_id, generation, node_id, 0, str(delivery[0]), "timed_out", "", describe(error), "", 1000)
         if reply[0] == "done":
+            due = set(reply[2:])
             if reply[1]:
-                self.kernel.finish_cascade(run_id, generation)
+                due |= self.kernel.finish_cascade(run_id, generation)
             tenant = self.kernel.link.read("HGET", keys.of_run("run", f"{run_id}.{generation}"), "tenant")
-            self.publish(run_id, generation, tenant, reply[2:])
+            self.publish(run_id, generation, tenant, due)

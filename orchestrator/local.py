@@ -18,6 +18,7 @@ from cost.meter import Execution, metering
 from cost.middleware import write_cats
 from cost.money import check_micros, parse_units
 from cost.plan import SKIP
+from orchestrator.attempts import Fatal, Retryable
 from orchestrator.graph.references import MISSING, references, substitute
 from orchestrator.model import Model, RunState
 from orchestrator.node_task import NO_RETRY, describe
@@ -180,6 +181,7 @@ class _Worker:
             self.model.load(*self.key, [(*row[:5], str(row[5])) for row in rows], {})
         skipped = [node for node, choice in choices.items() if choice == SKIP]
         self.model.skip(*self.key, "given up at admission: the budget is short", skipped)
+        self.finish_cascade()
         self.model.launch(*self.key, int(down is not None), 1, self.submission.roots())
         self.publish([node for node, it in self.state.nodes.items() if it.state == "due"])
 
@@ -207,8 +209,19 @@ class _Worker:
         if row[0] == "run":
             self.execute(node, attempt=row[1], spec=json.loads(row[2]), verdict=row[3], fails=row[4])
         elif row[0] == "refused":
-            self.publish(row[3])
+            self.publish([*row[3], *self.finish_cascade()])
         self.model.ack(INCARNATION, tag, number)
+
+    def finish_cascade(self) -> list[str]:
+        """Write every fate that is sealed; return the nodes that became due by it."""
+        due: list[str] = []
+        unwritten = 1
+        while unwritten == 1:
+            unwritten, *found = self.model.cascade(*self.key, 200)
+            due += found
+        if unwritten:
+            self.model.revoke(*self.key, "cancelled", self.state.stopped, list(self.state.nodes))
+        return due
 
     def execute(self, node: str, *, attempt: int, spec: dict[str, Any], verdict: str, fails: int) -> None:
         """Run one attempt, and record and charge what came of it."""
@@ -220,8 +233,11 @@ class _Worker:
                 result = self.results.encode(self.call(spec, verdict), run_id, generation, node, attempt)
             except _NoInput as absent:
                 outcome, fault = "skipped", str(absent)
-            except NotStorable as wrong:
+            except (NotStorable, Fatal) as wrong:
                 outcome, fault = "failed", describe(wrong)
+            except Retryable as again:
+                after_ms = min(self.retry_delay_max_ms, 1000 * 2 ** (fails + 1)) if again.after_s is None else int(again.after_s * 1000)
+                outcome, fault, delay_ms = "failed", describe(again), after_ms
             except Exception as error:  # noqa: BLE001 - whatever the user's function raises is the node's outcome
                 outcome, fault, delay_ms = "failed", describe(error), min(self.retry_delay_max_ms, 1000 * 2 ** (fails + 1))
             usage.close(max(0.0, time.process_time() - started), time.monotonic() - began)
@@ -229,9 +245,7 @@ class _Worker:
         reply = self.model.finish(*self.key, node, attempt, INCARNATION, outcome, result, fault, cats, delay_ms)
         self.model.settle(*self.key, node, attempt, cats, "local")
         if reply[0] == "done":
-            while self.model.cascade(*self.key, 200):
-                pass
-            self.publish(reply[2:])
+            self.publish([*reply[2:], *self.finish_cascade()])
 
     def call(self, spec: dict[str, Any], verdict: str) -> Any:
         """Resolve references and call the function of the node, or of the variant that was chosen for it."""

@@ -10,8 +10,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from cost.memory import Short
+from orchestrator.graph.condition import holds
+from orchestrator.joins import NOT_TAKEN
 from orchestrator.model_admission import AdmissionModel
-from orchestrator.model_run import Lease, NodeState, RunState
+from orchestrator.model_run import Lease, NodeState, Rule, RunState
 from tenancy.transport.memory import TAGS_MAX, Reply
 
 __all__ = ["Model", "NodeRow", "NodeState", "RunState"]
@@ -73,8 +75,7 @@ class Model(AdmissionModel):
             adopted[node] = generation
         if adopted:
             self._run_event(state, "node.adopted", nodes=adopted)
-            self._make_due(state, [child for node in adopted for child in self._propagate(state, node, passes=True)])
-            self._maybe_end(state)
+            self._consequences(state, [child for node in adopted for child in self._propagate(state, node)])
         return len(adopted)
 
     def launch(self, run: str, gen: int, degraded: int, last: int, roots: Sequence[str]) -> list[str]:
@@ -88,7 +89,9 @@ class Model(AdmissionModel):
             state.degraded = state.degraded or bool(degraded)
             self._run_event(state, "run.started", degraded=bool(degraded))
         ready = [id_ for id_ in roots if id_ in state.nodes and state.nodes[id_].state == "pending" and state.nodes[id_].wait == 0]
-        self._make_due(state, ready)
+        for id_ in ready:
+            self._make_due(state, id_)
+        self._announce(state, ready)
         state.progress = self.now_ms
         self._maybe_end(state)
         return [id_ for id_ in roots if id_ in state.nodes and state.nodes[id_].state == "due"]
@@ -112,12 +115,12 @@ class Model(AdmissionModel):
                 return ["run", it.lease.attempt, it.spec, it.verdict, it.fails, str(reserved)]
             self._node_event(state, node, "node.duplicate", attempt=it.lease.attempt, inc=inc, tag=tag)
             return ["held"]
-        if state.status == "cancelling":
+        if state.status == "cancelling" or state.stopped:
             self._close_lost(state, node)
-            self._end_node(state, node, "cancelled", reason=state.reason)
+            self._end_node(state, node, "cancelled", reason=state.stopped or state.reason)
             self._maybe_end(state)
             return ["stopped"]
-        if state.status != "running" or it.wait > 0:
+        if state.status != "running" or it.state == "pending":
             self._let_go(inc, tag)
             self._drop(tag)
             return ["early"]
@@ -177,7 +180,7 @@ class Model(AdmissionModel):
         cats: str,
         delay_ms: int,
     ) -> Reply:
-        """End an execution: ["done", more, due nodes..], ["retry", delay_ms] or ["fenced"]; repeated, it answers the same.
+        """End an execution: ["done", unwritten, due nodes..], ["retry", delay_ms] or ["fenced"]; repeated, it answers the same.
 
         attempt: 0 is the one that `inc` holds. outcome: succeeded, failed, timed_out, or skipped (an optional node whose parent has no
         result for it; `error` is the reason). delay_ms: before another attempt; -1 is none.
@@ -205,7 +208,7 @@ class Model(AdmissionModel):
         else:
             it.fault = error
             it.fails += 1
-            if it.fails < it.ctl["attempts"] and delay_ms >= 0 and state.status == "running":
+            if it.fails < it.ctl["attempts"] and delay_ms >= 0 and state.status == "running" and not state.stopped:
                 it.lease, it.state = None, "due"
                 self.purses[state.key].needed += self._need(state, node)
                 it.since = it.notbefore = self.now_ms + delay_ms
@@ -213,8 +216,9 @@ class Model(AdmissionModel):
                 self._release(inc, tag, delay_ms, demote=True)
                 return ["retry", delay_ms]
             self._end_node(state, node, outcome, attempt=attempt, error=error)
-        due, more = self._consequences(state, [node])
-        return ["done", more, *due]
+        due = self._propagate(state, node)
+        unwritten = self._consequences(state, due)
+        return ["done", unwritten, *due]
 
     def _finished_before(self, state: RunState, node: str, attempt: int, inc: str) -> Reply:
         """Answer a finish whose lease is over: once more if it was this attempt's own, else not at all."""
@@ -223,13 +227,14 @@ class Model(AdmissionModel):
             return ["fenced"]
         if it.state == "due":
             return ["retry", max(0, it.notbefore - self.now_ms)]
-        return ["done", int(bool(state.cascade)), *self._due_children(state, node)]
+        return ["done", self._unwritten(state), *self._due_children(state, node)]
 
     def _give_up(self, state: RunState, node: str, row: str, outcome: str, reason: str) -> Reply:
         it = state.nodes[node]
         it.fault = json.dumps({"type": row, "message": reason})
         self._end_node(state, node, outcome, attempt=it.claims, reason=reason)
-        due, _ = self._consequences(state, [node])
+        due = self._propagate(state, node)
+        self._consequences(state, due)
         return [row, outcome, reason, due]
 
     # Decisions about nodes that have not begun
@@ -243,26 +248,25 @@ class Model(AdmissionModel):
         state = self.runs.get((run, gen))
         if state is None or state.status in ("ended", "cancelling"):
             return [0]
-        skipped: list[str] = []
+        skipped, due = 0, []
         for id_ in nodes:
             it = state.nodes.get(id_)
             if it is not None and it.waits and not it.ctl["required"]:
                 self._drop_once(state.task_id(id_))
                 self._end_node(state, id_, "skipped", reason=reason)
-                skipped.append(id_)
-        due = [child for id_ in skipped for child in self._propagate(state, id_, passes=True)]
-        self._make_due(state, due)
+                due += self._propagate(state, id_)
+                skipped += 1
         state.progress = self.now_ms
-        self._maybe_end(state)
-        return [len(skipped), *due]
+        self._consequences(state, due)
+        return [skipped, *self._still_due(state, due)]
 
     def revoke(self, run: str, gen: int, outcome: str, reason: str, nodes: Sequence[str]) -> Reply:
-        """Give nodes that have not begun, or whose worker is gone, an outcome: [number, more]. Their messages go."""
+        """Give nodes that have not begun, or whose worker is gone, an outcome: [number, unwritten, due nodes..]. Their messages go."""
         self._fence()
         state = self.runs.get((run, gen))
         if state is None or state.status == "ended":
             return [0, 0]
-        revoked = 0
+        revoked, due = 0, []
         for id_ in nodes:
             it = state.nodes.get(id_)
             if it is None or it.ended or (it.lease is not None and self._live(it.lease)):
@@ -270,20 +274,22 @@ class Model(AdmissionModel):
             self._close_lost(state, id_)
             self._drop_once(state.task_id(id_))
             self._end_node(state, id_, outcome, reason=reason)
-            self._propagate(state, id_, passes=False)
+            due += self._propagate(state, id_)
             revoked += 1
-        _, more = self._consequences(state, [])
-        return [revoked, more]
+        unwritten = self._consequences(state, due)
+        return [revoked, unwritten, *self._still_due(state, due)]
 
-    def cascade(self, run: str, gen: int, limit: int) -> int:
-        """Go on writing the fate of descendants; returns 1 when there are more."""
+    def cascade(self, run: str, gen: int, limit: int) -> Reply:
+        """Go on writing the fate of descendants: [unwritten, due nodes..].
+
+        unwritten: 1 when there are more, 2 when a failure stopped the run and what has not begun is to be revoked, else 0.
+        """
         self._fence()
         state = self.runs.get((run, gen))
         if state is None or state.status == "ended":
-            return 0
-        more = self._cascade(state, limit)
-        self._maybe_end(state)
-        return more
+            return [0]
+        due: list[str] = []
+        return [self._consequences(state, due, limit), *due]
 
     def stale(self, run: str, gen: int, age_ms: int, nodes: Sequence[str]) -> list[str]:
         """Return which of the nodes should have a message or a live lease and have neither: to be published.
@@ -309,7 +315,9 @@ class Model(AdmissionModel):
                     publish.append(id_)
             elif it.since is not None and it.since <= self.now_ms - age_ms and not outstanding:
                 publish.append(id_)
-        self._make_due(state, orphaned)
+        for id_ in orphaned:
+            self._make_due(state, id_)
+        self._announce(state, orphaned)
         return publish
 
     # Money scripts
@@ -388,65 +396,137 @@ class Model(AdmissionModel):
 
     def _due_children(self, state: RunState, node: str) -> list[str]:
         """Children that are due and not begun: what a repeated reply names again."""
-        return [child for child in state.nodes[node].ctl["next"] if state.nodes[child].state == "due"]
+        it = state.nodes[node]
+        return self._still_due(state, [*it.ctl["next"], *(child for child, _ in it.joins)])
 
-    def _make_due(self, state: RunState, nodes: Sequence[str]) -> None:
-        for id_ in nodes:
-            state.nodes[id_].state, state.nodes[id_].since = "due", self.now_ms
-        for first in range(0, len(nodes), TAGS_MAX):
-            self._run_event(state, "node.due", nodes=list(nodes[first : first + TAGS_MAX]))
+    @staticmethod
+    def _still_due(state: RunState, nodes: Iterable[str]) -> list[str]:
+        return [id_ for id_ in nodes if state.nodes[id_].state == "due"]
 
-    def _end_node(self, state: RunState, node: str, outcome: str, **fields: object) -> None:
-        """The one place where a node gets its outcome."""
-        self._write_outcome(state, node, outcome)
+    def _make_due(self, state: RunState, node: str) -> None:
+        state.nodes[node].state, state.nodes[node].since = "due", self.now_ms
+
+    def _announce(self, state: RunState, nodes: Sequence[str]) -> None:
+        """The events of nodes that became due in this call; not of those that got their outcome since."""
+        due = self._still_due(state, nodes)
+        for first in range(0, len(due), TAGS_MAX):
+            self._run_event(state, "node.due", nodes=due[first : first + TAGS_MAX])
+
+    def _end_node(self, state: RunState, node: str, outcome: str, *, not_taken: bool = False, **fields: object) -> None:
+        """The one place where a node gets its outcome. not_taken: it is on a branch not taken, which says nothing against the run."""
+        self._write_outcome(state, node, outcome, not_taken=not_taken)
         self._node_event(state, node, "node.ended", outcome=outcome, **fields)
+        if state.stops and not state.stopped and state.status == "running":
+            self._stop(state, node, outcome)
 
-    def _write_outcome(self, state: RunState, node: str, outcome: str) -> None:
+    def _stop(self, state: RunState, node: str, outcome: str) -> None:
+        """The first required node that fails stops a run that is to be stopped by it."""
+        if state.nodes[node].ctl["required"] and outcome in ("failed", "timed_out"):
+            state.stopped = f"stopped: the node '{node}' {'failed' if outcome == 'failed' else 'timed out'}"
+            self._node_event(state, node, "run.stopping", reason=state.stopped)
+
+    def _write_outcome(self, state: RunState, node: str, outcome: str, *, not_taken: bool = False) -> None:
         it = state.nodes[node]
         assert not it.ended, f"{node} has the outcome {it.state} and cannot get {outcome}"
         if it.lease is None and state.key in self.purses:
             self.purses[state.key].needed -= self._need(state, node)
-        it.state, it.lease, it.since = outcome, None, None
+        it.state, it.lease, it.since, it.not_taken = outcome, None, None, not_taken
         state.left -= 1
         state.counts[outcome] = state.counts.get(outcome, 0) + 1
-        if outcome != "succeeded":
+        if outcome != "succeeded" and not not_taken:
             if it.ctl["required"]:
                 state.required_failed = True
             else:
                 state.degraded = True
 
-    def _consequences(self, state: RunState, ended: Iterable[str]) -> tuple[list[str], int]:
-        """Write what follows from nodes that just ended; returns the nodes that became due, and whether there is more."""
-        due: list[str] = []
-        for id_ in ended:
-            due += self._propagate(state, id_, passes=state.nodes[id_].passes)
-        more = self._cascade(state, TAGS_MAX)
-        self._make_due(state, due)
-        self._maybe_end(state)
-        return due, more
-
-    def _propagate(self, state: RunState, node: str, *, passes: bool) -> list[str]:
-        """Count down the children of a node that ended, or seal their fate; returns those that became ready."""
-        if state.status == "cancelling":
-            return []
-        children = state.nodes[node].ctl["next"]
-        if not passes:
-            state.cascade.extend(children)
-            return []
-        for child in children:
-            state.nodes[child].wait -= 1
-        return [child for child in children if state.nodes[child].wait == 0 and state.nodes[child].state == "pending"]
-
-    def _cascade(self, state: RunState, limit: int) -> int:
+    def _consequences(self, state: RunState, due: list[str], limit: int = TAGS_MAX) -> int:
+        """Write what is sealed; adds to the nodes that became `due` in this call, and returns what is unwritten, as `cascade` says it."""
         for _ in range(limit):
             if not state.cascade:
-                return 0
-            node = state.cascade.pop(0)
-            if state.nodes[node].waits:
+                break
+            entry = state.cascade.pop(0)
+            node = entry.removeprefix("!")
+            if state.nodes[node].state == "pending":
                 self._drop_once(state.task_id(node))
-                self._end_node(state, node, "upstream_failed", reason="a required node before it did not succeed")
-                self._propagate(state, node, passes=False)
-        return int(bool(state.cascade))
+                self._seal(state, node, not_taken=entry != node)
+                due += self._propagate(state, node)
+        self._announce(state, due)
+        self._maybe_end(state)
+        return self._unwritten(state)
+
+    @staticmethod
+    def _unwritten(state: RunState) -> int:
+        return 1 if state.cascade else 2 if state.stopped and state.left else 0
+
+    def _seal(self, state: RunState, node: str, *, not_taken: bool) -> None:
+        it = state.nodes[node]
+        if not_taken:
+            why = self._unmet(state, node) if it.taken else "none of the nodes before it was taken"
+            self._end_node(state, node, "skipped", not_taken=True, reason=f"{NOT_TAKEN}{why}")
+        else:
+            least = it.ctl.get("least")
+            why = f"fewer than {least} of the nodes before it can succeed" if least else "a required node before it did not succeed"
+            self._end_node(state, node, "upstream_failed", reason=why)
+
+    def _propagate(self, state: RunState, node: str) -> list[str]:
+        """Count down the children of a node that ended, or seal their fate; returns those that became due."""
+        if state.status == "cancelling" or state.stopped:
+            return []
+        it, due = state.nodes[node], []
+        for child in it.ctl["next"]:
+            below = state.nodes[child]
+            if it.how == "bad":
+                state.cascade.append(child)
+                continue
+            below.wait -= 1
+            if below.wait == 0 and below.state == "pending":
+                due.append(child)
+        for child, rule in it.joins:
+            if self._arrive(state, child, rule, it.how):
+                due.append(child)
+        for child in due:
+            self._make_due(state, child)
+        return due
+
+    def _arrive(self, state: RunState, node: str, rule: Rule, how: str) -> bool:
+        """A parent of a node that counts its parents has ended; says whether the node is due, and seals its fate where it is decided.
+
+        What follows does not depend on the order in which they end: not taken if none of them was, upstream_failed if the rule cannot be
+        met, else due if its condition holds.
+        """
+        it = state.nodes[node]
+        if how == "bad" and rule == "all_succeeded":
+            state.cascade.append(node)
+            return False
+        it.wait -= 1
+        it.taken = it.taken or how != "untaken"
+        least = rule if isinstance(rule, int) else None
+        if least is not None:
+            it.ok += how == "succeeded"
+        if it.state != "pending":
+            return False
+        if it.wait == 0 and not it.taken:
+            state.cascade.append(f"!{node}")
+        elif least is not None and it.ok < least:
+            if it.ok + it.wait < least and it.taken:
+                state.cascade.append(node)
+        elif least is not None or it.wait == 0:
+            unmet = self._unmet(state, node)
+            if unmet:
+                state.cascade.append(f"!{node}")
+            return unmet == ""
+        return False
+
+    @staticmethod
+    def _unmet(state: RunState, node: str) -> str | None:
+        """Return why the condition of a node does not hold, '' where it does, None while the node that it asks about has not ended."""
+        when = state.nodes[node].ctl.get("when")
+        if when is None:
+            return ""
+        asked = state.nodes[when["ref"]]
+        if asked.result is None:
+            return f"{when['ref']} has no result" if asked.ended else None
+        return "" if holds(when, asked.result) else str(when["why"])
 
     def _close_lost(self, state: RunState, node: str) -> None:
         """End the lease of an execution whose worker is gone, if there is one: its money returns."""
@@ -499,17 +579,29 @@ class Model(AdmissionModel):
         if state.status == "ended":
             assert state.left == 0, state.key
             assert purse is None or (purse.open, purse.hold, purse.reserved) == (0, 0, 0), state.key
-        elif state.status in ("running", "loading"):
+        elif state.status in ("running", "loading") and not state.stopped:
             self._check_joins(state)
 
     def _check_joins(self, state: RunState) -> None:
-        in_the_way = dict.fromkeys(state.nodes, 0)
+        in_the_way, ok = dict.fromkeys(state.nodes, 0), dict.fromkeys(state.nodes, 0)
+        rules: dict[str, Rule] = {}
+        taken: set[str] = set()
         for it in state.nodes.values():
-            for child in it.ctl["next"]:
-                if child in in_the_way and not (it.ended and it.passes):
-                    in_the_way[child] += 1
+            for child, rule in [*((child, "all_succeeded") for child in it.ctl["next"]), *it.joins]:
+                if child not in in_the_way:
+                    continue
+                rules[child] = rule
+                in_the_way[child] += not it.ended or (it.how == "bad" and rule == "all_succeeded")
+                ok[child] += it.how == "succeeded"
+                if it.ended and it.how != "untaken":
+                    taken.add(child)
         for id_, it in state.nodes.items():
+            rule = rules.get(id_, "all_succeeded")
             assert it.wait == in_the_way[id_], f"{id_} waits for {it.wait}, {in_the_way[id_]} stand in its way"
-            assert it.wait == 0 or it.adopted or it.state not in ("due", "running", "succeeded"), (
-                f"{id_} is {it.state} before its parents ended"
-            )
+            if it.state in ("due", "running", "succeeded", "failed") and not it.adopted:
+                met = ok[id_] >= rule if isinstance(rule, int) else it.wait == 0
+                assert met, f"{id_} is {it.state} before its parents ended"
+                assert id_ in taken or id_ not in rules or not it.ctl.get("when"), f"{id_} runs on a branch not taken"
+                assert self._unmet(state, id_) == "", f"{id_} runs against its condition"
+            if it.not_taken:
+                assert id_ not in taken or self._unmet(state, id_), f"{id_} was taken"

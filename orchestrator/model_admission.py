@@ -289,6 +289,7 @@ class AdmissionModel(MemoryLedger):
         total, now = int(asked["total"]), self.now_ms
         estimate, floor, priority = (int(asked[name]) for name in ("estimate", "floor", "priority"))
         self.runs[key] = RunState(*key, tenant, asked["graph"], total, total, estimate, floor, 0, priority, now, now)
+        self.runs[key].stops = asked.get("on_failure") == "stop"
         return self.runs[key]
 
     def _take_in(self, state: RunState, asked: dict[str, Any], short: Stop | None) -> int:

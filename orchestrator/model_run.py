@@ -7,6 +7,9 @@ from typing import Any, Final
 
 from cost.memory import Key
 
+Rule = str | int
+"""all_succeeded, all_done, or the n of at_least(n)."""
+
 OUTCOMES: Final = ("succeeded", "failed", "timed_out", "skipped", "cancelled", "upstream_failed")
 
 
@@ -25,9 +28,13 @@ class Lease:
 class NodeState:
     """A node of a run: `state` is pending, due, running or its outcome.
 
-    wait: parents that stand in its way, because they have not ended or have ended badly.
-    ctl: amounts by variant ("" without one), required, attempts, next (children). claims: executions begun;
-    fails, lost: how they ended; done: the last one that finished. since: when it became due. adopted: the generation that ran it.
+    wait: parents that stand in its way, because they have not ended or have ended badly; of one that counts its parents, those that have
+    not ended. ok: parents that succeeded, where `at_least` counts them; taken: one of its parents, if it counts them, was taken.
+    not_taken: it was skipped because it is on a branch not taken.
+    ctl: amounts by variant ("" without one), required, attempts, next (children), joins (children that count their parents, with
+    their rules), least and when (of itself). claims: executions begun;
+    fails, lost: how they ended; done: the last one that finished. since: when it became due. adopted: the generation that
+    ran it.
     """
 
     wait: int
@@ -46,6 +53,9 @@ class NodeState:
     result: str | None = None
     fault: str | None = None
     adopted: int = 0
+    ok: int = 0
+    taken: bool = False
+    not_taken: bool = False
 
     @property
     def ended(self) -> bool:
@@ -57,15 +67,24 @@ class NodeState:
         return self.state in ("pending", "due")
 
     @property
-    def passes(self) -> bool:
-        """Whether a node that ended does not stand in its children's way."""
-        return self.state in ("succeeded", "skipped") or (not self.ctl["required"] and self.state in ("failed", "timed_out"))
+    def how(self) -> str:
+        """What the end of a node means for its children: succeeded, passed (it does not stand in their way), untaken or bad."""
+        if self.state == "succeeded" or self.not_taken:
+            return "untaken" if self.not_taken else self.state
+        passes = self.state == "skipped" or (not self.ctl["required"] and self.state in ("failed", "timed_out"))
+        return "passed" if passes else "bad"
+
+    @property
+    def joins(self) -> list[tuple[str, Rule]]:
+        """The children that count their parents, with the rule of each."""
+        return [(str(child), rule) for child, rule in self.ctl.get("joins", ())]
 
 
 @dataclass(slots=True)
 class RunState:
     """A run of one generation: `status` is held, loading, running, cancelling or ended; `left` counts nodes without an outcome.
 
+    stops: the first required node that fails stops it; stopped: why nothing more of it begins.
     Of one that waits, `why`, `want` (as it was asked for) and `order`. roots: by pool, of a run that is loading.
     """
 
@@ -90,6 +109,8 @@ class RunState:
     roots: dict[str, int] = field(default_factory=dict)
     degraded: bool = False
     required_failed: bool = False
+    stops: bool = False
+    stopped: str = ""
     nodes: dict[str, NodeState] = field(default_factory=dict)
     fragments: dict[str, str] = field(default_factory=dict)
     cascade: list[str] = field(default_factory=list)

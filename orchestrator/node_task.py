@@ -21,6 +21,7 @@ from celery.exceptions import Ignore, MaxRetriesExceededError, Retry, SoftTimeLi
 from cost.meter import Execution, Usage, metering
 from cost.middleware import Spent, write_cats
 from cost.prices import write_lines
+from orchestrator.attempts import Fatal, Retryable
 from orchestrator.graph.references import MISSING, references, substitute
 from orchestrator.kernel import Kernel
 from orchestrator.patience import patiently
@@ -146,8 +147,13 @@ class _Execution:
                 error, outcome = absent, "skipped"
             except SoftTimeLimitExceeded as late:
                 error, outcome, delay_ms = late, "timed_out", _backoff_ms(fails + 1, self.kernel.settings.retry_delay_max_s)
-            except (NotStorable, BudgetRefused) as wrong:  # no better the next time
+            except (NotStorable, BudgetRefused, Fatal) as wrong:  # no better the next time
                 error, outcome = wrong, "failed"
+            except Retryable as again:
+                error, outcome = again, "failed"
+                delay_ms = _backoff_ms(fails + 1, self.kernel.settings.retry_delay_max_s)
+                if again.after_s is not None:
+                    delay_ms = int(again.after_s * 1000)
             except _AskedToRetry as asked:
                 error, delay_ms = asked.cause or asked, int(asked.countdown_s * 1000)
                 outcome = "timed_out" if isinstance(asked.cause, SoftTimeLimitExceeded) else "failed"
@@ -177,7 +183,7 @@ class _Execution:
         if kind == "ended" and row[1] in ("failed", "timed_out"):
             raise NodeFailed(_message_of(row[2]) or f"the node {self.node_id!r} is {row[1]}")
         if kind in ("refused", "poison"):
-            self._publish(set(row[3]))
+            self._publish(set(row[3]) | self.kernel.finish_cascade(self.run_id, self.generation))
             if row[1] == "failed":
                 raise NodeFailed(str(row[2]))
             return DONE
@@ -253,13 +259,14 @@ class _Execution:
         if reply[0] == "retry":
             self._unlink()
             raise Retry(f"attempt {attempt} failed", exc=error if isinstance(error, Exception) else None, when=int(reply[1]) / 1000)
+        due = set(reply[2:])
         if reply[1]:
-            self.kernel.finish_cascade(self.run_id, self.generation)
+            due |= self.kernel.finish_cascade(self.run_id, self.generation)
         if outcome in ("succeeded", "skipped"):
-            self._pass_on(set(reply[2:]))
+            self._pass_on(due)
             return DONE
         self._unlink()
-        self._publish(set(reply[2:]))
+        self._publish(due)
         assert error is not None
         raise error
 

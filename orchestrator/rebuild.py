@@ -17,6 +17,7 @@ from cost.money import write_cats
 from cost.period import month_of
 from cost.task_ledger import TASK_PREFIX, attempts_before
 from orchestrator import keys as names
+from orchestrator.frontier import frontier, is_not_taken, stopped_by
 from tenancy import keys as transport
 
 ATTEMPTS_PER_EPOCH = 100
@@ -68,9 +69,18 @@ def run_keys(recorded: Recorded, loaded: Loaded, epoch: int, now: int, own_pool:
     """Return the keys of one run as the first script of `epoch` must find them; `now` in ms, `own_pool` is its tenant's."""
     run = recorded.run
     rg = f"{run['run_id']}.{run['generation']}"
-    states, waits, sealed = _progress(run, loaded, recorded.nodes)
+    controls = {row.node: json.loads(row.ctl) for row in loaded.nodes}
+    found = frontier({row.node: row.wait for row in loaded.nodes}, controls, recorded.nodes)
+    states, waits, sealed = found.states, found.waits, found.sealed
+    if run["status"] == "submitted":  # its roots become due when it is launched
+        states |= {row.node: "pending" for row in loaded.nodes if row.wait == 0 and states[row.node] == "due"}
+    required = {node: bool(control["required"]) for node, control in controls.items()}
     keys = Keys()
-    keys.hashes[names.of_run("run", rg)] = _run_hash(run, loaded, states, recorded.nodes)
+    keys.hashes[names.of_run("run", rg)] = _run_hash(run, loaded, states, required, recorded.nodes)
+    if "on_failure" in loaded.want:
+        keys.hashes[names.of_run("run", rg)]["on_failure"] = loaded.want["on_failure"]
+        if stopped := stopped_by(recorded.nodes.items(), required):
+            keys.hashes[names.of_run("run", rg)]["stopped"] = stopped
     if run["status"] == "submitted" and (roots := loading(loaded, own_pool)):
         keys.hashes[names.of_run("run", rg)]["roots"] = json.dumps(roots)
     if loaded.want["max_parallel"]:
@@ -90,7 +100,8 @@ def run_keys(recorded: Recorded, loaded: Loaded, epoch: int, now: int, own_pool:
     # Since 0: older than any age at which the sweeper publishes what is due and has no message.
     keys.sorted_sets[names.of_run("due", rg)] = {node: 0 for node, state in states.items() if state == "due"}
     keys.sorted_sets[names.RUNS] = {rg: now}
-    keys.lists[names.of_run("cascade", rg)] = sealed
+    fenced = run["status"] == "cancelling" or "stopped" in keys.hashes[names.of_run("run", rg)]
+    keys.lists[names.of_run("cascade", rg)] = [] if fenced else sealed
     return keys
 
 
@@ -142,36 +153,18 @@ def pool_keys(pressures: Mapping[str, Mapping[str, Any]], roots: Mapping[tuple[s
     return keys
 
 
-def _progress(
-    run: Mapping[str, Any], loaded: Loaded, nodes: Mapping[str, Mapping[str, Any]]
-) -> tuple[dict[str, str], dict[str, int], list[str]]:
-    """Return state and remaining wait of each node, and the nodes whose fate follows from a parent's but is not written yet."""
-    waits = {row.node: row.wait for row in loaded.nodes}
-    outcomes = {row.node: nodes[row.node]["outcome"] for row in loaded.nodes if nodes.get(row.node, {}).get("outcome")}
-    sealed: dict[str, None] = {}
-    for row in loaded.nodes:
-        outcome = outcomes.get(row.node)
-        if outcome is None:
-            continue
-        ctl = json.loads(row.ctl)
-        passes = outcome in ("succeeded", "skipped") or (not ctl["required"] and outcome in ("failed", "timed_out"))
-        for child in ctl["next"]:
-            if passes:
-                waits[child] -= 1
-            elif child not in outcomes and run["status"] != "cancelling":
-                sealed[child] = None
-    ready = "pending" if run["status"] == "submitted" else "due"
-    states = {row.node: outcomes.get(row.node) or (ready if waits[row.node] == 0 else "pending") for row in loaded.nodes}
-    return states, waits, list(sealed)
-
-
 def _needed(loaded: Loaded, states: Mapping[str, str]) -> int:
     """Return the floor of the nodes that wait, all of which nothing is set aside for."""
     return sum(int(json.loads(row.ctl).get("floor", "0")) for row in loaded.nodes if states[row.node] in ("pending", "due"))
 
 
-def _run_hash(run: Mapping[str, Any], loaded: Loaded, states: Mapping[str, str], nodes: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    required = {row.node: bool(json.loads(row.ctl)["required"]) for row in loaded.nodes}
+def _run_hash(
+    run: Mapping[str, Any],
+    loaded: Loaded,
+    states: Mapping[str, str],
+    required: Mapping[str, bool],
+    nodes: Mapping[str, Mapping[str, Any]],
+) -> dict[str, str]:
     ended = {node: state for node, state in states.items() if state not in ("pending", "due")}
     fields = {
         "tenant": run["tenant"],
@@ -187,7 +180,7 @@ def _run_hash(run: Mapping[str, Any], loaded: Loaded, states: Mapping[str, str],
     }
     for outcome in ended.values():
         fields[f"n:{outcome}"] = str(int(fields.get(f"n:{outcome}", "0")) + 1)
-    bad = [node for node, outcome in ended.items() if outcome != "succeeded"]
+    bad = [node for node, outcome in ended.items() if outcome != "succeeded" and not is_not_taken(nodes[node])]
     if any(required[node] for node in bad):
         fields["required_failed"] = "1"
     # A run that was planned down at admission gave something up before its first node began.

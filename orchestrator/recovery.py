@@ -235,5 +235,5 @@ def go_on(link: Link, engine: Engine) -> None:
     with reading(engine).connect() as connection:
         live = live_ids(connection)
     for run_id, generation in live:
-        while link.call("orchestrator/state/cascade", run_id, generation, 200):
+        while link.call("orchestrator/state/cascade", run_id, generation, 200)[0] == 1:
             pass

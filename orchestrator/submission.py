@@ -17,7 +17,9 @@ from cost.plan import AS_IS, SKIP, NodeCost, PlanDown, VariantCost, floor, plan_
 from orchestrator.canvas import signature_bytes
 from orchestrator.compiler import NodeInfo, Plan, compile_plan, encode_fragment
 from orchestrator.graph import Graph, Node
+from orchestrator.graph.fields import least_of
 from orchestrator.graph.references import references
+from orchestrator.joins import Joins
 from orchestrator.settings import Settings
 from orchestrator.state import ROWS_MAX
 from tenancy.priorities import Priority
@@ -61,17 +63,26 @@ class Submission:
         keeps what it was first submitted with, so that every start of it costs the same.
         """
         by_id = graph.by_id
+        joins = Joins.of(graph)
         plan = compile_plan(
             graph.parents(),
             nodes_max=settings.message_nodes,
             bytes_max=settings.message_bytes,
             weight=lambda node: signature_bytes(node, by_id[node].task, _LONGEST_TENANT, by_id[node].pool),
+            counted=joins.counted,
+            kept=joins.rules,
+            loose=joins.loose,
         )
         return cls(graph, plan, priority, {task: learned[task] for task in sorted(graph.tasks()) if task in learned}, strict, full, adopts)
 
     def relearned(self, learned: Means, *, strict: bool = False, full: bool = False) -> Submission:
         """Return the submission with other means and terms, those of the run that its key had already."""
         return Submission(self.graph, self.plan, self.priority, learned, strict, full, self.adopts)
+
+    @cached_property
+    def joins(self) -> Joins:
+        """The nodes that count their parents one by one."""
+        return Joins.of(self.graph)
 
     def without_max_cost(self) -> list[str]:
         """Return the nodes that a strict tenant cannot run: nothing says what they cost at most."""
@@ -96,7 +107,7 @@ class Submission:
         return tuple(
             NodeCost(
                 id=node.id,
-                required=node.required,
+                required=node.required or node.id in self.joins.pinned,
                 value=node.value,
                 estimate_micros=amounts[""],
                 max_cost=node.max_cost,
@@ -145,6 +156,7 @@ class Submission:
             "pools": sorted({node.pool or "" for node in runs}),
             "roots": dict(Counter(node.pool or "" for node in first)),
             "tasks": sorted({task for node in runs for task in (node.task, *(v.task for v in node.variants if v.task))}),
+            **({"on_failure": "stop"} if self.graph.on_failure == "stop" else {}),
         }
 
     def heads(self) -> list[str]:
@@ -176,7 +188,11 @@ class Submission:
     def _row(self, node: Node, choice: str) -> Row:
         amounts = {name: str(micros) for name, micros in self.amounts(node).items()}
         ctl: dict[str, Any] = {"amounts": amounts, "floor": str(self.floors.get(node.id, 0))}
-        ctl |= {"required": node.required, "attempts": node.attempts, "next": self.plan.children[node.id]}
+        ctl |= {"required": node.required, "attempts": node.attempts, **self.joins.next_of(self.plan.children[node.id])}
+        if least := least_of(node.join):
+            ctl["least"] = least
+        if node.when is not None:
+            ctl["when"] = node.when.document()
         spec: dict[str, Any] = {"task": node.task, "params": node.params}
         if node.variants:
             spec["variants"] = {v.name: _said(v.params, v.task) for v in node.variants}

@@ -40,7 +40,7 @@ class Repairs:
     settled: int = 0
     """executions that no signal settled"""
     revoked: int = 0
-    """cancelling runs driven on"""
+    """cancelling and stopped runs driven on"""
     forgotten: int = 0
     """runs that Redis had kept for long enough after their end"""
 
@@ -90,21 +90,24 @@ class Sweeper:
 
     def _repair(self, run_id: str, generation: int, found: Repairs) -> None:
         key = f"{run_id}.{generation}"
-        row = self.kernel.link.read("HMGET", keys.of_run("run", key), "status", "tenant", "created", "left")
-        status, tenant, created, left = row
+        row = self.kernel.link.read("HMGET", keys.of_run("run", key), "status", "tenant", "created", "left", "stopped")
+        status, tenant, created, left, stopped = row
         if status == "loading":
             if int(created) <= self.kernel.link.now_ms() - self.age_ms:
                 found.started += self.admission.start(run_id, generation)
             return
         if left == "0" or self.kernel.link.read("LLEN", keys.of_run("cascade", key)):  # also ends a run whose last step died before it did
-            self.kernel.finish_cascade(run_id, generation)
+            due = self.kernel.finish_cascade(run_id, generation)
+            found.published += self.kernel.launcher.publish(run_id, generation, tenant, due)
         if status == "cancelling":
             if self.kernel.launcher.is_partly_loaded(run_id, generation):
                 found.started += self.admission.start(run_id, generation)  # cancelled while it was loaded: every node gets an outcome
-            reason = self.kernel.link.read("HGET", keys.of_run("run", key), "reason")
-            self.kernel.launcher.revoke_rest(run_id, generation, reason or "the run was cancelled")
+            self.kernel.launcher.revoke_rest(run_id, generation)
             found.revoked += 1
         else:
+            if stopped:
+                self.kernel.launcher.revoke_rest(run_id, generation)
+                found.revoked += 1
             due = self.kernel.link.read("ZRANGE", keys.of_run("due", key), 0, -1)
             running = self.kernel.link.read("HKEYS", keys.of_run("lease", key))
             for nodes in _pieces([*due, *running]):

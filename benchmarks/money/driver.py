@@ -289,7 +289,7 @@ class Driver:
         self.counts[f"finish: {reply[0]}"] += 1
         if reply[0] == "done":
             self.publish(claim.run, reply[2:])
-            while reply[1] and self.call(STATE + "cascade", claim.run.id, 1, 200, counted=False):
+            while reply[1] and self.call(STATE + "cascade", claim.run.id, 1, 200, counted=False)[0]:
                 pass
         if reply[0] != "retry":
             self.call("tenancy/transport/ack", claim.inc, claim.tag, claim.delivery, counted=False)
@@ -419,7 +419,7 @@ class Driver:
         if status == "loading":
             self.start(run)
             return
-        while self.call(STATE + "cascade", run.id, 1, 200, counted=False):
+        while self.call(STATE + "cascade", run.id, 1, 200, counted=False)[0]:
             pass
         if status == "cancelling":
             if self.link.read("HLEN", f"hg1:state:{run.rg}") < len(run.nodes):

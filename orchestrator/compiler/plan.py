@@ -128,6 +128,8 @@ def compile_plan(
     weight: Callable[[str], int],
     estimate: Callable[[str], int] | None = None,
     counted: Collection[str] = (),
+    kept: Collection[str] = (),
+    loose: Collection[str] = (),
 ) -> Plan:
     """Compile a graph into fragments.
 
@@ -146,6 +148,12 @@ def compile_plan(
     counted
         Nodes that Celery must never publish: joins that wait for something else than the success of all parents.
 
+    kept
+        Nodes whose edges all count, also those that others imply: joins that count their parents' outcomes.
+    loose
+        Nodes that may end, or go on, before all of their parents have succeeded: optional ones, and joins that tolerate failures. An edge
+        is not implied by a way through one of them.
+
     Raises
     ------
     ValueError
@@ -161,7 +169,7 @@ def compile_plan(
         raise ValueError(f"{error.args[0]!r} is a parent but not a node") from None
     order = topological(given, children_of(given))
     level = levels(order, given)
-    reduced = transitive_reduction(given, order, level)
+    reduced = transitive_reduction(given, order, level, {number[name] for name in kept}, {number[name] for name in loose})
     rows = contract(reduced, order, {number[name] for name in counted})
     sizes = [weight(name) for name in names]
     pieces = cut(rows, sizes, Size(nodes_max, bytes_max), names.__getitem__)

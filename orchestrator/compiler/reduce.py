@@ -7,7 +7,7 @@ with other children to a node with other parents. A graph whose edges all go fro
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from orchestrator.compiler.order import Parents
 
@@ -15,7 +15,9 @@ BLOCK_SOURCES = 4096
 """Sources a pass; 100,000 nodes take at most 50 MB at a time."""
 
 
-def transitive_reduction(parents: Parents, order: Sequence[int], level: Sequence[int]) -> list[tuple[int, ...]]:
+def transitive_reduction(
+    parents: Parents, order: Sequence[int], level: Sequence[int], kept: Collection[int] = (), loose: Collection[int] = ()
+) -> list[tuple[int, ...]]:
     """Return `parents` without the edges that the others imply, each in the order given.
 
     Parameters
@@ -24,15 +26,19 @@ def transitive_reduction(parents: Parents, order: Sequence[int], level: Sequence
         Distinct parents of each node.
     order, level
         A topological order of the nodes, and the level of each.
+    kept
+        Nodes that keep all their edges, because they count their parents.
+    loose
+        Nodes that may end, or go on, before all of their parents have succeeded: a way through one of them implies nothing.
     """
     place = [0] * len(order)
     for position, node in enumerate(order):
         place[node] = position
-    implied = _implied(parents, order, place, _candidates(parents, level))
+    implied = _implied(parents, order, place, _candidates(parents, level, kept), loose)
     return [tuple(u for u in above if u not in implied[v]) if v in implied else tuple(above) for v, above in enumerate(parents)]
 
 
-def _candidates(parents: Parents, level: Sequence[int]) -> dict[int, list[int]]:
+def _candidates(parents: Parents, level: Sequence[int], kept: Collection[int]) -> dict[int, list[int]]:
     """Return source -> targets of every edge that might be implied."""
     fanout = [0] * len(parents)
     for above in parents:
@@ -40,14 +46,16 @@ def _candidates(parents: Parents, level: Sequence[int]) -> dict[int, list[int]]:
             fanout[parent] += 1
     found: dict[int, list[int]] = {}
     for node, above in enumerate(parents):
-        if len(above) > 1:
+        if len(above) > 1 and node not in kept:
             for parent in above:
                 if fanout[parent] > 1 and level[node] - level[parent] > 1:
                     found.setdefault(parent, []).append(node)
     return found
 
 
-def _implied(parents: Parents, order: Sequence[int], place: Sequence[int], candidates: dict[int, list[int]]) -> dict[int, set[int]]:
+def _implied(
+    parents: Parents, order: Sequence[int], place: Sequence[int], candidates: dict[int, list[int]], loose: Collection[int]
+) -> dict[int, set[int]]:
     """Return target -> sources of every implied edge among `candidates`."""
     sources = sorted(candidates, key=lambda node: place[node])
     implied: dict[int, set[int]] = {}
@@ -66,7 +74,7 @@ def _implied(parents: Parents, order: Sequence[int], place: Sequence[int], candi
             for parent in parents[node]:
                 farther |= above_bits[parent]
                 nearest |= bit[parent]
-            above_bits[node] = farther | nearest
+            above_bits[node] = 0 if node in loose else farther | nearest
             for source in asked.get(node, ()):
                 if farther & bit[source]:
                     implied.setdefault(node, set()).add(source)

@@ -11,6 +11,7 @@ from cost.money import CATEGORIES, MICROS_MAX
 from tenancy.priorities import Priority
 from tenancy.queues import POOL_PATTERN, POOL_REMEDY
 
+from .condition import TEXT_MAX, VALUES_MAX, Condition
 from .limits import NODES_CEILING
 
 VALUE_MAX = 10**9
@@ -25,11 +26,12 @@ _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 Category = Literal["llm", "retrieval", "storage", "compute", "other"]
 Kind = Literal["generation", "retrieval", "variant"]
-Join = Literal["all_succeeded"]
+OnFailure = Literal["finish", "stop"]
 
 #: Known and reserved: refused with "not yet", never ignored.
-RESERVED_KEYS = ("when", "map", "graph")
-RESERVED_JOINS = re.compile(r"all_done|at_least(\(.*\))?")
+RESERVED_KEYS = ("map", "graph")
+
+JOIN_PATTERN = r"^(all_succeeded|all_done|at_least\([1-9][0-9]{0,5}\))$"
 
 
 def printable(text: str) -> str:
@@ -61,6 +63,26 @@ def _total(estimate: dict[Category, int]) -> dict[Category, int]:
     return estimate
 
 
+def least_of(join: str) -> int | None:
+    """Return n of the join `at_least(n)`, None for the others."""
+    return int(join[len("at_least(") : -1]) if join.startswith("at_least(") else None
+
+
+_SCALAR = {"type": ["string", "number", "boolean", "null"], "maxLength": TEXT_MAX}
+_WHEN = {
+    "type": "object",
+    "properties": {
+        "$ref": {"type": "string", "minLength": 1},
+        "equals": _SCALAR,
+        "not_equals": _SCALAR,
+        "in": {"type": "array", "minItems": 1, "maxItems": VALUES_MAX, "items": _SCALAR},
+    },
+    "required": ["$ref"],
+    "minProperties": 2,
+    "maxProperties": 2,
+    "additionalProperties": False,
+}
+
 Identifier = Annotated[str, Field(pattern=ID_PATTERN)]
 TaskName = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(printable)]
 Micros = Annotated[int, Field(ge=0, le=MICROS_MAX)]
@@ -69,6 +91,13 @@ Value = Annotated[int, Field(ge=0, le=VALUE_MAX)]
 TimeoutS = Annotated[int, Field(ge=1, le=TIMEOUT_MAX_S)]
 Attempts = Annotated[int, Field(ge=1, le=ATTEMPTS_MAX)]
 MaxParallel = Annotated[int, Field(ge=1, le=MAX_PARALLEL_MAX)]
+Join = Annotated[str, Field(pattern=JOIN_PATTERN)]
+When = Annotated[
+    Condition,
+    PlainValidator(Condition.of),
+    PlainSerializer(Condition.spec),
+    WithJsonSchema(_WHEN),
+]
 PoolName = Annotated[str, Field(pattern=f"^{POOL_PATTERN}$")]
 Params = Annotated[dict[str, Any], PlainValidator(_object)]
 Parents = Annotated[tuple[Identifier, ...], BeforeValidator(listed)]
@@ -101,7 +130,10 @@ REMEDIES = {
     "priority": "use CRITICAL, HIGH, NORMAL, LOW or BATCH",
     "timeout_s": f"give whole seconds from 1 to {TIMEOUT_MAX_S}",
     "attempts": f"give a whole number from 1 to {ATTEMPTS_MAX}",
-    "join": "use all_succeeded",
+    "join": "use all_succeeded, all_done or at_least(n)",
+    "when": f"give a $ref and one of equals, not_equals (a text of at most {TEXT_MAX:,} characters, a number, true, false or null) or in "
+    f"(a list of 1 to {VALUES_MAX} of these)",
+    "on_failure": "use finish or stop",
     "pool": POOL_REMEDY,
     "max_parallel": f"give a whole number from 1 to {MAX_PARALLEL_MAX}, or null",
     "labels": f"give at most {LABELS_MAX} texts by name, names to 100 and texts to 500 characters, without control characters",
@@ -111,6 +143,7 @@ REMEDIES = {
 WORDS: dict[str, tuple[str, ...]] = {
     "kind": ("generation", "retrieval", "variant"),
     "priority": tuple(Priority.__members__),
-    "join": ("all_succeeded", "all_done", "at_least"),
+    "join": ("all_succeeded", "all_done", "at_least(1)"),
+    "on_failure": ("finish", "stop"),
     "estimate": CATEGORIES,
 }

@@ -21,6 +21,7 @@ from .fields import (
     Labels,
     MaxParallel,
     Micros,
+    OnFailure,
     Params,
     Parents,
     PoolName,
@@ -28,6 +29,7 @@ from .fields import (
     TaskName,
     TimeoutS,
     Value,
+    When,
     listed,
 )
 from .limits import DEFAULT_LIMITS, Limits
@@ -92,15 +94,19 @@ class Node(_Frozen):
     attempts: Attempts = 3
     """How many attempts may fail, the first included."""
     join: Join = "all_succeeded"
-    """When the node is due: after all its parents succeeded; skipped optional ones are passed over."""
+    """When the node is due: after all its parents succeeded, skipped optional ones passed over; all_done: whatever became of them;
+    at_least(n): at the n-th success, while the others run on."""
+    when: When | None = None
+    """The node runs only if this holds: {"$ref": "x", "equals": value}, or "not_equals", or "in" with a list. Makes x a parent."""
     labels: Labels = {}
     """Texts for people and searches; nothing acts on them."""
     pool: PoolName | None = None
     """The workers that may run it; null is the task's pool, else the tenant's."""
 
     def parents(self) -> tuple[str, ...]:
-        """Return the ids this node waits for: those in params by path, then `after`; each once."""
-        return tuple(dict.fromkeys([*(r.node for r in references(self.params)), *self.after]))
+        """Return the ids this node waits for: those in params by path, that of `when`, then `after`; each once."""
+        asked = [self.when.ref] if self.when is not None else []
+        return tuple(dict.fromkeys([*(r.node for r in references(self.params)), *asked, *self.after]))
 
     def resolved(self, definition: TaskDefinition | None) -> Node:
         """Return the node with all of estimate, value, variants and max_cost said, by itself or its task, and pinned as its task is."""
@@ -124,6 +130,8 @@ class Graph(_Frozen):
     """Texts for people and searches; nothing acts on them."""
     max_parallel: MaxParallel | None = None
     """How many nodes of a run may be in workers' hands at once; null is as many as there are slots."""
+    on_failure: OnFailure = "finish"
+    """What a required node that failed or timed out means for the run: finish what does not depend on it, or stop what has not begun."""
 
     @staticmethod
     def parse(
@@ -249,6 +257,8 @@ def _said(model: _Frozen) -> dict[str, Any]:
             said[name] = [_said(item) for item in value]
         elif name == "priority":
             said[name] = value.name
+        elif name == "when":
+            said[name] = value.spec()
         else:
             said[name] = list(value) if isinstance(value, tuple) else value
     return said

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from .fields import REMEDIES, RESERVED_JOINS, RESERVED_KEYS, WORDS
+from .fields import REMEDIES, RESERVED_KEYS, WORDS
 from .limits import DEFAULT_LIMITS, Limits
 from .model import Graph, Node, Variant
 from .references import printed
@@ -151,8 +151,6 @@ def _entry(index: int, raw: object, problems: list[str], words: Suggestions) -> 
         if key in fields:
             problems.append(f"{label}: `{key}` is reserved and not yet supported; leave it out")
             del fields[key]
-    if _reserved_join(fields.get("join")):
-        problems.append(f"{label}: the join {_join_shown(fields.pop('join'))} is reserved and not yet supported; use all_succeeded")
     try:
         return Entry(index, label, Node.model_validate(fields), named=True, tasked=True)
     except ValidationError as error:
@@ -165,14 +163,6 @@ def _entry(index: int, raw: object, problems: list[str], words: Suggestions) -> 
 
 
 _STAND_IN = Node(id="_", task="_")
-
-
-def _reserved_join(join: object) -> bool:
-    return (isinstance(join, str) and RESERVED_JOINS.fullmatch(join) is not None) or (isinstance(join, Mapping) and "at_least" in join)
-
-
-def _join_shown(join: object) -> str:
-    return "at_least" if isinstance(join, Mapping) else shown(join)
 
 
 def sentences(error: ValidationError, label: str, kind: str, words: Suggestions) -> tuple[list[str], set[Any]]:

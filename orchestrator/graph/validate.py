@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from cost.money import MICROS_MAX
 
+from .branches import DEPTH_MAX, gates
 from .cycles import cycles, path_of
+from .fields import least_of
 from .limits import PROBLEMS_MAX, Limits
 from .model import Node
 from .params import inspect_params
@@ -83,6 +85,7 @@ class _Validation:
                 self.nodes.setdefault(entry.node.id, entry.node)
                 self.twins.setdefault(entry.node.id, []).append(entry.index)
         self.parents: dict[str, dict[str, None]] = {id_: {} for id_ in self.nodes}
+        self.bare: list[tuple[str, Reference, str]] = []
         self.edges = 0
         self.micros = 0
 
@@ -100,8 +103,35 @@ class _Validation:
             yield f"graph: {self.edges:,} edges are more than the limit of {self.limits.edges:,}; split the graph or raise the limit"
         if self.micros > MICROS_MAX:
             yield f"graph: the estimates add up to {self.micros} micros; all nodes together can take {MICROS_MAX}"
+        yield from self._branches()
         for cycle in cycles({node: tuple(before) for node, before in self.parents.items()}):
             yield f"cycle: {path_of(cycle)}; remove one of these edges"
+
+    def _branches(self) -> Iterator[str]:
+        """A node cannot count on the result of one that may not be taken while it is itself."""
+        conditional = {id_ for id_, node in self.nodes.items() if node.when is not None}
+        if not conditional:
+            return
+        found = gates(self.parents, conditional)
+        for id_, reference, whose in self.bare:
+            mine, theirs = found.get(id_), found.get(reference.node)
+            if mine is not None and theirs is not None and not theirs <= mine:
+                yield (
+                    f"node {id_!r}: {whose}`{printed(reference.path)}` refers to node {reference.node!r}, which may not be taken where "
+                    "this node is; give the reference a default"
+                )
+        for id_, above in found.items():
+            if len(above) > DEPTH_MAX and id_ in conditional:
+                yield f"node {id_!r}: it stands under {len(above)} conditions, one behind the other; {DEPTH_MAX} are the most"
+                return
+
+    def _join(self, node: Node, before: Mapping[str, None]) -> Iterator[str]:
+        least = least_of(node.join)
+        if least is not None and least > len(before):
+            yield (
+                f"its join {node.join!r} asks for more successes than the {counted(len(before), 'node')} that it waits for can have; "
+                "ask for fewer"
+            )
 
     def _entry(self, entry: Entry) -> Iterator[str]:
         node = entry.node
@@ -110,8 +140,10 @@ class _Validation:
             yield f"duplicate id, given to {counted(len(same), 'node')} ({places}); give each node its own"
         found, wrong = inspect_params(node.params, self.limits, self.words)
         yield from wrong
-        before = dict.fromkeys([*(reference.node for reference in found), *node.after])
+        asked = [node.when.ref] if node.when is not None else []
+        before = dict.fromkeys([*(reference.node for reference in found), *asked, *node.after])
         yield from self._edges(entry, found, before)
+        yield from self._join(node, before)
         definition = self.registry.get(node.task) if self.registry is not None and entry.tasked else None
         known = node if definition is None else node.resolved(definition)
         self.micros += sum(known.estimate.values())
@@ -121,7 +153,7 @@ class _Validation:
             yield from self._task(node.task, "")
             if definition is not None and not wrong:
                 yield from definition.problems(node.params, self.words)
-        yield from self._variants(known, definition, before, params_ok=not wrong)
+        yield from self._variants(entry, known, definition, before, params_ok=not wrong)
 
     def _edges(self, entry: Entry, found: Sequence[Reference], before: Mapping[str, None]) -> Iterator[str]:
         node = entry.node
@@ -130,29 +162,41 @@ class _Validation:
             self.parents[node.id] |= before
         unknown = [parent for parent in before if parent not in self.nodes]
         for parent in unknown:
-            where = next((f"`{printed(r.path)}`" for r in found if r.node == parent), "`after`")
+            otherwise = "`when`" if node.when is not None and node.when.ref == parent else "`after`"
+            where = next((f"`{printed(r.path)}`" for r in found if r.node == parent), otherwise)
             remedy = self.words.did_you_mean(parent, self.nodes, "name a node of this graph")
             yield f"{where} refers to {_cut(parent)}, which is not a node; {remedy}"
         if entry.named and node.id in before:
             yield f"self-loop: {node.id} -> {node.id}; a node cannot wait for itself, refer to another node"
         for reference in found:
-            yield from self._bare(node, reference, "")
+            yield from self._bare(entry, reference, "")
 
-    def _bare(self, node: Node, reference: Reference, whose: str) -> Iterator[str]:
-        """A required node cannot count on an optional one."""
-        parent = self.nodes.get(reference.node)
-        if node.required and parent is not None and not parent.required and reference.bare:
+    def _bare(self, entry: Entry, reference: Reference, whose: str) -> Iterator[str]:
+        """A required node cannot count on an optional one, nor on any if its join does not."""
+        node, parent = entry.node, self.nodes.get(reference.node)
+        if not reference.bare or parent is None:
+            return
+        if node.required and node.join != "all_succeeded":
+            yield (
+                f"{whose}its join {node.join!r} does not wait for a result of {parent.id!r}, to which `{printed(reference.path)}` refers; "
+                "give the reference a default"
+            )
+        elif node.required and not parent.required:
             yield (
                 f"{whose}it is required, and `{printed(reference.path)}` refers to the optional node {parent.id!r}, which may have "
                 "no result; give the reference a default, or make this node optional or that one required"
             )
+        elif entry.named:
+            self.bare.append((node.id, reference, whose))
 
     def _task(self, task: str, whose: str) -> Iterator[str]:
         if self.tasks is not None and task not in self.tasks:
             remedy = self.words.did_you_mean(task, self.tasks, "load the module that defines it, or correct the name")
             yield f"{whose}unknown task {_cut(task)}; {remedy}"
 
-    def _variants(self, node: Node, definition: TaskDefinition | None, before: Mapping[str, None], *, params_ok: bool) -> Iterator[str]:
+    def _variants(
+        self, entry: Entry, node: Node, definition: TaskDefinition | None, before: Mapping[str, None], *, params_ok: bool
+    ) -> Iterator[str]:
         names: set[str] = set()
         for variant in node.variants:
             whose = f"variant {variant.name!r}: "
@@ -171,7 +215,7 @@ class _Validation:
                 if reference.node not in before:
                     where = f"`{printed(reference.path)}` refers to {_cut(reference.node)}"
                     yield f"{whose}{where}, which the node does not wait for; add it to `after`"
-                yield from self._bare(node, reference, whose)
+                yield from self._bare(entry, reference, whose)
             if variant.task is not None:
                 yield from self._task(variant.task, whose)
             other = self.registry.get(variant.task) if variant.task is not None and self.registry is not None else definition

@@ -262,6 +262,10 @@ def _cancelling(changes: Changes, event: Event, position: Position) -> None:
     _audit(changes, event, position, str(event.get("by") or ""))
 
 
+def _stopping(changes: Changes, event: Event, _position: Position) -> None:
+    _run(changes, event).update(reason=str(event["reason"]))
+
+
 def _paused(changes: Changes, event: Event, position: Position) -> None:
     scope, by = str(event["scope"]), str(event.get("by") or "")
     changes.pauses[scope] = {"scope": scope, "by": by, "reason": str(event.get("reason") or ""), "at": int(event["at"])}
@@ -430,6 +434,7 @@ _PROJECTIONS: dict[str, Callable[[Changes, Event, Position], None]] = {
     "run.refused": _refused,
     "run.started": _started,
     "run.cancelling": _cancelling,
+    "run.stopping": _stopping,
     "run.ended": _over,
     "scope.paused": _paused,
     "scope.resumed": _resumed,

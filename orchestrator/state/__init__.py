@@ -78,7 +78,7 @@ class State:
         price_version: str = "",
         lines: str = "",
     ) -> list[Any]:
-        """End an execution: ['done', more, due..], ['retry', delay_ms] or ['fenced']; `lines` is its usage by unit, for the record."""
+        """End an execution: ['done', unwritten, due..], ['retry', delay_ms] or ['fenced']; `lines` is its usage by unit, for the record."""
         return list(self._call("finish", run, gen, node, attempt, inc, outcome, result, error, cats, delay_ms, price_version, lines))
 
     def extend(self, run: str, gen: int, node: str, attempt: int, inc: str, cats: str) -> list[str]:
@@ -108,13 +108,13 @@ class State:
         """Set the fence of a run."""
         return int(self._call("cancel", run, gen, reason, by))
 
-    def revoke(self, run: str, gen: int, outcome: str, reason: str, nodes: Sequence[str]) -> list[int]:
-        """Give nodes that have not begun an outcome: [count, more]."""
+    def revoke(self, run: str, gen: int, outcome: str, reason: str, nodes: Sequence[str]) -> list[Any]:
+        """Give nodes that have not begun an outcome: [count, unwritten, due..]; unwritten as `cascade` says it."""
         return list(self._call("revoke", run, gen, outcome, reason, *nodes))
 
-    def cascade(self, run: str, gen: int, limit: int = ROWS_MAX) -> int:
-        """Go on writing the fate of descendants; 1 when there are more."""
-        return int(self._call("cascade", run, gen, limit))
+    def cascade(self, run: str, gen: int, limit: int = ROWS_MAX) -> list[Any]:
+        """Go on writing the fate of descendants: [unwritten, due..]; 1: there are more, 2: a failure stopped the run, revoke the rest."""
+        return list(self._call("cascade", run, gen, limit))
 
     def forget(self, kept_ms: int, names: Sequence[str]) -> list[int]:
         """Forget those of the runs `run.gen` (50 at most) whose end has been on record for `kept_ms`: [how many, more]."""

@@ -26,7 +26,8 @@ for i = 4, #ARGV, 4 do
 end
 if #adopted == 0 then return 0 end
 emit({t = 'node.adopted', tenant = run.tenant, run = RUN, gen = tonumber(GEN), nodes = generations})
-for _, pair in ipairs(adopted) do propagate(run, pair[1], true, pair[2]) end
+for _, pair in ipairs(adopted) do propagate(run, pair[1], 'succeeded', pair[2]) end
+cascade(run, 200)
 announce_due(run.tenant)
 maybe_end(run)
 return #adopted

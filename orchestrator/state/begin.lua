@@ -36,7 +36,7 @@ local attempts = 'hg1:attempt:' .. RG
 local function give_up(outcome, reason, row)
   redis.call('HSET', 'hg1:fault:' .. RG, node, cjson.encode({type = row, message = reason}))
   set_outcome(run, node, outcome, {attempt = tonumber(redis.call('HGET', attempts, node) or 0), reason = reason}, ctl)
-  propagate(run, node, passes(outcome, ctl), ctl)
+  propagate(run, node, how_of(outcome, ctl), ctl)
   cascade(run, 200)
   announce_due(run.tenant)
   maybe_end(run)
@@ -44,14 +44,14 @@ local function give_up(outcome, reason, row)
 end
 
 if not mine then
-  if run.status == 'cancelling' then
+  if run.status == 'cancelling' or run.stopped then
     if lease then close_lost(run, node, lease) end
-    local reason = redis.call('HGET', 'hg1:run:' .. RG, 'reason') or 'the run was cancelled'
+    local reason = run.stopped or redis.call('HGET', 'hg1:run:' .. RG, 'reason') or 'the run was cancelled'
     set_outcome(run, node, 'cancelled', {reason = reason}, ctl)
     maybe_end(run)
     return {'stopped'}
   end
-  if run.status ~= 'running' or tonumber(redis.call('HGET', 'hg1:wait:' .. RG, node)) > 0 then
+  if run.status ~= 'running' or state == 'pending' then
     forget_message()
     return {'early'}
   end

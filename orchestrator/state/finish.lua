@@ -3,7 +3,7 @@
 --       node whose parent has no result for it), result, error JSON,
 --       cats (usage, `llm=30000,..`), delay_ms (before another attempt; -1 = no other attempt), then, for the record: price version,
 --       lines (usage by unit, JSON; '' = not known).
--- Returns {'done', more 0|1, due nodes..}, {'retry', delay_ms} or {'fenced'}. Repeating it answers the same.
+-- Returns {'done', unwritten 0|1|2 (as `cascade`), due nodes..}, {'retry', delay_ms} or {'fenced'}. Repeating it answers the same.
 -- @include tenancy/kernel
 -- @include tenancy/transport/messages
 -- @include cost/ledger
@@ -28,8 +28,7 @@ if not (lease and lease.live and lease.attempt == attempt and lease.inc == inc) 
   elseif UNFINISHED[state] then
     return {'fenced'}
   end
-  local more = redis.call('LLEN', 'hg1:cascade:' .. RG) > 0 and 1 or 0
-  local reply = {'done', more}
+  local reply = {'done', unwritten(run)}
   for _, child in ipairs(due_children(node)) do reply[#reply + 1] = child end
   return reply
 end
@@ -43,7 +42,7 @@ progress()
 if outcome == 'failed' or outcome == 'timed_out' then
   redis.call('HSET', 'hg1:fault:' .. RG, node, fault)
   local fails = redis.call('HINCRBY', attempts, node .. ':fails', 1)
-  if fails < ctl.attempts and delay >= 0 and run.status == 'running' then
+  if fails < ctl.attempts and delay >= 0 and run.status == 'running' and not run.stopped then
     redis.call('HDEL', 'hg1:lease:' .. RG, node)
     count_needed(need_of(node, ctl))
     make_due(node, NOW + delay)
@@ -65,7 +64,7 @@ else
   fields.error = fault
 end
 set_outcome(run, node, outcome, fields, ctl)
-propagate(run, node, passes(outcome, ctl), ctl)
+propagate(run, node, how_of(outcome, ctl), ctl)
 local more = cascade(run, 200)
 announce_due(run.tenant)
 maybe_end(run)

@@ -125,6 +125,7 @@ end
 local function write_run(rg, tenant, want, status, hold)
   redis.call('HSET', 'hg1:run:' .. rg, 'tenant', tenant, 'graph', want.graph, 'status', status, 'total', want.total,
     'left', want.total, 'estimate', want.estimate, 'floor', want.floor, 'hold', int(hold), 'created', int(NOW), 'priority', want.priority)
+  if want.on_failure then redis.call('HSET', 'hg1:run:' .. rg, 'on_failure', want.on_failure) end
 end
 
 -- A run waits: in line, or beside it while nobody serves it. It keeps its order.

@@ -1,10 +1,15 @@
 -- Nodes and runs: outcomes, joins, the end of a run. Suffix {rg} = {run}.{gen}.
 --
 -- hg1:run:{rg}      tenant graph status total left outcome estimate floor hold created degraded required_failed reason priority n:{outcome}
+--                   on_failure ('stop'), stopped (why nothing more of it begins)
 -- hg1:state:{rg}    node -> pending, due, running or its outcome        hg1:wait:{rg}     node -> parents that stand in its way
--- hg1:ctl:{rg}      node -> JSON {amounts, floor, required, attempts, next}  hg1:spec:{rg}     node -> JSON for the worker
+--                   of one that counts its parents: those that have not ended; node:ok successes, node:taken 1 when one was taken
+-- hg1:ctl:{rg}      node -> JSON {amounts, floor, required, attempts, next, joins?, least?, when?}; joins: [[child, rule], ..], children that
+--                   count their parents: all_succeeded, all_done, or the n of at_least(n)
+-- hg1:spec:{rg}     node -> JSON for the worker
 -- hg1:attempt:{rg}  node -> claims; node:fails, node:lost, node:done    hg1:lease:{rg}    node -> attempt|inc|tag|delivery|since
--- hg1:due:{rg}      zset node -> since                                  hg1:cascade:{rg}  list of nodes whose fate is sealed
+-- hg1:due:{rg}      zset node -> since
+-- hg1:cascade:{rg}  list of nodes whose fate is sealed: upstream_failed, or, with a ! before it, not taken
 -- hg1:result:{rg}, hg1:fault:{rg}, hg1:verdict:{rg}, hg1:notbefore:{rg} node -> value
 -- hg1:fragment:{rg} index -> JSON of a fragment; of:{node} -> index
 -- hg1:runs          zset rg -> last progress
@@ -18,9 +23,9 @@ local function task_id(node)
 end
 
 local function get_run()
-  local row = redis.call('HMGET', 'hg1:run:' .. RG, 'tenant', 'status', 'left')
+  local row = redis.call('HMGET', 'hg1:run:' .. RG, 'tenant', 'status', 'left', 'on_failure', 'stopped')
   if not row[2] then return nil end
-  return {tenant = row[1], status = row[2], left = tonumber(row[3])}
+  return {tenant = row[1], status = row[2], left = tonumber(row[3]), stops = row[4] == 'stop', stopped = row[5]}
 end
 
 local function state_of(node)
@@ -81,56 +86,133 @@ local function need_again(node, attempt)
     and redis.call('HGET', 'hg1:attempt:' .. RG, node) == attempt then count_needed(need_of(node, ctl_of(node))) end
 end
 
+-- The first required node that fails stops a run that is to be stopped by it: nothing of it begins from here on. What has not begun gets
+-- its outcome by `revoke`.
+local function stop_run(run, node, outcome)
+  run.stopped = "stopped: the node '" .. node .. "' " .. (outcome == 'failed' and 'failed' or 'timed out')
+  redis.call('HSET', 'hg1:run:' .. RG, 'stopped', run.stopped)
+  emit({t = 'run.stopping', tenant = run.tenant, run = RUN, gen = tonumber(GEN), node = node, reason = run.stopped})
+end
+
 -- What an outcome changes in state; `adopt` says it of what an earlier generation did, everybody else by `set_outcome`.
-local function write_outcome(run, node, outcome, ctl)
+-- not_taken: it was skipped because it is on a branch not taken, which says nothing against the run.
+local function write_outcome(run, node, outcome, ctl, not_taken)
   redis.call('HSET', 'hg1:state:' .. RG, node, outcome)
   if redis.call('HDEL', 'hg1:lease:' .. RG, node) == 0 then count_needed(-need_of(node, ctl)) end
   redis.call('ZREM', 'hg1:due:' .. RG, node)
   run.left = redis.call('HINCRBY', 'hg1:run:' .. RG, 'left', -1)
   redis.call('HINCRBY', 'hg1:run:' .. RG, 'n:' .. outcome, 1)
-  if outcome ~= 'succeeded' then
+  if outcome ~= 'succeeded' and not not_taken then
     redis.call('HSET', 'hg1:run:' .. RG, ctl.required and 'required_failed' or 'degraded', 1)
   end
 end
 
 -- The one place where a node gets its outcome; its message, if any is still in line, is forgotten.
-local function set_outcome(run, node, outcome, fields, ctl)
-  write_outcome(run, node, outcome, ctl)
+local function set_outcome(run, node, outcome, fields, ctl, not_taken)
+  write_outcome(run, node, outcome, ctl, not_taken)
   fields.outcome = outcome
   node_event('node.ended', run.tenant, node, fields)
+  if run.stops and not run.stopped and ctl.required and (outcome == 'failed' or outcome == 'timed_out') and run.status == 'running' then
+    stop_run(run, node, outcome)
+  end
 end
 
--- Count down the children of a node that ended. `passes`: the node does not stand in their way.
-local function propagate(run, node, passes, ctl)
-  if run.status == 'cancelling' then return end
+-- Whether the condition of a node holds, and why not; nil while the node that it asks about has not ended.
+local function condition(when)
+  local text = redis.call('HGET', 'hg1:result:' .. RG, when.ref)
+  if not text then
+    if UNFINISHED[state_of(when.ref)] then return nil end
+    return false, when.ref .. ' has no result'
+  end
+  local found = false
+  for _, wanted in ipairs(when.texts) do found = found or wanted == text end
+  if found == (when.unless or false) then return false, when.why end
+  return true
+end
+
+local function became_due(node)
+  make_due(node)
+  due_now[#due_now + 1] = node
+end
+
+-- A parent of a node that counts its parents has ended. What follows does not depend on the order in which they end: not taken if none of
+-- them was, upstream_failed if its rule cannot be met, else due if its condition holds.
+local function arrive(node, rule, how)
+  local waits, least = 'hg1:wait:' .. RG, tonumber(rule)
+  if how == 'bad' and rule == 'all_succeeded' then
+    redis.call('RPUSH', 'hg1:cascade:' .. RG, node)
+    return
+  end
+  local wait, ok = redis.call('HINCRBY', waits, node, -1), 0
+  local taken = how ~= 'untaken'
+  if taken then redis.call('HSET', waits, node .. ':taken', 1) else taken = redis.call('HEXISTS', waits, node .. ':taken') == 1 end
+  if least then ok = redis.call('HINCRBY', waits, node .. ':ok', how == 'succeeded' and 1 or 0) end
+  if state_of(node) ~= 'pending' then return end
+  if wait == 0 and not taken then
+    redis.call('RPUSH', 'hg1:cascade:' .. RG, '!' .. node)
+  elseif least and ok < least then
+    if ok + wait < least and taken then redis.call('RPUSH', 'hg1:cascade:' .. RG, node) end
+  elseif least or wait == 0 then
+    local when = ctl_of(node).when
+    local met = not when or condition(when)
+    if met then became_due(node)
+    elseif met == false then redis.call('RPUSH', 'hg1:cascade:' .. RG, '!' .. node) end
+  end
+end
+
+-- Count down the children of a node that ended. how: succeeded; passed (it does not stand in the way: skipped, or optional and failed);
+-- untaken; bad.
+local function propagate(run, node, how, ctl)
+  if run.status == 'cancelling' or run.stopped then return end
   for _, child in ipairs(ctl.next) do
-    if not passes then
+    if how == 'bad' then
       redis.call('RPUSH', 'hg1:cascade:' .. RG, child)
     elseif redis.call('HINCRBY', 'hg1:wait:' .. RG, child, -1) == 0 and state_of(child) == 'pending' then
-      make_due(child)
-      due_now[#due_now + 1] = child
+      became_due(child)
     end
+  end
+  for _, join in ipairs(ctl.joins or {}) do arrive(join[1], join[2], how) end
+end
+
+-- What an outcome that is no verdict of a branch means for the children: the `how` of propagate.
+local function how_of(outcome, ctl)
+  if outcome == 'succeeded' then return outcome end
+  local passes = outcome == 'skipped' or (not ctl.required and (outcome == 'failed' or outcome == 'timed_out'))
+  return passes and 'passed' or 'bad'
+end
+
+local function seal(run, node, not_taken)
+  local ctl, why = ctl_of(node), nil
+  drop_once(task_id(node))
+  if not_taken then
+    why = 'none of the nodes before it was taken'
+    if redis.call('HEXISTS', 'hg1:wait:' .. RG, node .. ':taken') == 1 then why = select(2, condition(ctl.when)) end
+    set_outcome(run, node, 'skipped', {reason = 'not taken: ' .. why}, ctl, true)
+    propagate(run, node, 'untaken', ctl)
+  else
+    why = 'a required node before it did not succeed'
+    if ctl.least then why = 'fewer than ' .. ctl.least .. ' of the nodes before it can succeed' end
+    set_outcome(run, node, 'upstream_failed', {reason = why}, ctl)
+    propagate(run, node, 'bad', ctl)
   end
 end
 
-local function passes(outcome, ctl)
-  return outcome == 'succeeded' or outcome == 'skipped' or (not ctl.required and (outcome == 'failed' or outcome == 'timed_out'))
+-- What is left to write of a run: 1: `cascade` has more to do; 2: the run was stopped, and what has not begun is to be revoked.
+local function unwritten(run)
+  if redis.call('LLEN', 'hg1:cascade:' .. RG) > 0 then return 1 end
+  return run.stopped and run.left > 0 and 2 or 0
 end
 
--- Write the fate of descendants: at most `limit` nodes. Returns 1 when there are more.
+-- Write the fate of descendants: at most `limit` nodes. Returns what is unwritten.
 local function cascade(run, limit)
   for _ = 1, limit do
-    local node = redis.call('LPOP', 'hg1:cascade:' .. RG)
-    if not node then return 0 end
-    local state = state_of(node)
-    if state == 'pending' or state == 'due' then
-      local ctl = ctl_of(node)
-      drop_once(task_id(node))
-      set_outcome(run, node, 'upstream_failed', {reason = 'a required node before it did not succeed'}, ctl)
-      propagate(run, node, false, ctl)
-    end
+    local entry = redis.call('LPOP', 'hg1:cascade:' .. RG)
+    if not entry then break end
+    local not_taken = entry:sub(1, 1) == '!'
+    local node = not_taken and entry:sub(2) or entry
+    if state_of(node) == 'pending' then seal(run, node, not_taken) end
   end
-  return redis.call('LLEN', 'hg1:cascade:' .. RG) > 0 and 1 or 0
+  return unwritten(run)
 end
 
 -- How long a run of the tenant took lately, from its admission to its end: says when a place is likely free.
@@ -175,8 +257,12 @@ end
 -- Children that are due and not begun: what a repeated reply names again.
 local function due_children(node)
   local due = {}
-  for _, child in ipairs(ctl_of(node).next) do
+  local ctl = ctl_of(node)
+  for _, child in ipairs(ctl.next) do
     if state_of(child) == 'due' then due[#due + 1] = child end
+  end
+  for _, join in ipairs(ctl.joins or {}) do
+    if state_of(join[1]) == 'due' then due[#due + 1] = join[1] end
   end
   return due
 end

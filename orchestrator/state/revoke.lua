@@ -1,6 +1,6 @@
 -- Give nodes that have not begun an outcome, and forget their messages. ARGV: S, run, gen, outcome, reason, nodes.. (at most 200).
--- Nodes whose worker is gone count as not begun. Nothing becomes due by it: the outcome stands in the way of children.
--- Returns {number revoked, more 0|1 (cascade)}.
+-- Nodes whose worker is gone count as not begun. The outcome stands in the way of children; only joins that tolerate it become due.
+-- Returns {number revoked, unwritten 0|1|2 (as `cascade`), due nodes..}.
 -- @include tenancy/kernel
 -- @include tenancy/transport/messages
 -- @include cost/ledger
@@ -20,10 +20,14 @@ for i = 6, #ARGV do
     local ctl = ctl_of(node)
     drop_once(task_id(node))
     set_outcome(run, node, ARGV[4], {reason = ARGV[5]}, ctl)
-    propagate(run, node, false, ctl)
+    propagate(run, node, 'bad', ctl)
     revoked = revoked + 1
   end
 end
-local more = cascade(run, 200)
+local reply = {revoked, cascade(run, 200)}
+announce_due(run.tenant)
 maybe_end(run)
-return {revoked, more}
+for _, child in ipairs(due_now) do
+  if state_of(child) == 'due' then reply[#reply + 1] = child end
+end
+return reply

@@ -15,11 +15,12 @@ for i = 5, #ARGV do
     if not ctl.required then
       drop_once(task_id(node))
       set_outcome(run, node, 'skipped', {reason = ARGV[4]}, ctl)
-      propagate(run, node, true, ctl)
+      propagate(run, node, 'passed', ctl)
       skipped = skipped + 1
     end
   end
 end
+cascade(run, 200)
 announce_due(run.tenant)
 progress()
 maybe_end(run)

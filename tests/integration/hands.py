@@ -115,7 +115,7 @@ class Hands:
             assert self.state.settle(run, self.gen, node, attempt, cats, "signal") in ("settled", "same", "waste")
         if reply[0] == "done":
             self.publish(run, reply[2:], tenant)
-            while self.state.cascade(run, self.gen):
+            while self.state.cascade(run, self.gen)[0]:
                 pass
         if reply[0] != "retry":
             self.queue.ack(self.inc, delivery.tag, delivery.number)

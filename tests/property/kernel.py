@@ -309,6 +309,7 @@ class _View:
         return {
             "state": of("state"),
             "wait": int(of("wait") or 0),
+            "heard": [int(of("wait", f"{node}:{name}") or 0) for name in ("ok", "taken")],
             "ctl": json.loads(of("ctl") or ""),
             "spec": of("spec"),
             "verdict": of("verdict") or "",
@@ -444,7 +445,8 @@ def _run(state: Any) -> dict[str, Any]:
     row: dict[str, Any] = {
         name: str(getattr(state, name)) for name in ("tenant", "graph", "status", "total", "left", "estimate", "floor", "hold", "priority")
     }
-    row |= {name: getattr(state, name) for name in ("outcome", "reason", "why", "roots") if getattr(state, name)}
+    row |= {name: getattr(state, name) for name in ("outcome", "reason", "why", "roots", "stopped") if getattr(state, name)}
+    row |= {"on_failure": "stop"} if state.stops else {}
     row |= {"want": json.loads(state.want)} if state.want else {}
     row |= {name: "1" for name in ("degraded", "required_failed") if getattr(state, name)}
     return row | {f"n:{outcome}": str(n) for outcome, n in state.counts.items()}
@@ -454,6 +456,7 @@ def _node(it: Any, far: int) -> dict[str, Any]:
     return {
         "state": it.state,
         "wait": it.wait,
+        "heard": [it.ok, int(it.taken)],
         "ctl": it.ctl,
         "spec": it.spec,
         "verdict": it.verdict,

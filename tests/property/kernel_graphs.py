@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hypothesis import strategies as st
 
+from orchestrator.graph.branches import gated, gates
+from orchestrator.graph.condition import Condition
 from orchestrator.model import AdoptRow, NodeRow
 
 
@@ -30,6 +32,28 @@ class Graph:
         return [row[0] for row in self.rows if row[1] == 0]
 
 
+CONDITIONS = (Condition("", "equals", ("result",)), Condition("", "equals", ("other",)), Condition("", "not_equals", ("other",)))
+"""In these runs every result is "result"."""
+
+
+def _joins(draw: st.DrawFn, parents: dict[int, list[int]]) -> tuple[dict[int, str | int], dict[int, Condition]]:
+    """Which nodes count their parents, by which rule, and under which condition they run."""
+    whens: dict[int, Condition] = {}
+    rules: dict[int, str | int] = {}
+    for node, above in parents.items():
+        if not above:
+            continue
+        rule = draw(st.sampled_from(["all_succeeded", "all_succeeded", "all_done", draw(st.integers(1, len(above)))]))
+        if draw(st.integers(0, 2)) == 0:
+            whens[node] = replace(draw(st.sampled_from(CONDITIONS)), ref=f"n{draw(st.sampled_from(above))}")
+        if rule != "all_succeeded" or node in whens:
+            rules[node] = rule
+    named = {str(node): [str(parent) for parent in above] for node, above in parents.items()}
+    for node in gated(named, gates(named, [str(node) for node in whens])):
+        rules.setdefault(int(node), "all_succeeded")
+    return rules, whens
+
+
 @st.composite
 def graphs(draw: st.DrawFn, run: str, most: int = 8) -> Graph:
     wide = most == 8 and draw(st.integers(0, 40)) == 17
@@ -38,6 +62,7 @@ def graphs(draw: st.DrawFn, run: str, most: int = 8) -> Graph:
     for child in range(size):
         candidates = [0] if wide and child else range(child)
         parents[child] = [parent for parent in candidates if wide or draw(st.integers(0, 2)) == 0]
+    rules, whens = ({}, {}) if wide or draw(st.booleans()) else _joins(draw, parents)
     rows, estimate, floor = [], 0, 0
     for index in range(size):
         required = index % 3 == 0 if wide else draw(st.sampled_from([True, True, False]))
@@ -49,8 +74,14 @@ def graphs(draw: st.DrawFn, run: str, most: int = 8) -> Graph:
             "floor": str(min(base, cheap)) if required else "0",
             "required": required,
             "attempts": draw(st.integers(1, 3)) if index < 8 else 1,
-            "next": [f"n{child}" for child in range(size) if index in parents[child]],
+            "next": [f"n{child}" for child in range(size) if index in parents[child] and child not in rules],
         }
+        if joins := [[f"n{child}", rules[child]] for child in range(size) if index in parents[child] and child in rules]:
+            ctl["joins"] = joins
+        if isinstance(rules.get(index), int):
+            ctl["least"] = rules[index]
+        if index in whens:
+            ctl["when"] = whens[index].document()
         estimate += cheap if verdict else base
         floor += min(base, cheap) if required else 0
         rows.append((f"n{index}", len(parents[index]), json.dumps(ctl), f"spec of n{index}", verdict, str(index // 3)))
@@ -59,6 +90,8 @@ def graphs(draw: st.DrawFn, run: str, most: int = 8) -> Graph:
     want |= {"full": draw(st.sampled_from([0, 0, 0, 1]))}
     pool = draw(st.sampled_from(["", "default"]))
     want |= {"max_parallel": draw(st.sampled_from(["", "", 2])), "pools": [pool], "roots": {pool: sum(row[1] == 0 for row in rows)}}
+    if draw(st.integers(0, 3)) == 0:
+        want["on_failure"] = "stop"
     want["tasks"] = ["draft", "absent"] if draw(st.integers(0, 19)) == 7 else ["draft"]
     tenant = draw(st.sampled_from([*["acme"] * 9, *["beta"] * 3, *["gamma"] * 3, "closed", "nobody"]))
     adopts: list[AdoptRow] = []

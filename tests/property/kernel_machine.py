@@ -411,7 +411,7 @@ class KernelMachine(RuleBasedStateMachine):
         if what == "skip" and self.is_loaded(run):
             self.publish(run, self.both("skip", run, 1, "too dear", nodes)[1:])
         elif state.status == "cancelling" or (what == "revoke" and odds == 0 and state.status == "running"):
-            self.both("revoke", run, 1, "cancelled", "given up", nodes)
+            self.publish(run, self.both("revoke", run, 1, "cancelled", "given up", nodes)[2:])
         elif what == "cancel" and odds == 0:
             self.both("cancel", run, 1, "changed my mind", "alice")
 
@@ -429,7 +429,7 @@ class KernelMachine(RuleBasedStateMachine):
             case "due":
                 self.publish(run, [node for node, it in self.model.runs[run, 1].nodes.items() if it.state == "due"])
             case "cascade":
-                self.both("cascade", run, 1, 1)
+                self.publish(run, self.both("cascade", run, 1, 1)[1:])
             case "time":
                 self.time_passes()
             case "whole":
@@ -583,9 +583,9 @@ class KernelMachine(RuleBasedStateMachine):
     def sweep_run(self, state: RunState) -> None:
         graph = self.graphs[state.run]
         self.complete(graph)
-        while self.both("cascade", state.run, 1, 200):
+        while self.both("cascade", state.run, 1, 200)[0] == 1:
             pass
-        if state.status == "cancelling":
+        if state.status == "cancelling" or state.stopped:
             self.both("revoke", state.run, 1, "cancelled", state.reason, graph.ids[:200])
             self.both("revoke", state.run, 1, "cancelled", state.reason, graph.ids[200:])
         else:

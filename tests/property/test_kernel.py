@@ -153,10 +153,10 @@ def test_the_fate_of_many_descendants_is_written_in_pieces(world: KernelMachine)
     assert begun is not None
     assert world.finish(begun, "failed", "", -1) == ["done", 1]
     assert world.finish(begun, "failed", "", -1) == ["done", 1]
-    assert world.both("cascade", "r1", 1, 1) == 1
+    assert world.both("cascade", "r1", 1, 1) == [1]
     assert world.both("settle", "r1", 1, "a", 1, "", "worker") == ["settled", 0]
     assert run.left == 2
-    assert world.both("cascade", "r1", 1, 2) == 0
+    assert world.both("cascade", "r1", 1, 2) == [0]
     assert run.outcome == "failed"
 
 
