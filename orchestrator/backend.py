@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
+from celery import states
 from celery.backends.redis import RedisBackend
 from celery.canvas import Signature, maybe_signature
 from celery.exceptions import TimeLimitExceeded
 
 from orchestrator import canvas
+from orchestrator.node_task import MESSAGE_CHARS, NodeFailed, describe, message_of
+
+logger = logging.getLogger(__name__)
 
 
 class NodeBackend(RedisBackend):
@@ -39,11 +44,32 @@ class NodeBackend(RedisBackend):
         return None
 
     def mark_as_failure(self, task_id: str, exc: BaseException, *args: Any, **kwargs: Any) -> Any:
-        """As stock; a hard time limit, which the worker's main process enforces, ends the node's execution here."""
+        """As stock, and a node that failed is stored as FAILURE although results of nodes are not, so that Celery's tools can see it.
+
+        A hard time limit, which the worker's main process enforces, ends the node's execution here.
+        """
         request: Any = kwargs.get("request")
         node, delivery = getattr(request, "headgate", None), getattr(request, "headgate_delivery", None)
         if node and delivery:
             request.chain = request.chord = None  # what follows from a failed node is in state, not in its message
-            if isinstance(exc, TimeLimitExceeded):
-                self.app.headgate_kernel.launcher.time_out(node, delivery, exc)
+            ended = not isinstance(exc, TimeLimitExceeded) or self.app.headgate_kernel.launcher.time_out(node, delivery, exc)
+            if ended:
+                self._show_failure(task_id, exc, request)
+            kwargs["store_result"] = False
         return super().mark_as_failure(task_id, exc, *args, **kwargs)
+
+    def _show_failure(self, task_id: str, exc: BaseException, request: Any) -> None:
+        try:
+            self.store_result(task_id, bounded(exc), states.FAILURE, request=request)
+        except Exception as error:  # noqa: BLE001 - the outcome is in state; this only shows it
+            logger.warning("the failure of %s is not shown to Celery: %s", task_id, error)
+
+
+def bounded(exc: BaseException) -> BaseException:
+    """Return `exc`, or where its text is too long to be kept, or cannot be told, an error that says as much of it as the record does."""
+    try:
+        if len(repr(exc.args)) <= MESSAGE_CHARS:
+            return exc
+    except Exception:  # noqa: BLE001, S110 - a user's class
+        pass
+    return NodeFailed(message_of(describe(exc)))

@@ -78,7 +78,8 @@ class Task(Generic[P, R]):
         id: default the function's name, then name-2, name-3. required: false lets the run go on without it. value: 0 to 10^9.
         after: results or ids, one or several, to wait for without using them. timeout_s: 1 to 604800. attempts: 1 to 20.
         estimate, max_cost: micros. pool: the workers that may run it. join: all_succeeded, all_done or at_least(n). when: what
-        `equals`, `not_equals` or `one_of` gives, or such an object as JSON has. What is wrong with an option is among the problems that calling the `@dag` function reports.
+        `equals`, `not_equals` or `one_of` gives, or such an object as JSON has. What is wrong with an option
+        is among the problems that calling the `@dag` function reports.
         """
         said = {
             "id": id, "required": required, "value": value, "after": after, "priority": priority, "timeout_s": timeout_s,

@@ -152,8 +152,8 @@ class Launcher:
         status, total = self.kernel.link.read("HMGET", keys.of_run("run", key), "status", "total")
         return bool(status == "cancelling" and self.kernel.link.read("HLEN", keys.of_run("state", key)) < int(total))
 
-    def time_out(self, node: list[Any], delivery: list[Any], error: BaseException) -> None:
-        """End the execution of a node whose process was killed at its hard time limit."""
+    def time_out(self, node: list[Any], delivery: list[Any], error: BaseException) -> bool:
+        """End the execution of a node whose process was killed at its hard time limit; say whether that was its last attempt."""
         run_id, generation, node_id = str(node[0]), int(node[1]), str(node[2])
         reply = self.kernel.state.finish(run_id, generation, node_id, 0, str(delivery[0]), "timed_out", "", describe(error), "", 1000)
         if reply[0] == "done":
@@ -162,3 +162,4 @@ class Launcher:
                 due |= self.kernel.finish_cascade(run_id, generation)
             tenant = self.kernel.link.read("HGET", keys.of_run("run", f"{run_id}.{generation}"), "tenant")
             self.publish(run_id, generation, tenant, due)
+        return bool(reply[0] == "done")

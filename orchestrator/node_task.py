@@ -181,7 +181,7 @@ class _Execution:
             return DONE
         self._unlink()
         if kind == "ended" and row[1] in ("failed", "timed_out"):
-            raise NodeFailed(_message_of(row[2]) or f"the node {self.node_id!r} is {row[1]}")
+            raise NodeFailed(message_of(row[2]) or f"the node {self.node_id!r} is {row[1]}")
         if kind in ("refused", "poison"):
             self._publish(set(row[3]) | self.kernel.finish_cascade(self.run_id, self.generation))
             if row[1] == "failed":
@@ -313,7 +313,8 @@ def _clean(text: str) -> str:
     return text.encode(errors="replace").decode()
 
 
-def _message_of(fault: str) -> str:
+def message_of(fault: str) -> str:
+    """Return type and message of an error as `describe` wrote it; '' of none."""
     found = json.loads(fault) if fault else {}
     return f"{found.get('type', 'Error')}: {found.get('message', '')}" if found else ""
 

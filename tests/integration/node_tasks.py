@@ -13,7 +13,7 @@ import singles
 from celery import Celery, shared_task
 from celery.exceptions import SoftTimeLimitExceeded
 
-from orchestrator import meter, task
+from orchestrator import Fatal, Retryable, meter, task
 
 if singles.FLAG in os.environ:
     singles.install()
@@ -156,3 +156,13 @@ class Speechless(Exception):
 def shout(characters: int) -> None:
     """Raise an error whose text is that long, or that has none."""
     raise RuntimeError("\ud800\x00" + "!" * characters) if characters else Speechless
+
+
+@task
+def say_how(fatal: bool, after_s: float | None) -> list[Any]:
+    """Rule out another attempt, or ask for it twice; returns the attempt and its idempotency key."""
+    if fatal:
+        raise Fatal("no such account")
+    if meter.attempt < 3:
+        raise Retryable(f"busy at attempt {meter.attempt}", after_s=after_s)
+    return [meter.attempt, meter.idempotency_key]

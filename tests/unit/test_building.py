@@ -174,14 +174,14 @@ def test_everything_wrong_is_reported_at_once_when_the_dag_is_called() -> None:
     def wrong() -> None:
         merge(draft.options(required=False)("x"))  # type: ignore[arg-type]
         draft("x", candidates="x")  # type: ignore[arg-type]
-        draft.options(id="n", when="a", pool="GPU", join="all_done", priority="hihg")(1, 2, 3, candidate=4)  # type: ignore[call-arg, arg-type]
+        draft.options(id="n", when="a", pool="GPU", join="any", priority="hihg")(1, 2, 3, candidate=4)  # type: ignore[call-arg, arg-type]
         draft.options(after="nobody")(Path("x"))  # type: ignore[arg-type]
 
     found = "\n".join(problems(wrong))
     for part in (
         "node 'merge': it is required, and `drafts` refers to the optional node 'draft'",
         "node 'draft-2': `candidates` is 'x'; the task takes int",
-        "`when` is reserved and not yet", "`pool` is 'GPU'; use", "'all_done' is reserved and not yet", "did you mean 'HIGH'?",
+        "`when` is 'a'; give a $ref", "`pool` is 'GPU'; use", "`join` is 'any'", "did you mean 'HIGH'?",
         "node 'n': 3 positional arguments", "node 'n': unknown parameter 'candidate'", "node 'n': `angle` is 1; the task takes str",
         "refers to 'nobody'", "is a Python PosixPath; give JSON values",
     ):  # fmt: skip
@@ -365,4 +365,4 @@ def test_importing_orchestrator_and_building_graphs_stays_light() -> None:
 
 
 def test_building_exports_what_it_says() -> None:
-    assert set(building.__all__) == {"Dag", "Task", "dag", "task", "with_default"}
+    assert set(building.__all__) == {"Dag", "Task", "dag", "equals", "not_equals", "one_of", "task", "with_default"}

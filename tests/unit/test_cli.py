@@ -299,7 +299,7 @@ def test_tasks_that_are_not_known_here_are_named_and_planned_all_the_same(projec
 
 
 def test_the_schema_is_json() -> None:
-    assert json.loads(headgate("schema").stdout)["properties"].keys() == {"name", "nodes", "labels", "max_parallel"}
+    assert json.loads(headgate("schema").stdout)["properties"].keys() == {"name", "nodes", "labels", "max_parallel", "on_failure"}
 
 
 # -- exit codes, board, references ----------------------------------------------------------------------------------------

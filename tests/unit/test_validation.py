@@ -37,7 +37,7 @@ def test_everything_wrong_is_said_at_once() -> None:
         node("a", after=["b"], wen=1),
         node("b", after=["a"], estimate={"llm": -1}),
         node("b", params={"x": {"$ref": "nobody"}}),
-        node("c", params={"x": {"$ref": "c"}}, join="all_done"),
+        node("c", params={"x": {"$ref": "c"}}, join="any"),
         7,
         {"id": "d", "params": {"x": {"$ref": "o"}}},
         node("o", required=False),
@@ -49,7 +49,7 @@ def test_everything_wrong_is_said_at_once() -> None:
         "node 'b': duplicate id",
         "refers to 'nobody'",
         "self-loop: c -> c",
-        "the join 'all_done' is reserved and not yet",
+        "`join` is 'any'",
         "nodes[4]: the node is 7",
         "node 'd': `task` is missing",
         "refers to the optional node 'o'",
@@ -86,15 +86,101 @@ def test_a_field_takes_only_what_it_says(field: str, value: Any) -> None:
     assert len(found[0]) < 400
 
 
-@pytest.mark.parametrize("key", ["when", "map", "graph"])
+@pytest.mark.parametrize("key", ["map", "graph"])
 def test_reserved_keys_are_refused_with_not_yet(key: str) -> None:
     assert problems({**node("a"), key: None}) == (f"node 'a': `{key}` is reserved and not yet supported; leave it out",)
 
 
-@pytest.mark.parametrize("join", ["all_done", "at_least", "at_least(2)", {"at_least": 2}])
-def test_reserved_joins_are_refused_with_not_yet(join: Any) -> None:
+@pytest.mark.parametrize("join", ["at_least", "at_least(0)", "at_least(01)", "at_least(-1)", "at_least( 1)", "all", {"at_least": 2}, 3])
+def test_a_join_is_one_of_three(join: Any) -> None:
     (found,) = problems(node("a"), node("b", after=["a"], join=join))
-    assert "not yet" in found
+    assert "use all_succeeded, all_done or at_least(n)" in found
+
+
+@pytest.mark.parametrize("join", ["all_succeeded", "all_done", "at_least(1)"])
+def test_each_join_is_taken(join: str) -> None:
+    assert problems(node("a"), node("b", after=["a"], join=join)) == ()
+
+
+def test_a_join_cannot_ask_for_more_successes_than_there_are_parents() -> None:
+    assert problems(node("a"), node("b", after=["a"], join="at_least(2)")) == (
+        "node 'b': its join 'at_least(2)' asks for more successes than the 1 node that it waits for can have; ask for fewer",
+    )
+
+
+@pytest.mark.parametrize(
+    "when",
+    [
+        "a.ok", None, {}, {"$ref": "a"}, {"equals": 1}, {"$ref": 1, "equals": 1}, {"$ref": "a", "is": 1}, {"$ref": "a", "equals": [1]},
+        {"$ref": "a", "equals": {}}, {"$ref": "a", "in": "xy"}, {"$ref": "a", "in": []}, {"$ref": "a", "in": [1] * 101},
+        {"$ref": "a", "equals": 1, "in": [1]}, {"$ref": "a", "equals": 1, "default": 2}, {"$ref": "a", "equals": "x" * 1001},
+        {"$ref": "a", "equals": float("nan")}, {"$ref": "a", "equals": float("inf")}, {"$ref": "a", "equals": 2**63},
+        {"$ref": "a", "equals": HUGE}, {"$ref": "a", "equals": "\ud800"}, {"$ref": "a", "equals": b"x"},
+    ],
+    ids=shape,
+)  # fmt: skip
+def test_a_condition_compares_one_result_with_plain_values(when: Any) -> None:
+    found = problems(node("a"), node("b", when=when))
+    if when is None:
+        assert found == ()
+        return
+    assert len(found) == 1
+    assert "node 'b': `when` is" in found[0]
+    assert "give a $ref and one of equals, not_equals" in found[0]
+
+
+def test_a_condition_names_a_node_of_the_graph() -> None:
+    assert problems(node("first"), node("b", when={"$ref": "frist", "equals": 1})) == (
+        "node 'b': `when` refers to 'frist', which is not a node; did you mean 'first'?",
+    )
+    assert "self-loop: b -> b" in problems(node("b", when={"$ref": "b", "equals": 1}))[0]
+
+
+def test_a_join_that_tolerates_failures_needs_defaults() -> None:
+    for join in ("all_done", "at_least(1)"):
+        (found,) = problems(node("a"), node("b", params={"x": {"$ref": "a"}}, join=join))
+        assert found == (
+            f"node 'b': its join '{join}' does not wait for a result of 'a', to which `x` refers; give the reference a default"
+        )
+        assert problems(node("a"), node("b", params={"x": [{"$ref": "a"}], "y": {"$ref": "a", "default": 1}}, join=join)) == ()
+
+
+def when(ref: str, value: Any = "x") -> dict[str, Any]:
+    return {"$ref": ref, "equals": value}
+
+
+def ref(to: str) -> dict[str, Any]:
+    return {"x": {"$ref": to}}
+
+
+def test_a_node_may_count_on_what_is_taken_whenever_it_is() -> None:
+    root, branch = node("root"), node("branch", when=when("root"))
+    assert problems(root, branch, node("tail", params=ref("branch"))) == ()
+    assert (
+        problems(root, branch, node("tail", params=ref("branch")), node("end", params={"x": {"$ref": "tail"}, "y": {"$ref": "branch"}}))
+        == ()
+    )
+    assert problems(root, branch, node("inner", params=ref("branch"), when=when("branch"))) == ()
+    assert problems(root, branch, node("inner", params=ref("root"), when=when("branch"))) == ()
+
+
+def test_a_node_cannot_count_on_a_branch_that_may_not_be_taken_where_it_is() -> None:
+    root, left, right = node("root"), node("left", when=when("root")), node("right", when=when("root", "y"))
+    both = node("both", params={"x": [{"$ref": "left"}, {"$ref": "right"}]})
+    sentence = "node 'end': `x` refers to node '{}', which may not be taken where this node is; give the reference a default"
+    assert problems(root, left, node("end", params=ref("left"), after=["root"])) == (sentence.format("left"),)
+    assert problems(root, left, right, node("end", params=ref("left"), after=["right"])) == (sentence.format("left"),)
+    # Perhaps neither of the two is taken: what joins them is a condition of its own.
+    assert problems(root, left, right, both, node("end", params=ref("both"), after=["root"])) == (sentence.format("both"),)
+    assert problems(root, left, right, both, node("end", params=ref("both"))) == ()
+    assert problems(root, left, right, both, node("end", params={"x": {"$ref": "both", "default": 0}}, after=["root"])) == ()
+
+
+def test_conditions_one_behind_the_other_are_limited() -> None:
+    chain = [node("n0"), *(node(f"n{i}", when=when(f"n{i - 1}")) for i in range(1, 80))]
+    assert problems(*chain[:65]) == ()
+    (found,) = problems(*chain)
+    assert "stands under 65 conditions, one behind the other; 64 are the most" in found
 
 
 @pytest.mark.parametrize(
