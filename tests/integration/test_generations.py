@@ -168,6 +168,11 @@ class Kernel:
         self.launcher = Launcher(self)  # type: ignore[arg-type]
         self.launcher.publish = lambda run, _, tenant, due: hands.publish(run, due, tenant)  # type: ignore[method-assign,assignment,return-value]
 
+    def finish_cascade(self, run: str, generation: int) -> set[str]:
+        from orchestrator.kernel import Kernel as Real
+
+        return Real.finish_cascade(self, run, generation)  # type: ignore[arg-type]
+
 
 @pytest.mark.parametrize(
     ("until_step", "recorded"),
