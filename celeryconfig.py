@@ -64,6 +64,12 @@ beat_schedule: dict[str, dict[str, Any]] = {
         "schedule": _settings.collect_interval_s,
         "options": {"queue": SYSTEM_QUEUE, "expires": _settings.collect_interval_s, "ignore_result": True},
     },
+    "schedules": {
+        "task": "headgate.schedules",
+        "schedule": _settings.schedule_interval_s,
+        # By beat's clock, which may be off by minutes: what it sends must not be too old when it arrives.
+        "options": {"queue": SYSTEM_QUEUE, "expires": max(180.0, 2 * _settings.schedule_interval_s), "ignore_result": True},
+    },
     "audit": {
         "task": "headgate.audit",
         "schedule": _settings.audit_interval_s,

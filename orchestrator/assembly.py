@@ -8,7 +8,7 @@ import os
 import socket
 from collections.abc import Callable
 from functools import cached_property, wraps
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from celery import Celery
 from celery.app.autoretry import add_autoretry_behaviour
@@ -27,6 +27,9 @@ from orchestrator.settlement import NodeSettlement
 from orchestrator.store.engine import open_engine
 from orchestrator.sweeper import Sweeper
 from tenancy.transport import channel
+
+if TYPE_CHECKING:
+    from orchestrator.schedules.ticker import Ticker
 
 CONFIG = "headgate_celeryconfig"
 """Our celeryconfig.py under a name of its own: every Celery project has one already."""
@@ -60,6 +63,13 @@ class HeadgateApp(Celery):
     def headgate_notifier(self) -> Notifier:
         """What delivers notifications, over the same."""
         return Notifier(self.headgate_kernel.link, open_engine(self.headgate_settings.resolved_database_url()), self.headgate_settings)
+
+    @cached_property
+    def headgate_ticker(self) -> Ticker:
+        """What runs schedules, over the same."""
+        from orchestrator.schedules.ticker import Ticker  # it submits as a client does, which no producer's app needs
+
+        return Ticker(self.headgate_kernel, open_engine(self.headgate_settings.resolved_database_url()))
 
     @cached_property
     def headgate_auditor(self) -> Auditor:

@@ -6,7 +6,8 @@ import contextlib
 import getpass
 import json
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from datetime import date, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
@@ -18,6 +19,7 @@ from orchestrator.admission import Admission
 from orchestrator.generations import What, rerun
 from orchestrator.graph import Graph
 from orchestrator.graph.limits import Limits
+from orchestrator.graph.scheduled import refuse_unscheduled
 from orchestrator.handle import RunHandle
 from orchestrator.ledger import Ledger
 from orchestrator.pauses import pause, resume
@@ -25,6 +27,8 @@ from orchestrator.price_tables import PriceTables
 from orchestrator.recorder.ask import answer_to, append_request
 from orchestrator.refusal import turned_away
 from orchestrator.registry import registry
+from orchestrator.schedules.backfill import Backfill, Backfilled
+from orchestrator.schedules.book import Schedules, terms_of
 from orchestrator.settings import Settings
 from orchestrator.store import read
 from orchestrator.store.engine import open_engine
@@ -81,6 +85,11 @@ class Client:
         """The ledger: adjust, entries, reprice."""
         return Ledger(self)
 
+    @cached_property
+    def schedules(self) -> Schedules:
+        """The schedules: create, list, show, graph, ticks, set, pause, resume, delete."""
+        return Schedules(self)
+
     def submit(
         self,
         graph: Graph,
@@ -114,7 +123,8 @@ class Client:
         if max_parallel is not None:
             graph = graph.evolve(max_parallel=max_parallel)
         resolved = graph.resolved(registry)
-        resolved.check(registry=registry, served=[*served, *registry.names()], limits=self._limits())
+        self.check(resolved, served)
+        refuse_unscheduled(resolved)
         self._knock(tenant, key)
         self._await_service(resolved, served)
         level = self.tenants.default_priority(tenant) if priority is None else Priority.parse(priority)
@@ -184,6 +194,39 @@ class Client:
     def resume(self, scope: str, *, reason: str = "", by: str | None = None) -> bool:
         """End a pause; what waited goes on in its order. False when there was none. Raises Unknown and Unavailable."""
         return resume(self.kernel.link, self.engine, scope, reason, by or getpass.getuser())
+
+    def backfill(
+        self,
+        what: Graph | str,
+        since: datetime | date | str,
+        until: datetime | date | str,
+        *,
+        tenant: str = "default",
+        concurrency: int = 1,
+        cron: str | None = None,
+        every_s: int | None = None,
+        timezone: str = "UTC",
+        budget: str | int | None = None,
+        priority: Priority | str | None = None,
+    ) -> Iterator[Backfilled]:
+        """Run a schedule, by its name, or a graph for each time from `since` on and before `until`; yield each as its run ends.
+
+        A time that has a run is not run again, so what was interrupted goes on when it is asked for again. A schedule has its own times,
+        budget and priority; for a graph `cron` or `every_s` say the times. concurrency: runs that may be live at once, 1 to 1,000.
+        Raises Unknown, Refused for what does not fit or while another process is at the same backfill, and as `submit`.
+        """
+        if isinstance(what, str):
+            terms = self.schedules.show(what, tenant=tenant).terms
+            graph, schedule = self.schedules.graph(what, tenant=tenant), what
+        else:
+            terms = terms_of(cron=cron, every_s=every_s, timezone=timezone, budget=budget, priority=priority)
+            graph, schedule = what, None
+        return Backfill(self, graph, terms, since, until, tenant=tenant, schedule=schedule, concurrency=concurrency).run()
+
+    def check(self, graph: Graph, served: Collection[str] | None = None) -> None:
+        """Raise GraphInvalid with all that keeps a graph from being submitted. served: names of tasks, if they were asked for already."""
+        known = [*(self._served() if served is None else served), *registry.names()]
+        graph.check(registry=registry, served=known, limits=self._limits())
 
     # -- steps of a submission ------------------------------------------------------------------
 

@@ -20,6 +20,7 @@ from cost.money import check_micros, parse_units
 from cost.plan import SKIP
 from orchestrator.attempts import Fatal, Retryable
 from orchestrator.graph.references import MISSING, references, substitute
+from orchestrator.graph.scheduled import refuse_unscheduled
 from orchestrator.model import Model, RunState
 from orchestrator.node_task import NO_RETRY, describe
 from orchestrator.objects import Directory
@@ -137,6 +138,7 @@ def run_local(graph: Graph, *, budget: str | int | None = None, tenant: str = "d
     budget_micros = parse_units(budget) if isinstance(budget, str) else None if budget is None else check_micros(budget)
     resolved = graph.resolved(registry)
     resolved.check(registry=registry, served=registry.names())
+    refuse_unscheduled(resolved)
     settings = Settings.load()
     worker = _Worker(Submission.of(resolved, settings), tenant, int(settings.retry_delay_max_s * 1000))
     worker.start(budget_micros)

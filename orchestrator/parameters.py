@@ -14,6 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 
 from .graph.references import Path, printed, references
+from .graph.scheduled import is_scheduled, scheduled
 from .graph.wording import Suggestions, shown
 
 _LISTS = (list, tuple, AbstractSequence, set, frozenset)
@@ -62,9 +63,9 @@ class Parameters:
 
     def _mismatches(self, path: Path, value: Any, hint: Any) -> Iterator[str]:
         """What a reference will give is not known yet, so around references only the literal items are compared."""
-        if isinstance(value, dict) and "$ref" in value:
+        if isinstance(value, dict) and ("$ref" in value or is_scheduled(value)):
             return
-        if not any(references({"": value})):
+        if not any(references({"": value})) and not any(scheduled(value)):
             if not self._fits(value, hint):
                 yield f"`{printed(path)}` is {shown(value)}; the task takes {_named(hint)}"
             return

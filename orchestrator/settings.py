@@ -103,6 +103,8 @@ class Settings(BaseSettings):
     """What the log is chained with, the same wherever a recorder may run; None is the key in `home`/log.key, made once."""
     notify_interval_s: Seconds = 2.0
     """How often beat has notifications delivered."""
+    schedule_interval_s: Seconds = 2.0
+    """How often beat has schedules looked at."""
     audit_interval_s: Seconds = 60.0
     """How often beat has counters compared with the ledger."""
     recorder_lag_limit_s: Seconds = 60.0

@@ -1,4 +1,4 @@
-"""What beat and the end of a run call: repair, admission, notifications, audit, collection of results."""
+"""What beat and the end of a run call: repair, admission, notifications, schedules, audit, collection of results."""
 
 from __future__ import annotations
 
@@ -57,6 +57,19 @@ def collect(self: Any) -> None:
         return
     if removed:
         logger.info("collected %d objects of results", removed)
+
+
+@shared_task(name="headgate.schedules", bind=True, ignore_result=True, acks_late=False)  # type: ignore[untyped-decorator]
+def schedules(self: Any) -> None:
+    """Decide which times of schedules are due, and submit their runs. However many do this at once, no time has two runs."""
+    app: Celery = self.app
+    try:
+        passed = app.headgate_ticker.tick()
+    except HeadgateError as error:
+        logger.warning("schedules put off: %s", error)
+        return
+    if any(vars(passed).values()):
+        logger.info("schedules: %s", passed)
 
 
 @shared_task(name="headgate.audit", bind=True, ignore_result=True, acks_late=False)  # type: ignore[untyped-decorator]

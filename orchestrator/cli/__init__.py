@@ -16,6 +16,7 @@ from orchestrator.cli import (
     record,
     replay,
     run,
+    schedule,
     stack,
     tenant,
     workers,
@@ -42,6 +43,7 @@ for command in (
     *(plan.plan, plan.schema),
     *(tenant.tenant, pause.pause, pause.resume),
     *(queues.queues, workers.workers),
+    *(schedule.schedule, schedule.backfill),
     *(prices.prices, estimate.estimate, ledger.ledger),
 ):
     main.add_command(command)

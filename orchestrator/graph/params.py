@@ -9,6 +9,7 @@ from typing import Any
 
 from .limits import DEPTH_MAX, Limits
 from .references import MISSING, Path, Reference, printed
+from .scheduled import KEY, WORDS, is_scheduled
 from .wording import Suggestions, shown
 
 INT_MIN, INT_MAX = -(2**63), 2**63 - 1
@@ -25,7 +26,7 @@ def inspect_params(params: Mapping[str, Any], limits: Limits, words: Suggestions
     """
     found: list[Reference] = []
     problems: list[str] = []
-    if "$ref" in params or "$secret" in params:
+    if "$ref" in params or "$secret" in params or KEY in params:
         return found, ["`params` is itself a reference; give an object of parameters by name, with references as their values"]
     stack: list[tuple[Path, Any, bool, bool]] = [((), params, False, True)]
     left = limits.params_bytes + 1
@@ -56,6 +57,8 @@ def inspect_params(params: Mapping[str, Any], limits: Limits, words: Suggestions
                     found.append(reference)
                     if reference.default is not MISSING:
                         stack.append(((*path, "default"), reference.default, False, False))
+            elif path and is_scheduled(value):
+                problems += _scheduled(path, value)
             else:
                 _keys(path, value, problems, words)
                 names = sorted((key for key in value if type(key) is str), reverse=True)
@@ -78,6 +81,12 @@ def _special(path: Path, value: dict[str, Any], in_list: bool, literal_ok: bool,
     else:
         return Reference(value["$ref"], path, in_list, value.get("default", MISSING))
     return None
+
+
+def _scheduled(path: Path, value: dict[Any, Any]) -> list[str]:
+    if len(value) == 1 and value[KEY] in WORDS:
+        return []
+    return [f"`{printed(path)}` is {shown(value)}; {KEY} stands alone and is {' or '.join(WORDS)}"]
 
 
 def _keys(path: Path, value: dict[Any, Any], problems: list[str], words: Suggestions) -> None:

@@ -57,8 +57,9 @@ class Applied:
 
 
 def payloads_of(client: redis.Redis, entries: list[Entry]) -> dict[str, bytes]:
-    """Return the graphs that the submissions among `entries` brought along, as far as they still exist."""
-    requests = [str(parse_event(text).get("request")) for _, text in entries if '"request.submit"' in text]
+    """Return the graphs that the submissions and schedules among `entries` brought along, as far as they still exist."""
+    brings = ('"request.submit"', '"request.schedule"')
+    requests = [str(parse_event(text).get("request")) for _, text in entries if any(kind in text for kind in brings)]
     if not requests:
         return {}
     found: Any = client.mget([keys.payload(request) for request in requests])

@@ -429,6 +429,7 @@ _PROJECTIONS: dict[str, Callable[[Changes, Event, Position], None]] = {
     "request.status": _requested,
     "request.prices": _requested,
     "request.rerun": _requested,
+    "request.schedule": _requested,
     "run.held": _held,
     "run.admitted": _admitted,
     "run.refused": _refused,

@@ -1,4 +1,4 @@
-"""Requests to the record: durable submissions, and changes of tenants and prices, decided inside the recorder's transaction.
+"""Requests to the record: durable submissions, and changes of tenants, prices and schedules, decided inside the recorder's transaction.
 
 A request is an event; its answer is stored under the request's id, so a request that is sent twice or read twice
 is answered the same.
@@ -21,6 +21,7 @@ from tenancy.priorities import Priority
 from .prices import decide_prices
 from .projection import amount
 from .reruns import decide_rerun
+from .schedules import decide_schedule
 from .tenants import Answer, Request, decide_tenant
 
 ANSWER_KEPT_S = 60
@@ -30,9 +31,9 @@ ANSWER_KEPT_S = 60
 def decide(connection: Connection, requests: list[Request], payloads: Mapping[str, bytes]) -> dict[str, Answer]:
     """Return an answer for each request, storing what the accepted ones ask for.
 
-    `payloads` holds the graph, canonical JSON, of each submission whose graph still exists. The `status` of a submission's answer is
-    accepted, duplicate, conflict, unknown_tenant, suspended (or closed: `standing` says which), lost (the graph is gone: submit again)
-    or invalid.
+    `payloads` holds the graph, canonical JSON, of each submission and schedule whose graph still exists.
+    The `status` of a submission's answer is accepted, duplicate, conflict, unknown_tenant, suspended (or closed:
+    `standing` says which), lost (the graph is gone: submit again) or invalid.
     """
     answers: dict[str, Answer] = {}
     for event in requests:
@@ -45,6 +46,8 @@ def decide(connection: Connection, requests: list[Request], payloads: Mapping[st
                 stored = _submit(connection, event, payloads.get(request))
             elif event["t"] == "request.rerun":
                 stored = decide_rerun(connection, event)
+            elif event["t"] == "request.schedule":
+                stored = decide_schedule(connection, event, payloads.get(request))
             else:
                 stored = (decide_prices if event["t"] == "request.prices" else decide_tenant)(connection, event)
             row = {"id": request, "at": int(event["at"]), "answer": json.dumps(stored)}

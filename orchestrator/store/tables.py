@@ -300,6 +300,55 @@ class PauseRow(SQLModel, table=True):
     at: int = _big()
 
 
+class ScheduleRow(SQLModel, table=True):
+    """A schedule of a tenant: its graph (`spec`: canonical JSON, deflated) and its terms, as `orchestrator.schedules.terms` has them.
+
+    decided_to: no time up to it (ms) is to be decided again; it only grows while the terms stay. next_at: when the next one is due, None
+    for never. version counts changes.
+    """
+
+    __tablename__ = "schedule"
+    __table_args__ = (Index("schedule_next", "paused", "next_at"),)
+
+    tenant: str = Field(primary_key=True)
+    name: str = Field(primary_key=True)
+    graph_name: str
+    digest: str
+    spec: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+    cron: str | None = None
+    every_s: int | None = None
+    timezone: str = "UTC"
+    catch_up: str = "one"
+    overlap: str = "skip"
+    jitter_s: int = 0
+    budget: int | None = _big(optional=True)
+    priority: int | None = None
+    paused: int = 0
+    version: int = 1
+    created_at: int = _big()
+    decided_to: int = _big()
+    next_at: int | None = _big(optional=True)
+
+
+class TickRow(SQLModel, table=True):
+    """What was decided about a time of a schedule: due (to be submitted), submitted (`run_id`), skipped, missed or refused, by `reason`.
+
+    retry_at: before this moment (ms) a due one is not tried again. The newest thousand of a schedule are kept, and every due one.
+    """
+
+    __tablename__ = "tick"
+    __table_args__ = (Index("tick_state", "state", "retry_at"),)
+
+    tenant: str = Field(primary_key=True)
+    schedule: str = Field(primary_key=True)
+    at: int = Field(sa_column=Column(BigInteger, primary_key=True, autoincrement=False))
+    state: str
+    reason: str = _text()
+    run_id: str | None = None
+    decided_at: int = _big()
+    retry_at: int = _big()
+
+
 class IncidentRow(SQLModel, table=True):
     """Something that must never happen and did: two events with one id, a hole in the log."""
 
@@ -357,11 +406,13 @@ learned = _table(LearnedRow)
 notice = _table(NoticeRow)
 request = _table(RequestRow)
 pause = _table(PauseRow)
+schedule = _table(ScheduleRow)
+tick = _table(TickRow)
 incident = _table(IncidentRow)
 cursor = _table(CursorRow)
 audit = _table(AuditRow)
 
 TABLES = (
     *(tenant, policy, run, node, event, chain, ledger, usage),
-    *(price_table, price_choice, learned, notice, request, pause, incident, cursor, audit),
+    *(price_table, price_choice, learned, notice, request, pause, schedule, tick, incident, cursor, audit),
 )

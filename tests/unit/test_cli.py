@@ -89,13 +89,23 @@ def test_every_command_says_what_it_does_and_takes_json() -> None:
         "prices",
         "estimate",
         "ledger",
+        "schedule",
+        "backfill",
     ]
     assert sorted(names) == main.list_commands(None)  # type: ignore[arg-type]
     of_tenants = ("create", "list", "show", "set", "suspend", "resume", "close", "fork", "history")
     of_queues, of_workers = ("letters", "requeue", "discard"), ("list", "scale", "drain", "wanted")
     of_prices = ("list", "show", "set", "reset", "diff")
     of_ledger = ("adjust", "export", "reprice", "audit")
-    groups = {"tenant": of_tenants, "queues": of_queues, "workers": of_workers, "prices": of_prices, "ledger": of_ledger}
+    of_schedules = ("create", "list", "show", "set", "pause", "resume", "delete")
+    groups = {
+        "schedule": of_schedules,
+        "tenant": of_tenants,
+        "queues": of_queues,
+        "workers": of_workers,
+        "prices": of_prices,
+        "ledger": of_ledger,
+    }
     for name in (*names, *(f"{group} {verb}" for group, verbs in groups.items() for verb in verbs)):
         shown = headgate(*name.split(), "--help")
         assert shown.exit_code == 0

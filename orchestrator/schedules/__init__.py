@@ -1,0 +1,1 @@
+"""Schedules: graphs that run at times, each time once; and backfills over the times of a range."""

@@ -1,0 +1,100 @@
+"""Two real beats whose clocks differ by two minutes, one killed, the recorder killed: each scheduled time runs once."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from running import producer, until
+
+from orchestrator.client import Client
+from orchestrator.embedded import Stack
+from orchestrator.graph import Graph
+from orchestrator.settings import Settings
+from orchestrator.store import read
+from orchestrator.store.schedules import TickView
+
+HERE = Path(__file__).resolve().parent
+EVERY_S = 5
+
+
+class Beats:
+    """A stack without a beat of its own, and beats that are off by some seconds."""
+
+    def __init__(self, stack: Stack, client: Client, home: Path) -> None:
+        self.stack, self.client, self.home = stack, client, home
+        self.processes: list[subprocess.Popen[bytes]] = []
+
+    def start(self, ahead_s: int) -> subprocess.Popen[bytes]:
+        place = self.home / f"beat{ahead_s}"
+        environment = {
+            **os.environ,
+            **self.client.settings.environment(),
+            "PYTHONPATH": os.pathsep.join([str(HERE), *filter(None, sys.path)]),
+        }
+        argv = [sys.executable, str(HERE / "skewed_beat.py"), str(ahead_s), f"{place}.db", f"{place}.pid"]
+        with Path(f"{place}.log").open("wb") as out:
+            self.processes.append(subprocess.Popen(argv, env=environment, stdout=out, stderr=out, cwd=self.home))
+        return self.processes[-1]
+
+    def close(self) -> None:
+        for process in self.processes:
+            if process.poll() is None:
+                process.kill()
+            process.wait(10)
+
+    def submitted(self) -> list[TickView]:
+        return [tick for tick in self.client.schedules.ticks("often", limit=100) if tick.state == "submitted"]
+
+    def after_another(self) -> None:
+        """Return when a time that had not come yet is submitted."""
+        seen = len(self.client.schedules.ticks("often", limit=100))
+        until(lambda: len(self.submitted()) > seen, 60)
+
+
+@pytest.fixture
+def beats() -> Iterator[Beats]:
+    home = Path(tempfile.mkdtemp(prefix="hg"))
+    settings = Settings(home=home, schedule_interval_s=1.0)
+    try:
+        with Stack(settings, 1, 2, (), beat=False, console=False) as stack:
+            client = producer(Settings(home=home, redis_url=stack.redis_url, schedule_interval_s=1.0))
+            made = Beats(stack, client, home)
+            try:
+                yield made
+            finally:
+                made.close()
+                client.engine.dispose()
+                client.kernel.link.close()
+                client.kernel.app.close()
+    finally:
+        Settings.forget()
+        shutil.rmtree(home, ignore_errors=True)
+
+
+def test_each_time_runs_once_whichever_beat_and_recorder_live(beats: Beats) -> None:
+    graph = Graph.parse({"name": "often", "nodes": [{"id": "a", "task": "synthetic.noop", "params": {"inputs": [{"$schedule": "time"}]}}]})
+    beats.client.schedules.create("often", graph, every_s=EVERY_S, catch_up="all", overlap="allow")
+    ahead, behind = beats.start(60), beats.start(-60)
+    beats.after_another()
+    os.kill(beats.stack.pids()["recorder"], signal.SIGKILL)
+    ahead.kill()
+    ahead.wait(10)
+    beats.after_another()
+    assert behind.poll() is None
+    beats.client.schedules.pause("often")
+    ticks = sorted(beats.client.schedules.ticks("often", limit=100), key=lambda tick: tick.at)
+    assert [tick.state for tick in ticks] == ["submitted"] * len(ticks)
+    assert [tick.at for tick in ticks] == [ticks[0].at + EVERY_S * nth for nth in range(len(ticks))], "no time was passed over"
+    runs = read.list_runs(beats.client.engine)
+    assert Counter(run.run_id for run in runs) == Counter(tick.run_id for tick in ticks)
+    assert set(Counter(run.key for run in runs).values()) == {1}
+    assert {beats.client.run(run.run_id).wait(20).outcome for run in runs} == {"succeeded"}
