@@ -142,7 +142,7 @@ def _decide(connection: Connection, event: Request, row: Any, said: dict[str, An
     ]
     if to < since or any(not since < tick["at"] <= to for tick in ticks):
         raise ValueError(f"the times decided are not in ({since}, {to}]")
-    keep(connection, t.tick, [{**tick, "run_id": None, "decided_at": int(event["at"]), "retry_at": 0} for tick in ticks])
+    keep(connection, t.tick, [{**tick, "run_id": None, "decided_at": int(said["now"]), "retry_at": 0} for tick in ticks])
     connection.execute(update(t.schedule).where(*_is(row)).values(decided_to=to, next_at=said["next_at"]))
     _prune(connection, row)
     return {"status": "accepted"}

@@ -181,5 +181,5 @@ def _decision(row: Mapping[str, Any], now: int, live: int, waiting: int) -> dict
     terms = _terms(row)
     decision = decide(terms, f"{tenant}/{name}", decided_to=row["decided_to"], now=now, live=live, waiting=waiting)
     ticks = [[tick.at, tick.state, tick.reason] for tick in decision.ticks]
-    said = {"from": row["decided_to"], "to": decision.to, "next_at": decision.next_at, "ticks": ticks}
+    said = {"now": now, "from": row["decided_to"], "to": decision.to, "next_at": decision.next_at, "ticks": ticks}
     return {"op": "decide", "tenant": tenant, "name": name, "said": {**said, **{k: row[k] for k in ("version", "created_at")}}}

@@ -77,6 +77,11 @@ class Cell:
         self.client.schedules.create(name, graph or noop(), **{"tenant": self.tenant, "every_s": 3600, "by": "ann", **terms})
         return name
 
+    def end(self, tick: TickView) -> None:
+        """End the run of a time."""
+        self.client.cancel(str(tick.run_id))
+        assert self.client.run(str(tick.run_id)).wait(20).outcome == "cancelled"
+
     def shown(self, name: str = "s") -> ScheduleView:
         return self.client.schedules.show(name, tenant=self.tenant)
 
@@ -228,7 +233,7 @@ def test_a_time_that_comes_while_a_run_is_live_is_left_out_or_waits_for_its_end(
     assert cell.ticks("allows") == [(0, "submitted"), (1, "submitted"), (2, "submitted")]
     assert cell.newest("skips").reason == "the run before it was still live"
     for name in ("skips", "queues"):
-        cell.client.cancel(str(cell.seen(name)[2].run_id))
+        cell.end(cell.seen(name)[2])
     cell.at(2.1)
     cell.at(3)
     assert cell.ticks("skips")[-1] == (3, "submitted")
@@ -242,7 +247,7 @@ def test_a_paused_schedule_submits_nothing_and_makes_nothing_up_when_it_goes_on(
     assert cell.client.schedules.pause("s", tenant=cell.tenant, by="ann", reason="holiday") is True
     assert cell.client.schedules.pause("s", tenant=cell.tenant) is False
     assert cell.shown().next_at is None
-    cell.client.cancel(str(cell.seen("s")[1].run_id))
+    cell.end(cell.seen("s")[1])
     assert cell.at(2) == Passed()
     assert cell.client.schedules.resume("s", tenant=cell.tenant) is True
     assert cell.client.schedules.resume("s", tenant=cell.tenant) is False
@@ -281,7 +286,7 @@ def test_a_time_that_there_is_no_room_for_is_tried_again_and_given_up_after_an_h
     monkeypatch.undo()
     assert cell.at(0.2) == Passed(submitted=1)
     monkeypatch.setattr(cell.ticker.client, "submit", unknown)
-    cell.client.cancel(str(cell.newest().run_id))
+    cell.end(cell.newest())
     cell.at(1)
     cell.now += TRIED_FOR_MS + 2 * HOUR
     assert cell.ticker.tick().refused == 1
