@@ -132,7 +132,7 @@ def _delete(connection: Connection, event: Request, row: Any, _said: Any, _paylo
     return {"status": "accepted"}
 
 
-def _decide(connection: Connection, event: Request, row: Any, said: dict[str, Any], _payload: Any) -> Answer:
+def _decide(connection: Connection, _event: Request, row: Any, said: dict[str, Any], _payload: Any) -> Answer:
     since, to = int(said["from"]), int(said["to"])
     if row["paused"] or row["decided_to"] != since or row["version"] != said["version"] or row["created_at"] != said["created_at"]:
         return {"status": "moved"}
