@@ -115,8 +115,15 @@ class Hands:
             assert self.state.settle(run, self.gen, node, attempt, cats, "signal") in ("settled", "same", "waste")
         if reply[0] == "done":
             self.publish(run, reply[2:], tenant)
-            while self.state.cascade(run, self.gen)[0]:
-                pass
+            unwritten = 1
+            while unwritten == 1:
+                unwritten, *due = self.state.cascade(run, self.gen)
+                self.publish(run, due, tenant)
+            if unwritten:
+                left = [
+                    node for node, state in self.link.read("HGETALL", f"hg1:state:{run}.{self.gen}").items() if state in ("pending", "due")
+                ]
+                self.state.revoke(run, self.gen, "cancelled", "stopped", left)
         if reply[0] != "retry":
             self.queue.ack(self.inc, delivery.tag, delivery.number)
 
