@@ -24,6 +24,7 @@ class Execution:
     extend: called with what is used so far (`llm=30000,compute=12`) before a charge counts that passes what is known to be covered;
     reserves what is missing, or raises BudgetRefused. None: charges pass unasked, and the settlement has the last word.
     reserved_micros: what is covered before the first call; None is nothing, so that every charge is told.
+    strict: what is measured without asking ends with what is covered: such an execution costs no more than was reserved for it.
     """
 
     run_id: str
@@ -34,6 +35,7 @@ class Execution:
     price_table: PriceTable = DEFAULT_PRICES
     extend: Callable[[str], None] | None = field(default=None, compare=False)
     reserved_micros: int | None = None
+    strict: bool = False
 
     @property
     def idempotency_key(self) -> str:
@@ -98,13 +100,15 @@ class Usage:
         """Accept no more charges, after adding the CPU and wall seconds that the execution took if they are given.
 
         A node pays for its CPU besides what it charged itself. Its wall seconds are `compute/wall_second`, and what
-        `meter.timed("compute")` counted is part of them. Both were used, so nobody is asked. A second call changes nothing.
+        `meter.timed("compute")` counted is part of them. Both were used, so nobody is asked: what exceeds the reservation is part of what
+        the bound of a budget allows. Of a strict execution only as much counts as is reserved or can be. A second call changes nothing.
         Raises ValueError for seconds that are no finite number from 0.
         """
         cpu = None if cpu_seconds is None else check_quantity(cpu_seconds)
         wall = None if wall_seconds is None else check_quantity(wall_seconds)
         with self._lock:
             if not self._closed:
+                before = self._quantities
                 # A node that has charged the largest amount there is must still be able to end.
                 with suppress(_TooMuch):
                     if cpu is not None:
@@ -113,7 +117,19 @@ class Usage:
                     timed = self._quantities.get(("compute", WALL), Decimal(0))
                     if wall is not None and wall > timed:
                         self._add("compute", wall - timed, WALL)
+                if self.execution.strict:
+                    self._end_within(before)
             self._closed = True
+
+    def _end_within(self, before: dict[tuple[str, str], Decimal]) -> None:
+        """Let what was measured since `before` count as far as it is covered, or can be."""
+        try:
+            self._cover(settle_micros(self._lines(self._quantities), self.execution.price_table))
+        except HeadgateError:
+            self._quantities = before
+            charged = sum(settle_micros(self._lines(before), self.execution.price_table).values())
+            if (left := (self._covered or 0) - charged) > 0:
+                self._add("compute", left, MICROS)
 
     def _cover(self, cats: dict[str, int]) -> None:
         total = sum(cats.values())

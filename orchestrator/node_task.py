@@ -135,7 +135,9 @@ class _Execution:
         # After the claim: an epoch is open by then, so the prices are published.
         prices = patiently(lambda: self.kernel.prices.of(self.tenant), for_s=PATIENCE_S)
         extend = partial(self._extend, attempt)
-        execution = Execution(self.run_id, self.generation, self.node_id, attempt, self.tenant, prices, extend, int(row[5]))
+        execution = Execution(
+            self.run_id, self.generation, self.node_id, attempt, self.tenant, prices, extend, int(row[5]), bool(spec.get("strict"))
+        )
         with metering(execution) as usage:
             started, began = _cpu_clock()(), time.monotonic()
             error: BaseException | None = None

@@ -194,6 +194,8 @@ class Submission:
         if node.when is not None:
             ctl["when"] = node.when.document()
         spec: dict[str, Any] = {"task": node.task, "params": node.params}
+        if self.strict:
+            spec["strict"] = True
         if node.variants:
             spec["variants"] = {v.name: _said(v.params, v.task) for v in node.variants}
         verdict = "" if choice in (AS_IS, SKIP) else choice

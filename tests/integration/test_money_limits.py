@@ -65,6 +65,20 @@ def test_a_strict_tenant_reserves_the_most_that_a_node_says_it_costs(stack: Runn
         stack.client.submit(graph_of(spend("a", 1_000, 1_000, max_cost=100_000)), tenant=tenant)
 
 
+def test_a_strict_tenant_is_charged_for_its_cpu_only_as_far_as_that_is_reserved(stack: Running) -> None:
+    tenant = tenant_of(stack, strict=True, limit_per_day_micros=40)
+    burn = {"id": "a", "task": "synthetic.burn", "params": {"seconds": 0.2}, "estimate": {"compute": 40}, "max_cost": 40}
+    run = stack.client.submit(graph_of(burn), tenant=tenant).wait(TIMEOUT_S)
+    assert (run.outcome, run.cost_micros) == ("succeeded", 40), "0.2 s are 200 micros"
+    assert not any(event.get("overshoot") for event in run.events)
+    usage = stack.client.tenants.usage(tenant)
+    assert (usage.settled_micros, usage.reserved_micros) == (40, 0)
+    lenient = tenant_of(stack, limit_per_day_micros=40)
+    over = stack.client.submit(graph_of(burn), tenant=lenient).wait(TIMEOUT_S)
+    (settled,) = [event for event in over.events if event["t"] == "money.settled"]
+    assert int(settled["overshoot"]) == over.cost_micros - 40 >= 100, "actual - reserved, as the bound has it"
+
+
 def test_a_run_that_wants_its_whole_estimate_is_refused_where_only_its_floor_fits(stack: Running) -> None:
     graph = graph_of(spend("a", 1_000, 30_000), spend("b", 1_000, 30_000, required=False))
     with pytest.raises(BudgetRefused):

@@ -50,6 +50,40 @@ def test_many_small_charges_cost_what_one_large_one_does() -> None:
     assert [line.quantity for line in usage.lines] == [Decimal("0.4")]
 
 
+@pytest.mark.parametrize(
+    ("covered", "charged", "reserved", "cats"),
+    [
+        (100, 60, 100, {"llm": 60, "compute": 12}),  # it fits
+        (100, 95, 100, {"llm": 95, "compute": 5}),  # as far as it fits
+        (100, 100, 100, {"llm": 100}),
+        (200, 95, 100, {"llm": 95, "compute": 12}),  # more could be reserved
+    ],
+)
+def test_what_a_strict_execution_is_measured_to_use_ends_with_what_is_covered(
+    covered: int, charged: int, reserved: int, cats: dict[str, int]
+) -> None:
+    asked: list[str] = []
+
+    def extend(cats: str) -> None:
+        asked.append(cats)
+        if sum(int(pair.split("=")[1]) for pair in cats.split(",")) > covered:
+            raise BudgetRefused("no more", limit=covered, current=covered)
+
+    strict = Execution("01hq0000000000000000000000", 1, "draft", 1, "acme", extend=extend, reserved_micros=reserved, strict=True)
+    with metering(strict) as usage:
+        meter.charge("llm", charged, "micros")
+    usage.close(0.0124)
+    assert usage.by_category() == cats
+    assert sum(cats.values()) <= covered
+    plain = Execution("01hq0000000000000000000000", 1, "draft", 1, "acme", extend=extend, reserved_micros=reserved)
+    asked.clear()
+    with metering(plain) as usage:
+        meter.charge("llm", charged, "micros")
+    usage.close(0.0124)
+    assert usage.by_category() == {"llm": charged, "compute": 12}
+    assert not asked, "what was used is charged, whoever is asked"
+
+
 def test_closing_adds_the_cpu_seconds_once_and_ends_charging() -> None:
     with metering(FIRST) as usage:
         meter.charge("llm", 1, "token")
