@@ -7,6 +7,7 @@ import itertools
 import os
 import socket
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cached_property, wraps
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +16,15 @@ from celery.app.autoretry import add_autoretry_behaviour
 from celery.signals import celeryd_init
 
 from cost import middleware
+from cost.install import install as give_budgets
+from cost.task_ledger import Terms
 from orchestrator.auditor import Auditor
 from orchestrator.collector import Collector
 from orchestrator.kernel import Kernel
 from orchestrator.loading import ROOT, load_by_path
 from orchestrator.node_task import NodeTask
 from orchestrator.notify import Notifier
+from orchestrator.ordinary import task_ledger
 from orchestrator.registry import TaskDefinition, registry
 from orchestrator.settings import Settings
 from orchestrator.settlement import NodeSettlement
@@ -41,6 +45,7 @@ class HeadgateApp(Celery):
     """Celery with the kernel and the sweeper at hand, over the same settings."""
 
     headgate_settings: Settings
+    headgate_terms: Terms
 
     @cached_property
     def headgate_kernel(self) -> Kernel:
@@ -97,7 +102,16 @@ def make_app() -> HeadgateApp:
     made = HeadgateApp("headgate", set_as_current=True)
     made.headgate_settings = Settings.load()
     made.config_from_object(load_by_path(CONFIG, ROOT / "celeryconfig.py"))
-    registry.subscribe(lambda definition: _register(made, definition))
+    # A message of no node that names a tenant pays as that tenant, by what its task declares; one that names none is free.
+    ordinary: dict[str, int] = {}
+    give_budgets(made, task_ledger(made.headgate_settings))
+    made.headgate_terms = replace(made.headgate_terms, estimates=ordinary)
+
+    def know(definition: TaskDefinition) -> None:
+        _register(made, definition)
+        ordinary[definition.name] = sum(definition.estimate.values())
+
+    registry.subscribe(know)
     middleware.connect(NodeSettlement(lambda: made.headgate_kernel))
     celeryd_init.connect(_introduce, weak=False)
     return made

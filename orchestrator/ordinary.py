@@ -12,6 +12,15 @@ from cost.task_ledger import TaskLedger
 from orchestrator.settings import Settings
 
 
+def task_ledger(settings: Settings | None, silent_s: float = 3600.0) -> TaskLedger:
+    """Return the ledger of ordinary tasks on the Redis of `settings`, or of those in force at its first call."""
+    return TaskLedger(
+        lambda: (settings or Settings.load()).resolved_client_url(),
+        silent_s=silent_s,
+        lag_ms=lambda: math.ceil((settings or Settings.load()).recorder_lag_limit_s * 1000),
+    )
+
+
 def install(
     app: Celery,
     *,
@@ -32,13 +41,4 @@ def install(
     charge); give more than the longest task takes.
     Raises ValueError for an amount or a tenant's id that is none.
     """
-    give_budgets(
-        app,
-        TaskLedger(
-            lambda: (settings or Settings.load()).resolved_client_url(),
-            silent_s=silent_s,
-            lag_ms=lambda: math.ceil((settings or Settings.load()).recorder_lag_limit_s * 1000),
-        ),
-        untagged=untagged,
-        estimates=estimates,
-    )
+    give_budgets(app, task_ledger(settings, silent_s), untagged=untagged, estimates=estimates)

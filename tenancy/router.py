@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from tenancy.priorities import Priority
-from tenancy.queues import queue_name
+from tenancy.queues import TENANT_PATTERN, queue_name
 
 DEFAULT_TENANT = "default"
 SYSTEM_TASKS = ("headgate.", "celery.")
@@ -20,10 +21,13 @@ routing key by the name of a declared queue, which would make every process decl
 def route(name: str, _args: object, _kwargs: object, options: Mapping[str, Any], **_: object) -> dict[str, Any] | None:
     """Return where Celery publishes a task: the queue `t.{tenant}.{level}` of its `tenant` header, through the anonymous exchange.
 
-    No header is the tenant `default`; the level is that of the message's priority. A message that names its queue or exchange is
-    left alone, and so are system tasks. The signature is that of Celery's routers.
+    No header is the tenant `default`; a header that is no tenant's id goes there too, so that a worker refuses it and it is not lost. The
+    level is that of the message's priority. A message that names its queue or exchange is left alone, and so are system tasks. The
+    signature is that of Celery's routers.
     """
     if name.startswith(SYSTEM_TASKS) or options.get("queue") or options.get("routing_key") or options.get("exchange"):
         return None
-    tenant = (options.get("headers") or {}).get("tenant") or DEFAULT_TENANT
-    return {"exchange": "", "exchange_type": ANONYMOUS, "routing_key": queue_name(str(tenant), Priority.parse(options.get("priority")))}
+    tenant = str((options.get("headers") or {}).get("tenant") or DEFAULT_TENANT)
+    if not re.fullmatch(TENANT_PATTERN, tenant):
+        tenant = DEFAULT_TENANT
+    return {"exchange": "", "exchange_type": ANONYMOUS, "routing_key": queue_name(tenant, Priority.parse(options.get("priority")))}

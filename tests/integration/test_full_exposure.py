@@ -19,11 +19,19 @@ def test_runs_that_hold_a_budget_to_its_last_micro_finish_at_full_quality_and_no
 
     def graph(*costs: int) -> Graph:
         first = {"id": "first", "task": "slots.free", "params": {"log": str(tmp_path / "log"), "seconds": 0, "until": str(release)}}
+        cheaper = {"name": "cheap", "kind": "variant", "params": {"micros": 1}, "estimate": {"other": 1}, "value": 0}
         rest = [
-            {"id": f"n{at}", "task": "synthetic.spend", "params": {"micros": cost // 2}, "after": ["first"], "required": at == 0,
-             "estimate": {"other": cost}, "variants": [{"name": "cheap", "kind": "variant", "estimate": {"other": 1}, "value": 0}]}
+            {
+                "id": f"n{at}",
+                "task": "synthetic.spend",
+                "params": {"micros": cost // 2},
+                "after": ["first"],
+                "required": at == 0,
+                "estimate": {"other": cost},
+                "variants": [cheaper],
+            }
             for at, cost in enumerate(costs)
-        ]  # fmt: skip
+        ]
         return Graph.parse({"name": "promised", "nodes": [{**first, "estimate": {"compute": 10_000}}, *rest]})
 
     wanted = graph(20_000, 15_000, 5_000)
