@@ -9,6 +9,7 @@ import socket
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property, wraps
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from celery import Celery
@@ -156,10 +157,16 @@ def _introduce(sender: Any = None, **_: Any) -> None:
         name=str(sender),
         host=socket.gethostname(),
         pid=os.getpid(),
+        version=_version(),
         tasks=list(names),
         limits={name: [limit.document() for limit in limits] for name in names if (limits := registry.limits_of(name))},
         expected_ms={name: ms for name in names if (ms := _expected_ms(name))},
     )
+
+
+def _version() -> str:
+    settings = Settings.load()
+    return f"headgate {version('headgate')}" + (f", {settings.release}" if settings.release else "")
 
 
 def _expected_ms(name: str) -> int:

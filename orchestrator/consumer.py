@@ -20,6 +20,7 @@ from celery.worker.consumer import Consumer as Stock
 from celery.worker.control import control_command
 
 from orchestrator.control import DRAIN, DRAINED, SCALE
+from tenancy.errors import HeadgateError
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +55,22 @@ class Consumer(Stock):
             with contextlib.suppress(ValueError):  # all are busy
                 self.pool.shrink(self.pool.num_processes - self._slots)
         self.hub.call_later(SHRINK_EVERY_S, self._shrink_idle)
+
+    def on_unknown_task(self, body: Any, message: Any, exc: Exception) -> None:
+        """Hand a node back whose task this worker lacks, for a worker that has it; any other message is Celery's to refuse."""
+        headers = message.headers
+        node, delivery = headers.get("headgate"), headers.get("headgate_delivery")
+        if node and delivery:
+            try:
+                failed = self.app.headgate_kernel.launcher.hand_back(node, delivery, str(headers.get("task", "")))
+            except HeadgateError as error:
+                logger.warning("a node whose task is not here could not be handed back: %s", error)
+                message.reject_log_error(logger, self.connection_errors, requeue=True)
+                return
+            if not failed:
+                message.ack_log_error(logger, self.connection_errors)  # what was handed back is not held any more
+                return
+        super().on_unknown_task(body, message, exc)
 
     def _loop_to_the_end(self, *args: Any) -> None:
         try:

@@ -152,6 +152,23 @@ class Launcher:
         status, total = self.kernel.link.read("HMGET", keys.of_run("run", key), "status", "total")
         return bool(status == "cancelling" and self.kernel.link.read("HLEN", keys.of_run("state", key)) < int(total))
 
+    def hand_back(self, node: list[Any], delivery: list[Any], task: str) -> bool:
+        """Hand a message back whose task this worker lacks; True when the node failed, because for too long no worker of its pool had it.
+
+        Raises Unavailable, and Fenced between two epochs.
+        """
+        run_id, generation, node_id = str(node[0]), int(node[1]), str(node[2])
+        patience_ms = int(self.kernel.settings.task_wait_s * 1000)
+        reply = self.kernel.state.lack(run_id, generation, node_id, str(delivery[0]), str(delivery[1]), int(delivery[2]), task, patience_ms)
+        if reply[0] != "failed":
+            return False
+        due = set(reply[3:])
+        if reply[1]:
+            due |= self.kernel.finish_cascade(run_id, generation)
+        tenant = self.kernel.link.read("HGET", keys.of_run("run", f"{run_id}.{generation}"), "tenant")
+        self.publish(run_id, generation, tenant, due)
+        return True
+
     def time_out(self, node: list[Any], delivery: list[Any], error: BaseException) -> bool:
         """End the execution of a node whose process was killed at its hard time limit; say whether that was its last attempt."""
         run_id, generation, node_id = str(node[0]), int(node[1]), str(node[2])

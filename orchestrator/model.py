@@ -28,6 +28,13 @@ BEHIND_MS: Final = 2_000
 """How long a node waits while the record is too far behind."""
 
 
+BACK_MS: Final = 500
+BACK_MS_MAX: Final = 5_000
+"""How long a message is put off that a worker handed back, at least and at most."""
+
+NAMED_MAX: Final = 5
+"""Workers that are named where none has a task."""
+
 NodeRow = tuple[str, int, str, str, str, str]
 """id, wait, ctl JSON, spec, verdict, fragment."""
 
@@ -166,6 +173,41 @@ class Model(AdmissionModel):
         self._node_event(state, node, "node.began", **details)
         state.progress = self.now_ms
         return ["run", attempt, it.spec, it.verdict, it.fails, str(amount)]
+
+    def lack(self, run: str, gen: int, node: str, inc: str, tag: str, delivery: int, task: str, patience_ms: int) -> Reply:
+        """A worker lacks the node's task: ["gone"], ["back", delay_ms], ["early"] or, for too long, ["failed", more, reason, due..]."""
+        self._fence()
+        if not self._holds(inc, tag, delivery):
+            return ["gone"]
+        state = self.runs.get((run, gen))
+        waits = state is not None and state.status == "running" and not state.stopped
+        if state is None or not waits or node not in state.nodes or state.nodes[node].state != "due":
+            self._let_go(inc, tag)
+            self._drop(tag)
+            return ["early"]
+        it, pool = state.nodes[node], self._message(tag).pool
+        there = {other: self.workers[other].info for other in sorted(self.slots_of(pool))}
+        if any(task in info.get("tasks", ()) for info in there.values()):
+            it.lacks = None
+            self._release(inc, tag, BACK_MS)
+            return ["back", BACK_MS]
+        it.lacks = self.now_ms if it.lacks is None else it.lacks
+        waited = self.now_ms - it.lacks
+        if waited < patience_ms:
+            delay_ms = max(BACK_MS, min(BACK_MS_MAX, waited // 4, patience_ms - waited))
+            self._release(inc, tag, delay_ms)
+            return ["back", delay_ms]
+        named = [info.get("name", other) + (f" ({info['version']})" if "version" in info else "") for other, info in there.items()]
+        more = f" and {len(named) - NAMED_MAX} more" if len(named) > NAMED_MAX else ""
+        reason = f'for {waited // 1000} s no worker of the pool "{pool}" has had the task "{task}"; there are '
+        reason += ", ".join(named[:NAMED_MAX]) + more
+        self._let_go(inc, tag)
+        self._drop(tag)
+        it.fault = json.dumps({"type": "unserved", "message": reason})
+        self._end_node(state, node, "failed", attempt=it.claims, reason=reason)
+        due = self._propagate(state, node)
+        left = self._consequences(state, due)
+        return ["failed", left, reason, *due]
 
     def finish(
         self,

@@ -48,6 +48,8 @@ class NodeState:
     lost: int = 0
     done: int = 0
     lease: Lease | None = None
+    lacks: int | None = None
+    """since when no worker of its pool has had its task"""
     notbefore: int = 0
     since: int | None = None
     result: str | None = None

@@ -95,6 +95,10 @@ class Settings(BaseSettings):
     """A run that is `submitted` for longer is completed by the sweeper."""
     worker_wait_s: Seconds = 1.0
     """How long a submission waits for a worker that serves its tasks; then it is on record and waits as a run."""
+    task_wait_s: Seconds = 60.0
+    """How long a node waits in a pool where no worker has its task any more; then it fails."""
+    release: str = Field("", max_length=100)
+    """What version of your tasks the workers of this environment run, such as a commit; they say it of themselves."""
     notify: str | None = None
     """A function, `module:function`, that is called with each notification, beside the log and the tenant's webhook."""
     webhook_secret: str | None = Field(None, min_length=16, repr=False)

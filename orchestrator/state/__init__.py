@@ -63,6 +63,10 @@ class State:
         """Claim a node: a row of the gate table."""
         return list(self._call("begin", run, gen, node, inc, tag, delivery, worker, self.lag_ms))
 
+    def lack(self, run: str, gen: int, node: str, inc: str, tag: str, delivery: int, task: str, patience_ms: int) -> list[Any]:
+        """Hand back a node whose task this worker lacks: ['gone'], ['back', delay_ms], ['early'] or ['failed', more, reason, due..]."""
+        return list(self._call("lack", run, gen, node, inc, tag, delivery, task, patience_ms))
+
     def finish(
         self,
         run: str,

@@ -105,6 +105,9 @@ class Kernel:
     def begin(self, run: str, gen: int, node: str, inc: str, tag: str, delivery: int, worker: str, lag_ms: int = 0) -> Any:
         return self.link.call("orchestrator/state/begin", run, gen, node, inc, tag, delivery, worker, lag_ms)
 
+    def lack(self, run: str, gen: int, node: str, inc: str, tag: str, delivery: int, task: str, patience_ms: int) -> Any:
+        return self.link.call("orchestrator/state/lack", run, gen, node, inc, tag, delivery, task, patience_ms)
+
     def finish(
         self, run: str, gen: int, node: str, attempt: int, inc: str, outcome: str, result: str, error: str, cats: str, delay_ms: int
     ) -> Any:

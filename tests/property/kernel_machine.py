@@ -369,6 +369,17 @@ class KernelMachine(RuleBasedStateMachine):
 
     # Any call by anyone who ever had a reason to make it: zombies, duplicates, signals that come twice
 
+    @rule(
+        data=st.data(), task=st.sampled_from(["draft", "nobody has it"]), patience_ms=st.sampled_from([0, 2, 3000]), odds=st.integers(0, 2)
+    )
+    def hand_back(self, data: st.DataObject, task: str, patience_ms: int, odds: int) -> None:
+        """A worker is given a node whose task it does not have."""
+        claim = self.pop(self.some_worker(data)) if odds == 0 else None
+        if claim and claim.run:
+            reply = self.both("lack", claim.run, 1, claim.node, claim.inc, claim.tag, claim.delivery, task, patience_ms)
+            if reply[0] == "failed":
+                self.publish(claim.run, reply[3:])
+
     @precondition(lambda self: self.claims)
     @rule(data=st.data(), call=st.sampled_from(CALLS), outcome=outcomes, cats=usages, delay_ms=delays)
     def anyone(self, data: st.DataObject, call: str, outcome: str, cats: str, delay_ms: int) -> None:
