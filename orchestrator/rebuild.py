@@ -85,7 +85,8 @@ def run_keys(recorded: Recorded, loaded: Loaded, epoch: int, now: int, own_pool:
         keys.hashes[names.of_run("run", rg)]["roots"] = json.dumps(roots)
     if loaded.want["max_parallel"]:
         keys.hashes[transport.CAPS] = {rg: str(loaded.want["max_parallel"])}
-    keys.hashes[money.purse(rg)] = _purse(recorded, _needed(loaded, states))
+    if was_admitted(run):
+        keys.hashes[money.purse(rg)] = _purse(recorded, _needed(loaded, states))
     keys.hashes[money.reservations(rg)] = _reservations(recorded.ledger)
     keys.hashes[names.of_run("state", rg)] = states
     keys.hashes[names.of_run("wait", rg)] = {node: str(count) for node, count in waits.items()}
@@ -103,6 +104,11 @@ def run_keys(recorded: Recorded, loaded: Loaded, epoch: int, now: int, own_pool:
     fenced = run["status"] == "cancelling" or "stopped" in keys.hashes[names.of_run("run", rg)]
     keys.lists[names.of_run("cascade", rg)] = [] if fenced else sealed
     return keys
+
+
+def was_admitted(run: Mapping[str, Any]) -> bool:
+    """Whether a run has money and a place; one that was cancelled while it waited has neither."""
+    return run["hold"] is not None
 
 
 def loading(loaded: Loaded, own_pool: str) -> dict[str, int]:
@@ -310,13 +316,13 @@ def adjusted_keys(adjustments: Iterable[Mapping[str, Any]]) -> Keys:
 def tenant_keys(policies: Mapping[str, Mapping[str, str]], runs: Iterable[Recorded], charged: Iterable[Mapping[str, Any]]) -> Keys:
     """Return the counters of every tenant.
 
-    policies: fields by tenant. runs: every live, admitted run. charged: sums of the ledger with tenant, day, kind (settle, waste or
+    policies: fields by tenant. runs: every live run. charged: sums of the ledger with tenant, day, kind (settle, waste or
     adjust), category, amount, of whole months.
     """
     keys = Keys()
     for tenant, fields in policies.items():
         keys.hashes[money.tenant(tenant)] = {**fields, "held": "0", "reserved": "0", "running": "0"}
-    for recorded in runs:
+    for recorded in filter(lambda one: was_admitted(one.run), runs):
         counters = keys.hashes[money.tenant(recorded.run["tenant"])]
         counters["held"] = str(int(counters["held"]) + remaining_hold(recorded))
         counters["running"] = str(int(counters["running"]) + 1)

@@ -100,7 +100,8 @@ def test_a_run_that_was_cancelled_while_it_waited_ends_after_a_rebuild_too(
     lose_everything(redis_server, recorder)
     client = hands.link.client
     assert client.hget(f"hg1:run:{run}.1", "status") == "cancelling"
-    assert not client.exists("hg1:line:acme")
+    assert not client.exists("hg1:line:acme", f"hg1:purse:{run}.1")
+    assert client.hget("hg1:tenant:acme", "running") == "1", "it takes no place"
     hands.state.revoke(run, 1, "cancelled", "enough", list(client.hkeys(f"hg1:state:{run}.1")))
     drain(recorder)
     assert get_run(recorder.engine, run).outcome == "cancelled"
