@@ -16,6 +16,9 @@ from tenancy.errors import HeadgateError
 from .money import MICROS_MAX, normalise_category, write_cats
 from .prices import DEFAULT_PRICES, EXACT, MICROS, WALL, PriceTable, Quantity, UsageLine, check_quantity, settle_micros
 
+ASK_EVERY_S: Final = 1.0
+"""How often `meter.cancelled()` asks at most."""
+
 
 @dataclass(frozen=True, slots=True)
 class Execution:
@@ -25,6 +28,7 @@ class Execution:
     reserves what is missing, or raises BudgetRefused. None: charges pass unasked, and the settlement has the last word.
     reserved_micros: what is covered before the first call; None is nothing, so that every charge is told.
     strict: what is measured without asking ends with what is covered: such an execution costs no more than was reserved for it.
+    cancelled: says whether it should stop; asked at most once a second.
     """
 
     run_id: str
@@ -36,6 +40,7 @@ class Execution:
     extend: Callable[[str], None] | None = field(default=None, compare=False)
     reserved_micros: int | None = None
     strict: bool = False
+    cancelled: Callable[[], bool] | None = field(default=None, compare=False)
 
     @property
     def idempotency_key(self) -> str:
@@ -64,6 +69,8 @@ class Usage:
         self._unknown: dict[str, None] = {}
         self._closed = False
         self._covered = execution.reserved_micros
+        self._cancelled = False
+        self._asked_at: float | None = None
 
     @property
     def lines(self) -> tuple[UsageLine, ...]:
@@ -95,6 +102,15 @@ class Usage:
                 if not used:
                     self._quantities = before
                 raise
+
+    def cancelled(self) -> bool:
+        """Say whether the execution should stop: once it should, it should for good."""
+        with self._lock:
+            now = time.monotonic()
+            if not self._cancelled and self.execution.cancelled and (self._asked_at is None or now - self._asked_at >= ASK_EVERY_S):
+                self._asked_at = now
+                self._cancelled = self.execution.cancelled()
+            return self._cancelled
 
     def close(self, cpu_seconds: float | None = None, wall_seconds: float | None = None) -> None:
         """Accept no more charges, after adding the CPU and wall seconds that the execution took if they are given.
@@ -252,6 +268,15 @@ class Meter:
             usage.charge(category, time.monotonic() - started, WALL, used=True)
         finally:
             _timing.reset(token)
+
+    def cancelled(self) -> bool:
+        """Say whether the running node should stop: it, its run, its tenant or everything was cancelled, or another attempt runs by now.
+
+        Cheap enough for an inner loop: Redis is asked at most once a second. A node that returns early is `cancelled` in either case
+        where it was cancelled itself; of a cancelled run it has the outcome of what it returns. False outside a node.
+        """
+        usage = _usage()
+        return usage is not None and usage.cancelled()
 
     @property
     def attempt(self) -> int:

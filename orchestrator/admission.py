@@ -11,7 +11,6 @@ from orchestrator.launched import recorded_submission
 from orchestrator.store import tables as t
 from orchestrator.store.adopted import read_adopted
 from tenancy.errors import Refused
-from tenancy.keys import WAITING
 
 AT_ONCE = 20
 """Runs that one call of the script lets in; they are started before the next call."""
@@ -62,14 +61,3 @@ class Admission:
             adopted = read_adopted(connection, run_id, submission.adopts)
         self.kernel.launcher.start(run_id, generation, row["tenant"], submission, row["budget"], since_ms, adopted)
         return 1
-
-    def cancel(self, run_id: str, generation: int, reason: str, by: str) -> bool:
-        """Cancel a run: once this returns nothing of it begins. False when it has ended or is unknown."""
-        if not self.kernel.launcher.cancel(run_id, generation, reason, by):
-            return False
-        if self.kernel.launcher.is_partly_loaded(run_id, generation):  # it waited, or its producer was at work: every node gets an outcome
-            self.start(run_id, generation)
-            self.kernel.launcher.revoke_rest(run_id, generation)
-        if self.kernel.link.read("EXISTS", WAITING):
-            self.kernel.call_admission()
-        return True

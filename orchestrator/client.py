@@ -15,7 +15,7 @@ from ulid import ULID
 
 from cost.estimate import DEFAULT, Means
 from cost.money import check_micros, parse_units
-from orchestrator.admission import Admission
+from orchestrator.cancellation import KILL_S, Cancellation
 from orchestrator.generations import What, rerun
 from orchestrator.graph import Graph
 from orchestrator.graph.limits import Limits
@@ -24,6 +24,7 @@ from orchestrator.handle import RunHandle
 from orchestrator.ledger import Ledger
 from orchestrator.pauses import pause, resume
 from orchestrator.price_tables import PriceTables
+from orchestrator.ranks import reprioritise
 from orchestrator.recorder.ask import answer_to, append_request
 from orchestrator.refusal import turned_away
 from orchestrator.registry import registry
@@ -149,10 +150,60 @@ class Client:
         """Return the handle of an earlier run. Raises Unknown."""
         return RunHandle(self, run_id, read.get_run(self.engine, run_id).generation)
 
-    def cancel(self, run_id: str, *, reason: str = "cancelled by its producer", by: str | None = None) -> bool:
-        """Cancel a run; once this returns nothing of it begins. False when it has ended before. Raises Unknown."""
-        handle = self.run(run_id)
-        return Admission(self.kernel, self.engine).cancel(run_id, handle.generation, reason, by or getpass.getuser())
+    def cancel(
+        self,
+        run_id: str,
+        nodes: str | Sequence[str] | None = None,
+        *,
+        below: bool = False,
+        now: bool = False,
+        reason: str = "cancelled by its producer",
+        by: str | None = None,
+    ) -> bool:
+        """Cancel a run, or some of its nodes; once this returns nothing of that begins, whatever restarts. False when all had ended before.
+
+        What runs is told through `meter.cancelled()`. A cancelled node is `cancelled` whatever it returns, and what needs it is
+        upstream_failed; what runs of a cancelled run has the outcome of what it does.
+
+        :param nodes: cancel these, and not the run.
+        :param below: also what only they feed.
+        :param now: end the processes that run them (prefork pools; elsewhere they finish by themselves).
+
+        Raises Unknown (no such run or node), Refused (nodes of a run that is over or waits to be started) and Unavailable.
+        """
+        generation = self.run(run_id).generation
+        cancellation, who = Cancellation(self.kernel, self.engine), by or getpass.getuser()
+        named = None if nodes is None else [nodes] if isinstance(nodes, str) else list(nodes)
+        if named is None:
+            if below:
+                raise ValueError("below=True is for nodes; a run is cancelled as a whole")
+            done = cancellation.run(run_id, generation, reason, who)
+        else:
+            found = cancellation.nodes(run_id, generation, named, reason, who, below=below)
+            done = bool(found.cancelled or found.told)
+        if now and done:
+            cancellation.kill(run_id, generation, named, reason, KILL_S, below=below)
+        return done
+
+    def cancel_all(self, scope: str, *, now: bool = False, reason: str = "", by: str | None = None) -> list[str]:
+        """Cancel every run of `platform` or `tenant:{id}` that was submitted so far; return their ids. Nothing of them begins after this.
+
+        Runs that are submitted later run. Raises Unknown and Unavailable.
+        """
+        cancellation = Cancellation(self.kernel, self.engine)
+        runs = cancellation.scope(scope, reason, by or getpass.getuser())
+        if now:
+            for run_id, generation in runs:
+                cancellation.kill(run_id, generation, None, reason, KILL_S)
+        return [run_id for run_id, _ in runs]
+
+    def reprioritise(self, run_id: str, priority: Priority | str, *, reason: str = "", by: str | None = None) -> bool:
+        """Give all of a run in flight this priority: what waits in line, and what comes later; False when it had it before.
+
+        Raises Unknown, Refused (it is over, or not admitted yet) and Unavailable.
+        """
+        generation = self.run(run_id).generation
+        return reprioritise(self.kernel, run_id, generation, Priority.parse(priority), reason, by or getpass.getuser())
 
     def rerun(
         self,

@@ -11,15 +11,19 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from collections.abc import Iterable
+from threading import Thread
 from typing import Any
 
 from celery.concurrency.prefork import TaskPool
 from celery.exceptions import WorkerShutdown, WorkerTerminate
-from celery.worker import state
+from celery.utils.functional import maybe_list
+from celery.worker import control, state
 from celery.worker.consumer import Consumer as Stock
 from celery.worker.control import control_command
 
-from orchestrator.control import DRAIN, DRAINED, SCALE
+from orchestrator.cancellation import node_of, stop_nodes
+from orchestrator.control import DRAIN, DRAINED, KILL, SCALE
 from tenancy.errors import HeadgateError
 
 logger = logging.getLogger(__name__)
@@ -120,5 +124,52 @@ def _scale(panel: Any, slots: int, **_: Any) -> dict[str, str]:
     return {"ok": f"{slots} slots"}
 
 
+def _kill(panel: Any, executions: list[list[str]], **_: Any) -> dict[str, int]:
+    """End the processes that run these executions: task id, incarnation, tag, delivery."""
+    wanted, killed = {tuple(execution) for execution in executions}, 0
+    for request in tuple(state.active_requests):
+        delivery = (request.request_dict or {}).get("headgate_delivery") or ()
+        if (request.id, *map(str, delivery)) in wanted:
+            request.terminate(panel.consumer.pool, signal="SIGTERM")
+            killed += 1
+    return {"ok": killed}
+
+
+def _cancel_nodes(panel: Any, ids: Iterable[str], why: str) -> None:
+    """Celery's revoke of a node's task id cancels the node. Beside the event loop: a revoke may name thousands."""
+    by_run: dict[tuple[str, int], list[str]] = {}
+    for task_id in ids:
+        if (node := node_of(task_id)) is not None:
+            by_run.setdefault(node[:2], []).append(node[2])
+    kernel = getattr(panel.app, "headgate_kernel", None)
+    if kernel is None or not by_run:
+        return
+
+    def cancel() -> None:
+        for (run_id, generation), nodes in by_run.items():
+            try:
+                stop_nodes(kernel, run_id, generation, nodes, why, "celery")
+            except HeadgateError as error:
+                logger.warning("the revoke of nodes of run %s was not understood as their cancellation: %s", run_id, error)
+
+    Thread(target=cancel, name="headgate-revoke", daemon=True).start()
+
+
+def _revoke(panel: Any, task_id: Any, terminate: bool = False, signal: Any = None, **options: Any) -> Any:
+    """Revoke tasks by id, as Celery does; a node of a graph is cancelled with it, for every worker and every delivery."""
+    ids = maybe_list(task_id) or []
+    reply = control.revoke(panel, task_id, terminate=terminate, signal=signal, **options)
+    _cancel_nodes(panel, ids, "its task id was revoked")
+    return reply
+
+
+def _terminate(panel: Any, signal: Any, task_id: Any, **options: Any) -> Any:
+    """Terminate tasks by id, as Celery does; a node of a graph is cancelled with it."""
+    return _revoke(panel, task_id, terminate=True, signal=signal, **options)
+
+
+control_command(variadic="task_id", signature="[id1 [id2 [... [idN]]]]", name="revoke")(_revoke)
+control_command(variadic="task_id", args=[("signal", str)], signature="<signal> [id1 [id2 [... [idN]]]]", name="terminate")(_terminate)
+control_command(name=KILL)(_kill)
 control_command(name=DRAIN)(_drain)
 control_command(name=SCALE, args=[("slots", int)], signature="SLOTS")(_scale)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from tenancy.errors import HeadgateError, Unavailable
@@ -10,7 +10,7 @@ from tenancy.errors import HeadgateError, Unavailable
 if TYPE_CHECKING:
     from celery import Celery
 
-DRAIN, SCALE = "headgate_drain", "headgate_scale"
+DRAIN, SCALE, KILL = "headgate_drain", "headgate_scale", "headgate_kill"
 """Names of our remote control commands."""
 
 DRAINED = 86
@@ -37,6 +37,15 @@ def scale(app: Celery, wanted: Mapping[str, int]) -> None:
             raise Unavailable(f"the worker {name} did not answer within {ANSWER_S:g} s; `headgate workers list` says who is alive")
         if "error" in answer:
             raise HeadgateError(f"{name} {answer['error']}")
+
+
+def kill(app: Celery, name: str, executions: Sequence[Sequence[str]]) -> int:
+    """Have the worker `name` end the processes that run these executions (task id, incarnation, tag, delivery); return how many it has.
+
+    A worker that does not answer has none, as far as anybody knows. Executions that have ended meanwhile are left alone.
+    """
+    told = app.control.broadcast(KILL, arguments={"executions": executions}, destination=[name], reply=True, timeout=ANSWER_S, limit=1)
+    return sum(int(reply[name].get("ok", 0)) for reply in told or () if name in reply)
 
 
 def spread(slots: int, workers: Iterable[str]) -> dict[str, int]:

@@ -16,6 +16,7 @@ from tenancy.errors import RunFailed, Unavailable, Unknown, WaitTimeout
 if TYPE_CHECKING:
     from orchestrator.client import Client
     from orchestrator.generations import What
+    from tenancy.priorities import Priority
 
 POLL_S = 0.5
 """How often a waiting handle looks at the record itself, should an announcement be lost."""
@@ -118,9 +119,21 @@ class RunHandle:
             raise RunFailed(row.outcome or row.status, wanted, _cause(found.error) or found.reason or found.outcome)
         return self.client.kernel.results.decode(found.result)
 
-    def cancel(self, *, reason: str = "cancelled by its producer", by: str | None = None) -> bool:
-        """Cancel the run; once this returns nothing of it begins. False when it has ended before."""
-        return self.client.cancel(self.run_id, reason=reason, by=by)
+    def cancel(
+        self,
+        nodes: str | Sequence[str] | None = None,
+        *,
+        below: bool = False,
+        now: bool = False,
+        reason: str = "cancelled by its producer",
+        by: str | None = None,
+    ) -> bool:
+        """Cancel the run, or some of its nodes, as `Client.cancel`; once this returns nothing of that begins."""
+        return self.client.cancel(self.run_id, nodes, below=below, now=now, reason=reason, by=by)
+
+    def reprioritise(self, priority: Priority | str, *, reason: str = "", by: str | None = None) -> bool:
+        """Give all of the run this priority, as `Client.reprioritise`."""
+        return self.client.reprioritise(self.run_id, priority, reason=reason, by=by)
 
     def rerun(
         self,

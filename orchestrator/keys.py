@@ -7,13 +7,14 @@ from typing import Literal
 RUNS = "hg1:runs"
 OVER = "hg1:over"
 NOTICES = "hg1:notices"
+FENCE = "hg1:fence"
 RECORDED = "hg1:recorded"
 RECORDED_AT = "hg1:recorded:at"
 LEASE = "hg1:recorder"
 ENDED = "hg1:ended"
 
 Part = Literal[
-    "run", "state", "wait", "ctl", "spec", "verdict", "attempt", "lease", "due", "result", "fault", "cascade", "fragment"
+    "run", "state", "wait", "ctl", "spec", "verdict", "attempt", "lease", "due", "result", "fault", "cascade", "fragment", "stop"
 ]  # fmt: skip
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -129,21 +129,16 @@ class Launcher:
         except (KombuError, RedisError) as error:
             raise Unavailable(f"Redis did not take all messages of run {run_id} ({error}); the sweeper publishes what is due") from error
 
-    def cancel(self, run_id: str, generation: int, reason: str, by: str) -> bool:
-        """Cancel a run: once this returns nothing of it begins. False when it has ended or is unknown."""
-        if not self.kernel.state.cancel(run_id, generation, reason, by):
-            return False
-        self.revoke_rest(run_id, generation)
-        return True
-
-    def revoke_rest(self, run_id: str, generation: int) -> None:
-        """Give every node of a run that is cancelling, or that a failure stopped, and that has not begun its outcome."""
+    def revoke_rest(self, run_id: str, generation: int, go_on: Callable[[], bool] = lambda: True) -> None:
+        """Give what has not begun of a run that is cancelling, or that a failure stopped, its outcome, as long as `go_on` says so."""
         key = keys.of_run("run", f"{run_id}.{generation}")
         stopped, reason = self.kernel.link.read("HMGET", key, "stopped", "reason")
         reason = stopped or reason or "the run was cancelled"
         states: dict[str, str] = self.kernel.link.read("HGETALL", keys.of_run("state", f"{run_id}.{generation}"))
         left = [node for node, state in states.items() if state in ("pending", "due", "running")]
         for first in range(0, len(left), ROWS_MAX):
+            if not go_on():
+                return
             self.kernel.state.revoke(run_id, generation, "cancelled", reason, left[first : first + ROWS_MAX])
 
     def is_partly_loaded(self, run_id: str, generation: int) -> bool:
@@ -173,7 +168,7 @@ class Launcher:
         """End the execution of a node whose process was killed at its hard time limit; say whether that was its last attempt."""
         run_id, generation, node_id = str(node[0]), int(node[1]), str(node[2])
         reply = self.kernel.state.finish(run_id, generation, node_id, 0, str(delivery[0]), "timed_out", "", describe(error), "", 1000)
-        if reply[0] == "done":
+        if reply[0] in ("done", "stopped"):
             due = set(reply[2:])
             if reply[1]:
                 due |= self.kernel.finish_cascade(run_id, generation)

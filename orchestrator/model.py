@@ -127,14 +127,21 @@ class Model(AdmissionModel):
             self._end_node(state, node, "cancelled", reason=state.stopped or state.reason)
             self._maybe_end(state)
             return ["stopped"]
+        if it.stop is not None:
+            self._close_lost(state, node)
+            return self._give_up(state, node, "stopped", "cancelled", it.stop)
         if state.status != "running" or it.state == "pending":
             self._let_go(inc, tag)
             self._drop(tag)
             return ["early"]
+        if self._is_fenced(state):
+            self._release(inc, tag, SHORT_MS)
+            return ["later", SHORT_MS]
         if self.now_ms < it.notbefore:
             self._release(inc, tag, it.notbefore - self.now_ms)
             return ["later", it.notbefore - self.now_ms]
-        if self.stopped.get(state.tenant, 0) > self.now_ms:
+        paused = self.paused & {"platform", f"tenant:{state.tenant}", f"run:{run}.{gen}"}
+        if paused or self.stopped.get(state.tenant, 0) > self.now_ms:
             self._release(inc, tag)
             return ["later", 0]
         if self._is_recorder_behind(lag_ms):
@@ -239,13 +246,15 @@ class Model(AdmissionModel):
         tag = it.lease.tag
         if outcome == "skipped" and it.ctl["required"]:
             outcome = "failed"
+        if it.stop is not None:
+            outcome, error = "cancelled", it.stop
         it.done = attempt
         self._note_usage(state.key, node, attempt, cats)
         state.progress = self.now_ms
         if outcome == "succeeded":
             it.result = result
             self._end_node(state, node, outcome, attempt=attempt, result=result)
-        elif outcome == "skipped":
+        elif outcome in ("skipped", "cancelled"):
             self._end_node(state, node, outcome, attempt=attempt, reason=error)
         else:
             it.fault = error
@@ -260,7 +269,7 @@ class Model(AdmissionModel):
             self._end_node(state, node, outcome, attempt=attempt, error=error)
         due = self._propagate(state, node)
         unwritten = self._consequences(state, due)
-        return ["done", unwritten, *due]
+        return ["done" if it.stop is None else "stopped", unwritten, *due]
 
     def _finished_before(self, state: RunState, node: str, attempt: int, inc: str) -> Reply:
         """Answer a finish whose lease is over: once more if it was this attempt's own, else not at all."""
@@ -273,8 +282,11 @@ class Model(AdmissionModel):
 
     def _give_up(self, state: RunState, node: str, row: str, outcome: str, reason: str) -> Reply:
         it = state.nodes[node]
-        it.fault = json.dumps({"type": row, "message": reason})
-        self._end_node(state, node, outcome, attempt=it.claims, reason=reason)
+        if row == "stopped":
+            self._end_node(state, node, outcome, reason=reason)
+        else:
+            it.fault = json.dumps({"type": row, "message": reason})
+            self._end_node(state, node, outcome, attempt=it.claims, reason=reason)
         due = self._propagate(state, node)
         self._consequences(state, due)
         return [row, outcome, reason, due]
@@ -320,6 +332,70 @@ class Model(AdmissionModel):
             revoked += 1
         unwritten = self._consequences(state, due)
         return [revoked, unwritten, *self._still_due(state, due)]
+
+    def stop(self, run: str, gen: int, reason: str, by: str, nodes: Sequence[str]) -> Reply:
+        """Cancel nodes, children before their parents: [number cancelled, number told because they run, more, due nodes..]."""
+        self._fence()
+        state = self.runs.get((run, gen))
+        if state is None or state.status == "ended":
+            return [0, 0, 0]
+        named = [id_ for id_ in nodes if id_ in state.nodes and not state.nodes[id_].ended]
+        if not named:
+            return [0, 0, 0]
+        for id_ in named:
+            state.nodes[id_].stop = reason
+        self._run_event(state, "node.cancelling", nodes=named, reason=reason, by=by)
+        told, due = 0, []
+        for id_ in named:
+            it = state.nodes[id_]
+            if it.lease is not None and self._live(it.lease):
+                told += 1
+                continue
+            self._close_lost(state, id_)
+            self._drop_once(state.task_id(id_))
+            self._end_node(state, id_, "cancelled", reason=reason)
+            due += self._propagate(state, id_)
+        more = self._consequences(state, due)
+        state.progress = self.now_ms
+        return [len(named) - told, told, more, *self._still_due(state, due)]
+
+    def rank(self, run: str, gen: int, priority: int, reason: str, by: str) -> str:
+        """Give all that is put in line of a run from here on this priority; returns the former one, '' when it is unknown or has ended."""
+        self._fence()
+        state = self.runs.get((run, gen))
+        if state is None or state.status == "ended":
+            return ""
+        former = self.ranks.get(f"{run}.{gen}", state.priority)
+        self.ranks[f"{run}.{gen}"] = priority
+        self._run_event(state, "run.reprioritised", priority=priority, former=former, reason=reason, by=by)
+        return str(former)
+
+    def told(self, run: str, gen: int, node: str, attempt: int, inc: str) -> str:
+        """Return why an execution should stop, '' where it should go on."""
+        self._fence()
+        state = self.runs.get((run, gen))
+        it = state.nodes.get(node) if state is not None else None
+        lease = it.lease if it is not None else None
+        if state is None or it is None or lease is None or not self._live(lease) or (lease.attempt, lease.inc) != (attempt, inc):
+            return "another attempt has taken its place"
+        if state.status == "cancelling":
+            return state.reason
+        if state.stopped:
+            return state.stopped
+        if self._is_fenced(state):
+            return "everything of its tenant was cancelled"
+        return it.stop or ""
+
+    def fence(self, scope: str, reason: str, by: str) -> int:
+        """Let nothing begin of what was admitted up to now in `platform` or `tenant:{id}`; returns the time."""
+        self._fence()
+        self.fences[scope] = self.now_ms
+        self._append("scope.cancelled", scope=scope, reason=reason, by=by)
+        return self.now_ms
+
+    def _is_fenced(self, state: RunState) -> bool:
+        fences = [self.fences.get(scope, -1) for scope in ("platform", f"tenant:{state.tenant}")]
+        return state.created <= max(fences)
 
     def cascade(self, run: str, gen: int, limit: int) -> Reply:
         """Go on writing the fate of descendants: [unwritten, due nodes..].

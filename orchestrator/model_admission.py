@@ -76,6 +76,8 @@ class AdmissionModel(MemoryLedger):
         self.nudged_ms = 0
         self.over: dict[str, int] = {}
         """when the end of a run, `run.gen`, was known to be on record"""
+        self.fences: dict[str, int] = {}
+        """scope -> when everything of it was cancelled last"""
 
     # Admission
 
@@ -180,13 +182,16 @@ class AdmissionModel(MemoryLedger):
             return stop.why == "worker"
         return True
 
-    def cancel(self, run: str, gen: int, reason: str, by: str) -> int:
+    def cancel(self, run: str, gen: int, reason: str, by: str, tenant: str = "", want: str = "") -> int:
         """Set the fence of a run: nothing of it begins from here on. Its nodes get their outcomes by `revoke`.
 
-        A run that waits leaves the line.
+        A run that waits leaves the line. One that is on record only, of a tenant that wants it, is never admitted.
         """
         self._fence()
         state = self.runs.get((run, gen))
+        if state is None and want:
+            state = self._new_run((run, gen), tenant, json.loads(want))
+            state.status = "known"
         if state is None or state.status == "ended":
             return 0
         if state.status != "cancelling":
@@ -401,6 +406,7 @@ class AdmissionModel(MemoryLedger):
             known = took if account.run_ms is None else account.run_ms
             account.run_ms = math.floor(known + (took - known) / 8)
         self.caps.pop(f"{state.run}.{state.gen}", None)
+        self.ranks.pop(f"{state.run}.{state.gen}", None)
         spent = str(purse.spent if purse is not None else 0)
         self._run_event(state, "run.ended", outcome=state.outcome, cost=spent, released=str(released), counts=dict(state.counts))
 
@@ -435,6 +441,7 @@ class AdmissionModel(MemoryLedger):
         self.paused.discard(f"run:{name}")
         self.removed.pop(f"run:{name}", None)
         self.caps.pop(name, None)
+        self.ranks.pop(name, None)
         self.runs.pop(key, None)
         self._forget_money(key)
 

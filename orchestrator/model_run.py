@@ -34,7 +34,7 @@ class NodeState:
     ctl: amounts by variant ("" without one), required, attempts, next (children), joins (children that count their parents, with
     their rules), least and when (of itself). claims: executions begun;
     fails, lost: how they ended; done: the last one that finished. since: when it became due. adopted: the generation that
-    ran it.
+    ran it. stop: why it is cancelled, if a person cancelled it.
     """
 
     wait: int
@@ -58,6 +58,7 @@ class NodeState:
     ok: int = 0
     taken: bool = False
     not_taken: bool = False
+    stop: str | None = None
 
     @property
     def ended(self) -> bool:

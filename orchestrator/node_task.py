@@ -136,7 +136,9 @@ class _Execution:
         prices = patiently(lambda: self.kernel.prices.of(self.tenant), for_s=PATIENCE_S)
         extend = partial(self._extend, attempt)
         execution = Execution(
-            self.run_id, self.generation, self.node_id, attempt, self.tenant, prices, extend, int(row[5]), bool(spec.get("strict"))
+            *(self.run_id, self.generation, self.node_id, attempt, self.tenant, prices, extend, int(row[5])),
+            strict=bool(spec.get("strict")),
+            cancelled=partial(self._is_told, attempt),
         )
         with metering(execution) as usage:
             started, began = _cpu_clock()(), time.monotonic()
@@ -189,6 +191,8 @@ class _Execution:
             if row[1] == "failed":
                 raise NodeFailed(str(row[2]))
             return DONE
+        if kind == "stopped" and len(row) > 1:
+            self._publish(set(row[3]) | self.kernel.finish_cascade(self.run_id, self.generation))
         if kind in ("ended", "stopped"):
             return DONE
         raise Ignore(f"{self.node_id}: {kind}")
@@ -239,6 +243,13 @@ class _Execution:
                 current=int(reply[3]),
             )
 
+    def _is_told(self, attempt: int) -> bool:
+        """Say whether this execution should stop. While Redis is away nobody knows better."""
+        try:
+            return self.kernel.state.told(self.run_id, self.generation, self.node_id, attempt, self.inc) != ""
+        except HeadgateError:
+            return False
+
     # -- record ---------------------------------------------------------------------------------
 
     def _record(self, attempt: int, outcome: str, result: str, error: BaseException | None, usage: Usage, delay_ms: int) -> str:
@@ -264,11 +275,13 @@ class _Execution:
         due = set(reply[2:])
         if reply[1]:
             due |= self.kernel.finish_cascade(self.run_id, self.generation)
-        if outcome in ("succeeded", "skipped"):
+        if reply[0] == "done" and outcome in ("succeeded", "skipped"):
             self._pass_on(due)
             return DONE
         self._unlink()
         self._publish(due)
+        if reply[0] == "stopped":
+            return DONE
         assert error is not None
         raise error
 

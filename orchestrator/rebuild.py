@@ -85,6 +85,8 @@ def run_keys(recorded: Recorded, loaded: Loaded, epoch: int, now: int, own_pool:
         keys.hashes[names.of_run("run", rg)]["roots"] = json.dumps(roots)
     if loaded.want["max_parallel"]:
         keys.hashes[transport.CAPS] = {rg: str(loaded.want["max_parallel"])}
+    if run["ranked"]:
+        keys.hashes[transport.RANKS] = {rg: str(run["ranked"])}
     if was_admitted(run):
         keys.hashes[money.purse(rg)] = _purse(recorded, _needed(loaded, states))
     keys.hashes[money.reservations(rg)] = _reservations(recorded.ledger)
@@ -96,6 +98,8 @@ def run_keys(recorded: Recorded, loaded: Loaded, epoch: int, now: int, own_pool:
     verdicts = {row.node: (recorded.nodes.get(row.node, {}).get("verdict") or row.verdict) for row in loaded.nodes}
     keys.hashes[names.of_run("verdict", rg)] = {node: verdict for node, verdict in verdicts.items() if verdict}
     keys.hashes[names.of_run("attempt", rg)] = _attempts(states, recorded.nodes, epoch)
+    cancelled = {node: row["stop"] for node, row in recorded.nodes.items() if row["stop"] is not None and not row["outcome"]}
+    keys.hashes[names.of_run("stop", rg)] = cancelled
     keys.hashes[names.of_run("result", rg)] = {node: row["result"] for node, row in recorded.nodes.items() if row["outcome"] == "succeeded"}
     keys.hashes[names.of_run("fault", rg)] = {node: row["error"] for node, row in recorded.nodes.items() if row["error"]}
     # Since 0: older than any age at which the sweeper publishes what is due and has no message.

@@ -45,6 +45,7 @@ from tenancy.errors import GraphInvalid, HeadgateError
 from tenancy.link import Link
 from tenancy.queues import DEFAULT_POOL
 
+from . import keys as names_of_runs
 from .append_only import write_anew
 from .launched import asked, load_rows
 from .log_key import log_key
@@ -177,6 +178,8 @@ def _rebuild(client: redis.Redis, engine: Engine, settings: Settings, epoch: int
                 lost.append(_unbuildable(row, now, error))
         writer.write(line_keys(held))
         writer.write(pool_keys(pressures(connection), roots))
+        fences = {row.scope: row.at for row in connection.execute(select(t.fence))}
+        writer.write(Keys({names_of_runs.FENCE: {scope: str(at) for scope, at in fences.items()}}))
         paused = list(connection.execute(select(t.pause.c.scope)).scalars())
     writer.run(lambda pipe: (pipe.delete(names.PAUSED), paused and pipe.sadd(names.PAUSED, *paused)))
     if lost:

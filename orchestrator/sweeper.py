@@ -12,6 +12,7 @@ from cost import keys as money
 from cost.task_ledger import sweep_tasks
 from orchestrator import keys
 from orchestrator.admission import Admission
+from orchestrator.cancellation import Cancellation
 from orchestrator.kernel import Kernel
 from orchestrator.state import ROWS_MAX
 from orchestrator.store import tables as t
@@ -64,6 +65,7 @@ class Sweeper:
         """Repair, and say what was repaired."""
         found = Repairs()
         self._reclaim(found)
+        found.revoked += Cancellation(self.kernel, self.engine).go_on()
         self._complete_submissions(found)
         for name in self.kernel.link.read("ZRANGE", keys.RUNS, 0, -1):
             run_id, generation = name.rsplit(".", 1)

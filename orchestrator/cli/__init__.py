@@ -5,6 +5,8 @@ from __future__ import annotations
 import click
 
 from orchestrator.cli import (
+    audit,
+    cancel,
     console,
     estimate,
     generations,
@@ -12,6 +14,7 @@ from orchestrator.cli import (
     pause,
     plan,
     prices,
+    priority,
     queues,
     record,
     replay,
@@ -38,7 +41,7 @@ def main() -> None:
 
 for command in (
     *(stack.demo, stack.up, stack.sweep, console.console),
-    *(run.run, run.submit, run.watch, run.cancel, generations.rerun),
+    *(run.run, run.submit, run.watch, cancel.cancel, generations.rerun, priority.priority, audit.audit),
     *(record.runs, record.show, replay.replay),
     *(plan.plan, plan.schema),
     *(tenant.tenant, pause.pause, pause.resume),

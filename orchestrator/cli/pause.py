@@ -20,19 +20,22 @@ KINDS = ("platform", "tenant", "run")
 
 _KIND = click.argument("kind", type=click.Choice(KINDS), required=False, metavar="[platform|tenant|run]")
 _NAME = click.argument("name", required=False, metavar="[ID]")
+_ALL = click.option("--all", "everything", is_flag=True, help="The platform.")
 
 
 @click.command()
 @_KIND
 @_NAME
+@_ALL
 @audited
 @as_json
-def pause(kind: str | None, name: str | None, reason: str, by: str | None, as_json: bool) -> None:
+def pause(kind: str | None, name: str | None, everything: bool, reason: str, by: str | None, as_json: bool) -> None:
     """Begin nothing of the platform, a tenant or a run until it is resumed; without arguments, list what is paused.
 
     Holds at once and through restarts of everything. What runs goes on, and new runs are still taken. A run is named by its id, the
     beginning of one, or `latest`.
     """
+    kind = _kind(kind, everything=everything)
     if kind is None:
         _list(as_json)
         return
@@ -52,10 +55,12 @@ def pause(kind: str | None, name: str | None, reason: str, by: str | None, as_js
 @click.command()
 @_KIND
 @_NAME
+@_ALL
 @audited
 @as_json
-def resume(kind: str | None, name: str | None, reason: str, by: str | None, as_json: bool) -> None:
+def resume(kind: str | None, name: str | None, everything: bool, reason: str, by: str | None, as_json: bool) -> None:
     """End a pause: what waited goes on, in its order."""
+    kind = _kind(kind, everything=everything)
     if kind is None:
         raise click.UsageError("say what to resume: platform, tenant ID or run RUN; `headgate pause` lists what is paused")
     from orchestrator.cli.service import running
@@ -95,6 +100,12 @@ def _list(as_json: bool) -> None:
         click.echo("nothing is paused")
         return
     print_table(("paused", "since", "by", "reason"), [(shown(each.scope), at(each.at), each.by, each.reason or "-") for each in found])
+
+
+def _kind(kind: str | None, *, everything: bool) -> str | None:
+    if everything and kind not in (None, "platform"):
+        raise click.UsageError(f"--all is the platform; leave out {kind!r}")
+    return "platform" if everything else kind
 
 
 def _check(kind: str, name: str | None) -> None:

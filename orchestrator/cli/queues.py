@@ -12,6 +12,7 @@ import click
 
 from orchestrator.cli.exits import Exit
 from orchestrator.cli.output import as_json, at, print_json, print_table, say, seconds
+from orchestrator.cli.tenant import audited
 
 if TYPE_CHECKING:
     from tenancy.link import Link
@@ -86,22 +87,25 @@ def letters(as_json: bool) -> None:
 @queues.command()
 @_TAGS
 @_ALL
+@audited
 @as_json
-def requeue(tags: tuple[str, ...], all_: bool, as_json: bool) -> None:
+def requeue(tags: tuple[str, ...], all_: bool, reason: str, by: str | None, as_json: bool) -> None:
     """Put dead letters back in line, as if they had just come."""
-    _act("requeue", tags, all_, as_json)
+    _act("requeue", tags, all_, reason, by, as_json)
 
 
 @queues.command()
 @_TAGS
 @_ALL
+@audited
 @as_json
-def discard(tags: tuple[str, ...], all_: bool, as_json: bool) -> None:
+def discard(tags: tuple[str, ...], all_: bool, reason: str, by: str | None, as_json: bool) -> None:
     """Forget dead letters for good."""
-    _act("discard", tags, all_, as_json)
+    _act("discard", tags, all_, reason, by, as_json)
 
 
-def _act(what: str, tags: tuple[str, ...], all_: bool, as_json: bool) -> None:
+def _act(what: str, tags: tuple[str, ...], all_: bool, reason: str, by: str | None, as_json: bool) -> None:
+    from orchestrator.note import note
     from tenancy.errors import Unknown
     from tenancy.transport.letters import act, letters
 
@@ -116,6 +120,7 @@ def _act(what: str, tags: tuple[str, ...], all_: bool, as_json: bool) -> None:
     nodes = [letter.tag for letter in chosen if letter.run and what == "requeue"]
     for tag in nodes:
         say(f"{tag} stays: its node has failed with it, in the run {found[tag].run.partition('.')[0]}; submit that graph again")
+    note(link, f"letters.{what}", "platform", by, reason, count=len(chosen) - len(nodes), tags=[letter.tag for letter in chosen][:20])
     moved = act(link, what, [letter.tag for letter in chosen if letter.tag not in nodes])
     if as_json:
         print_json({f"{what}{'d' if what == 'requeue' else 'ed'}": moved, "left": nodes})

@@ -1,4 +1,4 @@
-"""Verbs that make and drive runs: run, submit, watch, cancel."""
+"""Verbs that make and follow runs: run, submit, watch."""
 
 from __future__ import annotations
 
@@ -145,44 +145,6 @@ def watch(run_id: str, timeout_s: float | None, as_json: bool) -> None:
     if handle.status not in ("ended", "refused"):
         settings.resolved_redis_url()  # nothing would happen to watch
     sys.exit(Following(handle, _resume(handle.run_id, settings, None)).to_the_end(timeout_s, as_json=as_json))
-
-
-@click.command()
-@click.argument("run_id", metavar="RUN", type=RUN)
-@click.option("--reason", default="cancelled from the command line", show_default=True, help="Goes on record.")
-@click.option("--by", help="Who cancels; the user of this process unless said.")
-@as_json
-def cancel(run_id: str, reason: str, by: str | None, as_json: bool) -> None:
-    """Cancel a run: once this returns nothing of it begins.
-
-    RUN is the id of a run, the beginning of one, or `latest`.
-    """
-    from orchestrator.cli.reference import find_run
-    from orchestrator.cli.service import running
-    from orchestrator.settings import Settings
-
-    client = running(Settings.load())
-    found = find_run(client.engine, run_id)
-    cancelled = client.cancel(found, reason=reason, by=by)
-    if as_json:
-        print_json({"run_id": found, "cancelled": cancelled})
-    elif not cancelled:
-        click.echo(f"run {found} had ended before")
-    else:
-        click.echo(_cancelling(client, found))
-
-
-def _cancelling(client: Client, run_id: str) -> str:
-    """Say how far a run that was just cancelled is: what runs of it is not broken off."""
-    from orchestrator.store import read
-
-    running = sum(node.state == "running" for node in read.get_nodes(client.engine, run_id))
-    if read.get_run(client.engine, run_id).status == "ended":
-        return f"run {run_id} is cancelled"
-    if not running:
-        return f"run {run_id} is being cancelled"
-    nodes = "1 running node ends" if running == 1 else f"{running} running nodes end"
-    return f"run {run_id} is being cancelled; {nodes} first"
 
 
 def _load(target: str, parameters: tuple[str, ...], tasks: tuple[str, ...], settings: Settings) -> Target:

@@ -13,6 +13,7 @@ import click
 
 from orchestrator.cli.exits import Exit
 from orchestrator.cli.output import as_json, at, print_json, print_table, say, seconds
+from orchestrator.cli.tenant import audited
 
 if TYPE_CHECKING:
     from orchestrator.client import Client
@@ -51,20 +52,23 @@ def list_(as_json: bool) -> None:
 
 @workers.command()
 @click.argument("slots", type=click.IntRange(1, 10_000))
+@audited
 @as_json
-def scale(slots: int, as_json: bool) -> None:
+def scale(slots: int, reason: str, by: str | None, as_json: bool) -> None:
     """Have SLOTS slots altogether, spread evenly over the live workers.
 
     Holds until a worker is started anew. Slots that go finish what they run; nothing more is given to them meanwhile.
     """
     from orchestrator.control import scale as tell
     from orchestrator.control import spread
+    from orchestrator.note import note
     from tenancy.errors import Unavailable
     from tenancy.transport.fleet import workers as read
 
     client = _client()
     link = client.kernel.link
     wanted = spread(slots, {each.name for each in _some(read(link))})
+    note(link, "workers.scaled", "platform", by, reason, slots=slots, workers=wanted)
     tell(client.kernel.app, wanted)
     until = time.monotonic() + SETTLE_S
     while {each.name: each.slots for each in read(link)} != wanted:
@@ -80,19 +84,22 @@ def scale(slots: int, as_json: bool) -> None:
 @workers.command()
 @click.argument("worker")
 @click.option("--timeout", "timeout_s", type=click.FloatRange(min=0), metavar="SECONDS", help="Wait no longer; the worker drains on.")
+@audited
 @as_json
-def drain(worker: str, timeout_s: float | None, as_json: bool) -> None:
+def drain(worker: str, timeout_s: float | None, reason: str, by: str | None, as_json: bool) -> None:
     """Have WORKER take nothing new, finish what it runs, and end.
 
     WORKER is a name of `workers list`, or its part before the @. The stack of `headgate up` leaves it stopped; scale the others, or start
     the stack anew, to have its slots again.
     """
     from orchestrator.control import drain as tell
+    from orchestrator.note import note
     from tenancy.transport.fleet import workers as read
 
     client = _client()
     link = client.kernel.link
     chosen = find(worker, _some(read(link)))
+    note(link, "worker.drained", chosen.name, by, reason)
     tell(client.kernel.app, chosen.name)
     say(f"{chosen.name} takes nothing new; {chosen.running} of its messages are still to be finished")
     until = None if timeout_s is None else time.monotonic() + timeout_s

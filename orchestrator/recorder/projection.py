@@ -16,6 +16,10 @@ from orchestrator.store.position import Position
 Event = dict[str, Any]
 
 
+NODES_NAMED = 20
+"""Nodes that an entry of the audit names; it counts the others."""
+
+
 class Entry(NamedTuple):
     """An entry of the stream: its position and the event as its script wrote it."""
 
@@ -23,10 +27,23 @@ class Entry(NamedTuple):
     text: str
 
 
-_RUN_UPDATE = ("status", "outcome", "reason", "started_at", "finished_at", "total", "budget", "hold", "estimate", "floor", "counts")
+_RUN_UPDATE = (
+    "status",
+    "outcome",
+    "reason",
+    "started_at",
+    "finished_at",
+    "total",
+    "budget",
+    "hold",
+    "estimate",
+    "floor",
+    "counts",
+    "ranked",
+)
 _NODE_UPDATE = (
     *("state", "outcome", "reason", "attempt", "worker", "verdict", "queued_at", "started_at", "finished_at", "result", "error"),
-    "adopted",
+    *("adopted", "stop"),
 )
 _NODE_SUMS = ("fails", "lost", "cost_micros", *(f"cost_{category}" for category in CATEGORIES))
 
@@ -266,6 +283,34 @@ def _stopping(changes: Changes, event: Event, _position: Position) -> None:
     _run(changes, event).update(reason=str(event["reason"]))
 
 
+def _node_cancelling(changes: Changes, event: Event, position: Position) -> None:
+    nodes, reason = [str(node) for node in event["nodes"]], str(event.get("reason") or "")
+    for node in nodes:
+        _node(changes, event, node)["stop"] = reason
+    row = {"id": str(position), "at": int(event["at"]), "actor": str(event.get("by") or ""), "action": event["t"]}
+    said = {"nodes": nodes[:NODES_NAMED], "count": len(nodes), "generation": int(event["gen"]), "reason": reason}
+    changes.audit.append(row | {"tenant": event["tenant"], "target": event["run"], "data": json.dumps(said)})
+
+
+def _scope_cancelled(changes: Changes, event: Event, position: Position) -> None:
+    scope, by = str(event["scope"]), str(event.get("by") or "")
+    changes.fences[scope] = {"scope": scope, "by": by, "reason": str(event.get("reason") or ""), "at": int(event["at"])}
+    _audit(changes, event, position, by)
+
+
+def _called(changes: Changes, event: Event, position: Position) -> None:
+    row = {"id": str(position), "at": int(event["at"]), "actor": str(event.get("by") or ""), "action": str(event["action"])}
+    said = {**json.loads(str(event.get("said") or "{}")), "reason": str(event.get("reason") or "")}
+    changes.audit.append(row | {"tenant": event.get("tenant"), "target": event["target"], "data": json.dumps(said)})
+
+
+def _reprioritised(changes: Changes, event: Event, position: Position) -> None:
+    _run(changes, event)["ranked"] = int(event["priority"])
+    said = {name: event.get(name) for name in ("priority", "former", "reason")}
+    row = {"id": str(position), "at": int(event["at"]), "actor": str(event.get("by") or ""), "action": event["t"]}
+    changes.audit.append(row | {"tenant": event["tenant"], "target": event["run"], "data": json.dumps(said)})
+
+
 def _paused(changes: Changes, event: Event, position: Position) -> None:
     scope, by = str(event["scope"]), str(event.get("by") or "")
     changes.pauses[scope] = {"scope": scope, "by": by, "reason": str(event.get("reason") or ""), "at": int(event["at"])}
@@ -437,6 +482,10 @@ _PROJECTIONS: dict[str, Callable[[Changes, Event, Position], None]] = {
     "run.cancelling": _cancelling,
     "run.stopping": _stopping,
     "run.ended": _over,
+    "node.cancelling": _node_cancelling,
+    "scope.cancelled": _scope_cancelled,
+    "control.called": _called,
+    "run.reprioritised": _reprioritised,
     "scope.paused": _paused,
     "scope.resumed": _resumed,
     "node.due": _due,

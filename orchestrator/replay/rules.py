@@ -26,6 +26,7 @@ KNOWN = frozenset(
             "run.ended",
         ),
         *("node.due", "node.began", "node.retry", "node.lost", "node.duplicate", "node.ended", "node.adopted", "decision.applied"),
+        *("node.cancelling", "run.reprioritised"),
         *("money.extended", "money.refused", "money.would_refuse", "money.settled", "money.voided"),
     }
 )

@@ -108,9 +108,25 @@ class State:
         """Give up optional nodes that have not begun: [count, due..]."""
         return list(self._call("skip", run, gen, reason, *nodes))
 
-    def cancel(self, run: str, gen: int, reason: str, by: str) -> int:
-        """Set the fence of a run."""
-        return int(self._call("cancel", run, gen, reason, by))
+    def cancel(self, run: str, gen: int, reason: str, by: str, tenant: str = "", want: Mapping[str, Any] | None = None) -> int:
+        """Set the fence of a run; with tenant and want also of one that is on record only."""
+        return int(self._call("cancel", run, gen, reason, by, *([tenant, json.dumps(want)] if want is not None else [])))
+
+    def stop(self, run: str, gen: int, reason: str, by: str, nodes: Sequence[str]) -> list[Any]:
+        """Cancel nodes, children first: [cancelled, told, more, due..]."""
+        return list(self._call("stop", run, gen, reason, by, *nodes))
+
+    def rank(self, run: str, gen: int, priority: int, reason: str, by: str) -> str:
+        """Give what is put in line of a run from here on this priority; the former one, '' when it is unknown or has ended."""
+        return str(self._call("rank", run, gen, priority, reason, by))
+
+    def told(self, run: str, gen: int, node: str, attempt: int, inc: str) -> str:
+        """Why an execution should stop, '' where it should go on."""
+        return str(self._call("told", run, gen, node, attempt, inc))
+
+    def fence(self, scope: str, reason: str, by: str) -> int:
+        """Set the fence of `platform` or `tenant:{id}`; returns its time, ms."""
+        return int(self._call("fence", scope, reason, by))
 
     def revoke(self, run: str, gen: int, outcome: str, reason: str, nodes: Sequence[str]) -> list[Any]:
         """Give nodes that have not begun an outcome: [count, unwritten, due..]; unwritten as `cascade` says it."""

@@ -1,7 +1,7 @@
 -- The gate: claim a node for the execution that a delivered message asks for. The table of rows is in docs/protocol.md.
 -- ARGV: S, run, gen, node, inc, tag, delivery, worker name, ms that the record may be behind ('' = no limit).
 -- Returns {row, ..}: gone, none, held, stopped, early; ended, outcome, error JSON or '', {due children}; later, wait_ms;
--- poison or refused, outcome, reason, {due nodes}; run, attempt, spec, verdict, fails,
+-- poison, refused or stopped (where the node alone was cancelled), outcome, reason, {due nodes}; run, attempt, spec, verdict, fails,
 -- reserved micros.
 -- @include tenancy/kernel
 -- @include tenancy/lag
@@ -34,8 +34,12 @@ end
 local ctl = ctl_of(node)
 local attempts = 'hg1:attempt:' .. RG
 local function give_up(outcome, reason, row)
-  redis.call('HSET', 'hg1:fault:' .. RG, node, cjson.encode({type = row, message = reason}))
-  set_outcome(run, node, outcome, {attempt = tonumber(redis.call('HGET', attempts, node) or 0), reason = reason}, ctl)
+  local fields = {reason = reason}
+  if row ~= 'stopped' then
+    redis.call('HSET', 'hg1:fault:' .. RG, node, cjson.encode({type = row, message = reason}))
+    fields.attempt = tonumber(redis.call('HGET', attempts, node) or 0)
+  end
+  set_outcome(run, node, outcome, fields, ctl)
   propagate(run, node, how_of(outcome, ctl), ctl)
   cascade(run, 200)
   announce_due(run.tenant)
@@ -51,16 +55,25 @@ if not mine then
     maybe_end(run)
     return {'stopped'}
   end
+  local told = redis.call('HGET', 'hg1:stop:' .. RG, node)
+  if told then
+    if lease then close_lost(run, node, lease) end
+    return give_up('cancelled', told, 'stopped')
+  end
   if run.status ~= 'running' or state == 'pending' then
     forget_message()
     return {'early'}
+  end
+  if is_fenced(run.tenant) then
+    release(inc, tag, SHORT_MS)
+    return {'later', SHORT_MS}
   end
   local notbefore = tonumber(redis.call('HGET', 'hg1:notbefore:' .. RG, node) or 0)
   if NOW < notbefore then
     release(inc, tag, notbefore - NOW)
     return {'later', notbefore - NOW}
   end
-  if is_stopped_now(run.tenant) then
+  if is_stopped_now(run.tenant) or is_paused(run.tenant) then
     release(inc, tag, 0)
     return {'later', 0}
   end

@@ -1,9 +1,11 @@
 -- The end of an execution: outcome, result, usage; joins are counted down and what is ready is named.
 -- ARGV: S, run, gen, node, attempt (0 = the one that inc holds), inc, outcome (succeeded, failed, timed_out; skipped: an optional
 --       node whose parent has no result for it), result, error JSON,
+--       (`cancelled` takes the place of any of them where the node was cancelled meanwhile),
 --       cats (usage, `llm=30000,..`), delay_ms (before another attempt; -1 = no other attempt), then, for the record: price version,
 --       lines (usage by unit, JSON; '' = not known).
--- Returns {'done', unwritten 0|1|2 (as `cascade`), due nodes..}, {'retry', delay_ms} or {'fenced'}. Repeating it answers the same.
+-- Returns {'done', unwritten 0|1|2 (as `cascade`), due nodes..}, {'stopped', ..} likewise where the node was cancelled, {'retry', delay_ms}
+-- or {'fenced'}. Repeating it answers the same.
 -- @include tenancy/kernel
 -- @include tenancy/transport/messages
 -- @include cost/ledger
@@ -35,6 +37,8 @@ end
 
 local ctl = ctl_of(node)
 if outcome == 'skipped' and ctl.required then outcome = 'failed' end
+local told = redis.call('HGET', 'hg1:stop:' .. RG, node)
+if told then outcome, fault = 'cancelled', told end
 redis.call('HSET', attempts, node .. ':done', attempt, node .. ':prices', ARGV[12] or '')
 note_usage(RG, node, attempt, ARGV[10])
 progress()
@@ -58,7 +62,7 @@ local fields = {attempt = tonumber(attempt), lines = lines, price_version = pric
 if outcome == 'succeeded' then
   redis.call('HSET', 'hg1:result:' .. RG, node, result)
   fields.result = result
-elseif outcome == 'skipped' then
+elseif outcome == 'skipped' or told then
   fields.reason = fault
 else
   fields.error = fault
@@ -68,6 +72,6 @@ propagate(run, node, how_of(outcome, ctl), ctl)
 local more = cascade(run, 200)
 announce_due(run.tenant)
 maybe_end(run)
-local reply = {'done', more}
+local reply = {told and 'stopped' or 'done', more}
 for _, child in ipairs(due_now) do reply[#reply + 1] = child end
 return reply

@@ -6,7 +6,7 @@
 -- @include tenancy/kernel
 -- @include tenancy/transport/messages
 local PARTS = {'run', 'state', 'wait', 'ctl', 'spec', 'verdict', 'attempt', 'lease', 'notbefore', 'due', 'result', 'fault', 'cascade',
-  'fragment', 'purse', 'open', 'res', 'held:run'}
+  'fragment', 'stop', 'purse', 'open', 'res', 'held:run'}
 local left = 200
 
 -- What is still parked of a run that is over would lie there for ever: its node has an outcome. Returns false where there is more.
@@ -37,6 +37,7 @@ for i = 3, #ARGV do
       redis.call('ZREM', 'hg1:recheck', 'place:' .. rg)
       redis.call('SREM', 'hg1:paused', 'run:' .. rg)
       redis.call('HDEL', 'hg1:caps', rg)
+      redis.call('HDEL', 'hg1:ranks', rg)
       redis.call('HDEL', 'hg1:dead', 'run:' .. rg)
       redis.call('ZREM', 'hg1:over', rg)
       forgotten = forgotten + 1

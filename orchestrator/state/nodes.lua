@@ -12,7 +12,9 @@
 -- hg1:cascade:{rg}  list of nodes whose fate is sealed: upstream_failed, or, with a ! before it, not taken
 -- hg1:result:{rg}, hg1:fault:{rg}, hg1:verdict:{rg}, hg1:notbefore:{rg} node -> value
 -- hg1:fragment:{rg} index -> JSON of a fragment; of:{node} -> index
+-- hg1:stop:{rg}     node -> why it is cancelled, of those that a person cancelled
 -- hg1:runs          zset rg -> last progress
+-- hg1:fence         platform, tenant:{t} -> ms: what was admitted up to then does not begin
 local RUN, GEN = ARGV[2], ARGV[3]
 local RG = RUN .. '.' .. GEN
 local UNFINISHED = {pending = true, due = true, running = true}
@@ -238,6 +240,7 @@ local function maybe_end(run)
     learn_run(run.tenant, NOW - redis.call('HGET', key, 'created'))
   end
   redis.call('HDEL', 'hg1:caps', RG)
+  redis.call('HDEL', 'hg1:ranks', RG)
   local counts = {}
   for _, name in ipairs({'succeeded', 'failed', 'timed_out', 'skipped', 'cancelled', 'upstream_failed'}) do
     local n = redis.call('HGET', key, 'n:' .. name)
@@ -248,6 +251,21 @@ local function maybe_end(run)
   redis.call('ZREM', 'hg1:runs', RG)
   emit({t = 'run.ended', tenant = run.tenant, run = RUN, gen = tonumber(GEN), outcome = outcome, cost = int(purse and purse.spent or 0),
     released = int(released), counts = counts})
+end
+
+-- Whether everything of the tenant or of the platform was cancelled since the run was admitted.
+local function is_fenced(tenant)
+  local fences = redis.call('HMGET', 'hg1:fence', 'platform', 'tenant:' .. tenant)
+  local at = math.max(tonumber(fences[1] or -1), tonumber(fences[2] or -1))
+  return at >= 0 and tonumber(redis.call('HGET', 'hg1:run:' .. RG, 'created')) <= at
+end
+
+-- As the gate asks of a message that was popped before the pause.
+local function is_paused(tenant)
+  for _, paused in ipairs(redis.call('SMISMEMBER', 'hg1:paused', 'platform', 'tenant:' .. tenant, 'run:' .. RG)) do
+    if paused == 1 then return true end
+  end
+  return false
 end
 
 local function progress()

@@ -19,6 +19,7 @@ class Changes:
     new_runs: rows of runs that may not be there yet; runs, nodes: updates, one for each run and node.
     adopted: nodes (run_id, generation, node_id, adopted) that take over the result of an earlier generation.
     pauses: by scope, the row of a pause that began, None for one that is over.
+    fences: by scope, the row of its last fence.
     requests: requests in their order, to be decided inside the transaction.
     notices, tries: notifications to be delivered, and what became of tries to.
     incidents: rows for what cannot be: an event that does not read as its type says.
@@ -35,6 +36,7 @@ class Changes:
     audit: list[Row] = field(default_factory=list)
     adopted: list[Row] = field(default_factory=list)
     pauses: dict[str, Row | None] = field(default_factory=dict)
+    fences: dict[str, Row] = field(default_factory=dict)
     requests: list[dict[str, Any]] = field(default_factory=list)
     notices: list[Row] = field(default_factory=list)
     tries: list[Row] = field(default_factory=list)

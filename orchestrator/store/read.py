@@ -114,7 +114,10 @@ class PauseView:
 
 @dataclass(frozen=True)
 class AuditView:
-    """Who did what: when (epoch seconds), to which field and from what to what, where something had a value before."""
+    """Who did what: when (epoch seconds), to which field and from what to what, where something had a value before.
+
+    `said` is what else is known of it, by name.
+    """
 
     at: float
     actor: str
@@ -126,6 +129,7 @@ class AuditView:
     new: Any
     reason: str | None
     version: int | None
+    said: Mapping[str, Any]
 
 
 @contextmanager
@@ -231,11 +235,20 @@ def policies(engine: Engine, tenant: str) -> dict[int, Policy]:
         return {row.version: Policy.model_validate_json(row.fields) for row in connection.execute(versions)}
 
 
-def audit(engine: Engine, tenant: str | None = None, *, limit: int = LIMIT_MAX) -> list[AuditView]:
-    """Return what was done to a tenant and its runs (None: to any), oldest first: the newest `limit` (1 to 10,000) of it."""
+def audit(
+    engine: Engine, tenant: str | None = None, *, run: str | None = None, since: float | None = None, limit: int = LIMIT_MAX
+) -> list[AuditView]:
+    """Return what was done to a tenant and its runs (None: to any), oldest first: the newest `limit` (1 to 10,000) of it.
+
+    run: only what was done to this run. since: only from then on, epoch seconds.
+    """
     statement = select(t.audit)
     if tenant is not None:
         statement = statement.where(t.audit.c.tenant == tenant)
+    if run is not None:
+        statement = statement.where((t.audit.c.target == run) | t.audit.c.target.startswith(f"run:{run}", autoescape=True))
+    if since is not None:
+        statement = statement.where(t.audit.c.at >= int(since * 1000))
     newest = statement.order_by(t.audit.c.at.desc(), t.audit.c.id.desc()).limit(max(1, min(limit, LIMIT_MAX)))
     with open_record(engine) as connection:
         return [_audit_view(dict(row)) for row in connection.execute(newest).mappings()][::-1]
@@ -326,7 +339,8 @@ def _seconds(milliseconds: int | None) -> float | None:
 def _run_view(row: Mapping[str, Any]) -> RunView:
     same = ("run_id", "generation", "tenant", "key", "digest", "status", "outcome", "total", "budget", "hold", "estimate", "floor")
     return RunView(
-        **{name: row[name] for name in (*same, "cost_micros", "priority")},
+        **{name: row[name] for name in (*same, "cost_micros")},
+        priority=row["ranked"] or row["priority"],
         graph=row["graph_name"],
         submitted_at=row["submitted_at"] / 1000,
         started_at=_seconds(row["started_at"]),
@@ -341,7 +355,8 @@ def _audit_view(row: Mapping[str, Any]) -> AuditView:
     data = json.loads(row["data"] or "{}")
     said = {name: data.get(name) for name in ("field", "old", "new", "version")}
     same = {name: row[name] for name in ("actor", "action", "tenant", "target")}
-    return AuditView(at=row["at"] / 1000, **same, **said, reason=data.get("reason") or None)
+    other = {name: value for name, value in data.items() if name not in (*said, "reason")}
+    return AuditView(at=row["at"] / 1000, **same, **said, reason=data.get("reason") or None, said=other)
 
 
 def _node_view(node_id: str, row: Mapping[str, Any] | None, spec: Mapping[str, Any]) -> NodeView:

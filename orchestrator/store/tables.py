@@ -58,6 +58,7 @@ class RunRow(SQLModel, table=True):
     as it was known at its submission; `strict` 1: counted at
     `max_cost`; `full` 1: admitted with its whole estimate or not at all. `cost_micros` is the sum of what its executions were charged,
     waste included. `adopts` is JSON of what a later generation takes over instead of running it: node to the generation that ran it.
+    `ranked` is the priority that it was given while it was in flight; `priority` stays that of its submission.
     """
 
     __tablename__ = "run"
@@ -89,6 +90,7 @@ class RunRow(SQLModel, table=True):
     strict: int = 0
     full: int = 0
     adopts: str | None = _text(optional=True)
+    ranked: int | None = None
 
 
 class NodeRow(SQLModel, table=True):
@@ -96,7 +98,7 @@ class NodeRow(SQLModel, table=True):
 
     `state` is due, running or ended; a node without a row or state is pending. `queued_at` is when it was first due,
     `started_at` when its last attempt began. Empty texts in `reason` and `error` mean none. `adopted` is the earlier generation that ran
-    it, whose result it has.
+    it, whose result it has. `stop` is why a person cancelled it: a running one has no outcome yet.
     """
 
     __tablename__ = "node"
@@ -124,6 +126,7 @@ class NodeRow(SQLModel, table=True):
     result: str | None = _text(optional=True)
     error: str | None = _text(optional=True)
     adopted: int | None = None
+    stop: str | None = _text(optional=True)
 
 
 class EventRow(SQLModel, table=True):
@@ -349,6 +352,17 @@ class TickRow(SQLModel, table=True):
     retry_at: int = _big()
 
 
+class FenceRow(SQLModel, table=True):
+    """When everything of a scope, `platform` or `tenant:{id}`, was cancelled last: runs submitted up to then begin nothing."""
+
+    __tablename__ = "fence"
+
+    scope: str = Field(primary_key=True)
+    by: str = _text()
+    reason: str = _text()
+    at: int = _big()
+
+
 class IncidentRow(SQLModel, table=True):
     """Something that must never happen and did: two events with one id, a hole in the log."""
 
@@ -408,11 +422,12 @@ request = _table(RequestRow)
 pause = _table(PauseRow)
 schedule = _table(ScheduleRow)
 tick = _table(TickRow)
+fence = _table(FenceRow)
 incident = _table(IncidentRow)
 cursor = _table(CursorRow)
 audit = _table(AuditRow)
 
 TABLES = (
     *(tenant, policy, run, node, event, chain, ledger, usage),
-    *(price_table, price_choice, learned, notice, request, pause, schedule, tick, incident, cursor, audit),
+    *(price_table, price_choice, learned, notice, request, pause, fence, schedule, tick, incident, cursor, audit),
 )

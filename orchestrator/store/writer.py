@@ -52,6 +52,8 @@ def write(connection: Connection, changes: Changes) -> None:
     keep(connection, t.ledger, changes.ledger)
     keep(connection, t.usage, changes.usage)
     _pause(connection, changes.pauses)
+    _many(connection, _FENCE_OVER, [{"over": scope} for scope in changes.fences])
+    keep(connection, t.fence, list(changes.fences.values()))
     keep(connection, t.audit, [_owned(connection, row) for row in changes.audit])
     keep(connection, t.notice, changes.notices)
     _many(connection, _TRIED, changes.tries)
@@ -154,6 +156,8 @@ def _updated(names: Iterable[str]) -> dict[str, Any]:
 
 _PAUSE_OVER = delete(t.pause).where(t.pause.c.scope == bindparam("over"))
 
+_FENCE_OVER = delete(t.fence).where(t.fence.c.scope == bindparam("over"))
+
 _TRIED = (
     update(t.notice)
     .where(t.notice.c.id == bindparam("tried"), t.notice.c.state == "pending")
@@ -167,7 +171,9 @@ _RUN_UPDATE = (
     update(t.run)
     .where(t.run.c.run_id == bindparam("to_run_id"), t.run.c.generation == bindparam("to_generation"))
     .values(
-        _updated(("status", "outcome", "reason", "started_at", "finished_at", "total", "budget", "hold", "estimate", "floor", "counts"))
+        _updated(
+            ("status", "outcome", "reason", "started_at", "finished_at", "total", "budget", "hold", "estimate", "floor", "counts", "ranked")
+        )
         | {"cost_micros": t.run.c.cost_micros + bindparam("to_cost_micros")}
     )
 )

@@ -144,6 +144,7 @@ class MemoryQueue(MemoryPlaces):
         tag = f"m{self.tags}"
         pool = pool or self.rule(tenant).pool or DEFAULT_POOL
         self._pool(pool)
+        priority = self.ranks.get(run, priority)
         cost = cost_ms or self.expected.get((tenant, task)) or self.declared.get(task) or EXPECTED_MS
         self.messages[tag] = Message(payload, tenant, priority, pool, cost, once, run, task, tuple(dict(limit) for limit in limits))
         if once:

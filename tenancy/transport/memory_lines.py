@@ -47,6 +47,8 @@ class MemoryLines:
         self.stopped: dict[str, int] = {}
         """until when (ms) nothing of a tenant starts"""
         self.caps: dict[str, int] = {}
+        self.ranks: dict[str, int] = {}
+        """run -> priority of its messages, where it was changed"""
         self.parked: dict[str, list[str]] = {}
         self.out: dict[tuple[str, str], str] = {}
         self.limits: dict[str, list[dict[str, Any]]] = {}

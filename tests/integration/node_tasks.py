@@ -131,6 +131,18 @@ def needs(name: str, log: str, path: str = "", parts: Any = None) -> list[Any]:
     return [name, parts]
 
 
+@task
+def until_cancelled(path: str) -> str:
+    """Touch `path`, and go on until it is told to stop."""
+    Path(path).touch()
+    until = time.monotonic() + PATIENCE_S
+    while not meter.cancelled():
+        if time.monotonic() > until:
+            raise TimeoutError(path)
+        time.sleep(0.02)
+    return "told"
+
+
 @task(estimate={"llm": 20})
 def use(tokens: int, seconds: float) -> None:
     """Charge tokens, and the seconds that it sleeps as seconds of llm."""

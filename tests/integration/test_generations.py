@@ -41,6 +41,7 @@ class Work:
             nodes.append({"id": name, "task": "node_tasks.needs", "params": params, "attempts": 1})
         parts = [{"$ref": name} for name in ("m0", "m1", "m2")]
         nodes.append({"id": "j", "task": "node_tasks.needs", "params": {"name": "j", "log": log, "parts": parts}, **last})
+        nodes = [{**node, "estimate": {"compute": 700}} for node in nodes]
         return Graph.parse({"name": "mending", "nodes": nodes})
 
     def ran(self) -> Counter[str]:
@@ -68,7 +69,7 @@ def test_a_rerun_of_what_failed_repeats_nothing_that_had_succeeded(stack: Runnin
     assert second.cost_micros == nodes["m1"]["cost_micros"] + nodes["j"]["cost_micros"] > 0
     view = read.get_run(client.engine, second.run_id, 2)
     assert (view.key, view.total, view.counts, view.budget) == (None, 5, {"succeeded": 5}, 50_000)
-    assert view.estimate == 2 * 1000
+    assert view.estimate == 2 * 700
     line = next(line for line in read.audit(client.engine, "default")[::-1] if line.action == "run.rerun")
     assert (line.actor, line.reason, line.target) == ("ann", "the file is there", first.run_id)
     # The key names the run in whatever generation it is.

@@ -163,6 +163,23 @@ def test_a_pause_survives_a_kill_of_redis_whatever_redis_lost(
         assert connection.execute(select(t.incident)).all() == []
 
 
+@pytest.mark.parametrize("scope", ["tenant:default", "platform", "run"])
+def test_a_message_that_a_worker_holds_already_does_not_begin_once_it_is_paused(recorder: Recorder, hands: Hands, scope: str) -> None:
+    run, _ = hands.request(layers(1, 1))
+    drain(recorder)
+    hands.start(run, layers(1, 1))
+    delivery = hands.queue.pop(hands.inc, POOL, 1)
+    assert delivery is not None
+    scope = f"run:{run}" if scope == "run" else scope
+    assert act(recorder, pause, scope)
+    assert hands.state.begin(run, 1, "n0.0", hands.inc, delivery.tag, delivery.number, "w") == ["later", 0]
+    assert hands.begin() is None
+    assert act(recorder, resume, scope)
+    claimed = hands.begin()
+    assert claimed is not None
+    assert claimed[2] == 1
+
+
 def test_the_end_of_a_pause_survives_a_rollback_to_the_time_of_the_pause(
     recorder: Recorder, hands: Hands, redis_server: RedisServer, tmp_path: Path
 ) -> None:

@@ -99,8 +99,20 @@ class Kernel:
     def launch(self, run: str, gen: int, degraded: int, last: int, roots: Sequence[str]) -> Any:
         return self.link.call("orchestrator/state/launch", run, gen, degraded, last, *roots)
 
-    def cancel(self, run: str, gen: int, reason: str, by: str) -> Any:
-        return self.link.call("orchestrator/state/cancel", run, gen, reason, by)
+    def cancel(self, run: str, gen: int, reason: str, by: str, tenant: str = "", want: str = "") -> Any:
+        return self.link.call("orchestrator/state/cancel", run, gen, reason, by, *([tenant, want] if want else []))
+
+    def stop(self, run: str, gen: int, reason: str, by: str, nodes: Sequence[str]) -> Any:
+        return self.link.call("orchestrator/state/stop", run, gen, reason, by, *nodes)
+
+    def rank(self, run: str, gen: int, priority: int, reason: str, by: str) -> Any:
+        return self.link.call("orchestrator/state/rank", run, gen, priority, reason, by)
+
+    def told(self, run: str, gen: int, node: str, attempt: int, inc: str) -> Any:
+        return self.link.call("orchestrator/state/told", run, gen, node, attempt, inc)
+
+    def fence(self, scope: str, reason: str, by: str) -> Any:
+        return int(self.link.call("orchestrator/state/fence", scope, reason, by))
 
     def begin(self, run: str, gen: int, node: str, inc: str, tag: str, delivery: int, worker: str, lag_ms: int = 0) -> Any:
         return self.link.call("orchestrator/state/begin", run, gen, node, inc, tag, delivery, worker, lag_ms)
@@ -275,16 +287,18 @@ class _View:
         view["loading of"] = {pool: {tenant: int(n) for tenant, n in row.items()} for pool, row in self.family("loading")}
         view["rates"] = {tenant: _rate(row) for tenant, row in self.family("rate")}
         view["nudged"] = int(self.keys.pop("nudge", 0))
+        view["ranks"] = {run: int(n) for run, n in self.keys.pop("ranks", {}).items()}
         view["caps"] = {run: int(n) for run, n in self.keys.pop("caps", {}).items()}
         view["over"] = {name: int(at) for name, at in self.keys.pop("over", [])}
         view["live runs"] = sorted(name for name, _ in self.keys.pop("runs", []))
+        view["fences"] = {scope: int(at) for scope, at in self.keys.pop("fence", {}).items()}
         view["runs"] = {rg: self.run(row) for rg, row in self.family("run")}
         view["nodes"] = {f"{rg}.{node}": self.node(rg, node) for rg in view["runs"] for node in self.keys.get(f"state:{rg}", {})}
         view["fragments"] = {
             rg: {k: v for k, v in self.keys.get(f"fragment:{rg}", {}).items() if not k.startswith("of:")} for rg in view["runs"]
         }
         view["cascade"] = dict(self.family("cascade"))
-        known = ("state", "wait", "ctl", "spec", "verdict", "attempt", "lease", "notbefore", "due", "result", "fault", "fragment")
+        known = ("stop", "state", "wait", "ctl", "spec", "verdict", "attempt", "lease", "notbefore", "due", "result", "fault", "fragment")
         unknown = [name for name in self.keys if name.split(":")[0] not in known]
         assert not unknown, f"keys that docs/protocol.md does not have: {unknown}"
         return {name: part for name, part in view.items() if part}
@@ -322,6 +336,7 @@ class _View:
             "later": int(of("notbefore") or 0) > self.now_ms + FAR_MS,
             "due": None if since is None else since > self.now_ms + FAR_MS,
             "result": of("result"),
+            "stop": of("stop"),
             "fault": fault and json.loads(fault),
         }
 
@@ -396,8 +411,10 @@ def model_view(model: Model) -> View:
         },
         "nudged": model.nudged_ms,
         "caps": dict(model.caps),
+        "ranks": dict(model.ranks),
         "over": dict(model.over),
         "live runs": sorted(f"{s.run}.{s.gen}" for s in model.runs.values() if s.status not in ("ended", "held")),
+        "fences": dict(model.fences),
         "runs": {f"{s.run}.{s.gen}": _run(s) for s in model.runs.values()},
         "nodes": {s.task_id(node): _node(it, far) for s in model.runs.values() for node, it in s.nodes.items()},
         "fragments": {f"{s.run}.{s.gen}": s.fragments for s in model.runs.values()},
@@ -469,5 +486,6 @@ def _node(it: Any, far: int) -> dict[str, Any]:
         "later": it.notbefore > far,
         "due": None if it.since is None else it.since > far,
         "result": it.result,
+        "stop": it.stop,
         "fault": it.fault and json.loads(it.fault),
     }

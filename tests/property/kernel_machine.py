@@ -272,7 +272,7 @@ class KernelMachine(RuleBasedStateMachine):
     def begin(self, claim: Claim) -> Claim | None:
         reply = self.both("begin", claim.run, 1, claim.node, claim.inc, claim.tag, claim.delivery, "w@h", LAG_MS)
         if reply[0] != "run":
-            self.publish(claim.run, reply[-1] if reply[0] in ("ended", "poison", "refused") else [])
+            self.publish(claim.run, reply[-1] if reply[0] in ("ended", "poison", "refused") or len(reply) == 4 else [])
             return None
         begun = replace(claim, attempt=reply[1])
         self.claims.append(begun)
@@ -414,7 +414,9 @@ class KernelMachine(RuleBasedStateMachine):
     # Decisions and sweeps
 
     @precondition(lambda self: self.model.runs)
-    @rule(data=st.data(), what=st.sampled_from(["skip", "skip", "revoke", "cancel"]), odds=st.integers(0, 3))
+    @rule(
+        data=st.data(), what=st.sampled_from(["skip", "skip", "revoke", "cancel", "stop", "told", "fence", "rank"]), odds=st.integers(0, 3)
+    )
     def decide(self, data: st.DataObject, what: str, odds: int) -> None:
         """Plans are made when a run is loaded, so nothing is skipped or revoked before, except by its cancelling."""
         run, nodes = self.some_nodes(data)
@@ -425,6 +427,26 @@ class KernelMachine(RuleBasedStateMachine):
             self.publish(run, self.both("revoke", run, 1, "cancelled", "given up", nodes)[2:])
         elif what == "cancel" and odds == 0:
             self.both("cancel", run, 1, "changed my mind", "alice")
+        elif what == "stop" and odds < 2 and self.is_loaded(run):
+            self.publish(run, self.both("stop", run, 1, "not this one", "alice", nodes[::-1])[3:])
+        elif what == "told" and self.claims:
+            claim = self.pick(data, self.claims)
+            self.both("told", claim.run, 1, claim.node, claim.attempt, claim.inc)
+        elif what == "rank":
+            self.both("rank", run, 1, data.draw(st.sampled_from(PRIORITIES)), "now", "alice")
+        elif what == "fence" and odds == 0:
+            scope = data.draw(st.sampled_from(["platform", "tenant:acme", "tenant:beta", "tenant:gamma"]))
+            self.fence(scope, dies=data.draw(st.booleans()))
+
+    def fence(self, scope: str, *, dies: bool) -> None:
+        """Everything of a scope: the fence first, then each run that was submitted before, also where nobody has admitted it yet."""
+        self.both("fence", scope, "all of it", "alice")
+        if dies:
+            return
+        for graph in self.graphs.values():
+            mine = scope in ("platform", f"tenant:{graph.tenant}") and graph.tenant != "nobody"
+            if mine and graph.run not in self.forgotten:
+                self.both("cancel", graph.run, 1, "all of it", "alice", graph.tenant, graph.want)
 
     @precondition(lambda self: self.graphs)
     @rule(data=st.data(), what=st.sampled_from(["stale", "stale", "due", "again", "cascade", "time", "whole"]), age_ms=delays)
@@ -593,6 +615,8 @@ class KernelMachine(RuleBasedStateMachine):
 
     def sweep_run(self, state: RunState) -> None:
         graph = self.graphs[state.run]
+        if self.model._is_fenced(state):
+            self.both("cancel", state.run, 1, "all of it", "alice")
         self.complete(graph)
         while self.both("cascade", state.run, 1, 200)[0] == 1:
             pass
