@@ -22,11 +22,11 @@ from orchestrator.web.console import HANDLERS
 READS = {
     *("audit", "console", "estimate", "plan", "schema", "runs", "show", "watch", "queues", "queues letters", "workers list"),
     *("workers wanted", "tenant list", "tenant show", "tenant history", "prices list", "prices show", "prices diff", "ledger export"),
-    *("ledger audit",),
+    *("ledger audit", "replay", "schedule list", "schedule show"),
 }
 """Commands that change nothing."""
 
-BEGIN = {"demo", "up", "sweep", "run", "submit"}
+BEGIN = {"demo", "up", "sweep", "run", "submit", "backfill"}
 """Commands that start services or runs, or repair; an admission is audited with its tenant."""
 
 CONTROLS = {
@@ -42,15 +42,23 @@ CONTROLS = {
     "tenant resume": ("tenant.resumed", ["{tenant}"]),
     "tenant close": ("tenant.closed", ["{tenant}-new"]),
     "prices set": ("prices.changed", ["{prices}", "--tenant", "{tenant}"]),
-    "prices reset": ("prices.changed", ["{tenant}"]),
+    "prices reset": ("prices.changed", ["--tenant", "{tenant}"]),
     "ledger adjust": ("money.adjusted", ["{tenant}", "0.01", "--category", "other"]),
     "ledger reprice": ("ledger.repriced", ["--from", "{today}", "--version", "{tenant}", "--tenant", "{tenant}"]),
+    "schedule create": ("schedule.created", ["nightly", "{graph}", "--cron", "0 3 1 1 *", "--tenant", "{tenant}"]),
+    "schedule set": ("schedule.changed", ["nightly", "--jitter", "5s", "--tenant", "{tenant}"]),
+    "schedule pause": ("schedule.paused", ["nightly", "--tenant", "{tenant}"]),
+    "schedule resume": ("schedule.resumed", ["nightly", "--tenant", "{tenant}"]),
+    "schedule delete": ("schedule.deleted", ["nightly", "--tenant", "{tenant}"]),
     "queues requeue": ("letters.requeue", ["--all"]),
     "queues discard": ("letters.discard", ["--all"]),
     "workers scale": ("workers.scaled", ["4"]),
     "workers drain": ("worker.drained", []),
 }
 """Commands that change something: the action in the audit, and arguments that do it here."""
+
+TRIED_ELSEWHERE = {"workers drain", "ledger reprice"}
+"""A drain takes a worker from the other tests; prices are applied anew to what somebody has used (test_ledger_adjust.py)."""
 
 
 def commands(group: click.Group, before: str = "") -> Iterator[tuple[str, click.Command]]:
@@ -74,14 +82,16 @@ def test_every_command_reads_begins_or_is_a_control_call_with_who_and_why() -> N
 def test_every_client_call_that_changes_something_says_who_and_why() -> None:
     from orchestrator.ledger import Ledger
     from orchestrator.price_tables import PriceTables
+    from orchestrator.schedules.book import Schedules
     from orchestrator.tenants import Tenants
 
     reads = {
-        Client: {"run", "submit"},
+        Client: {"run", "submit", "backfill", "check"},
         RunHandle: {"wait", "result"},
         Tenants: {"get", "list", "history", "usage", "default_priority", "is_strict"},
         PriceTables: {"list", "get", "in_force"},
         Ledger: {"entries"},
+        Schedules: {"show", "list", "graph", "ticks"},
     }
     for kind, quiet in reads.items():
         for name, call in inspect.getmembers(kind, inspect.isfunction):
@@ -119,9 +129,11 @@ def test_every_control_command_leaves_its_line(stack: Running, tmp_path: Path) -
     prices = tmp_path / "prices.json"
     prices.write_text(json.dumps({"version": tenant, "prices": {"llm/token": "0.5", "compute/second": "10"}}))
     words = {"live": live.run_id, "failed": failed.run_id, "tenant": tenant, "prices": str(prices)}
+    words["graph"] = str(tmp_path / "graph.json")
+    (tmp_path / "graph.json").write_text(Graph.parse({"name": "g", "nodes": [{"id": "n", "task": "synthetic.noop"}]}).canonical().decode())
     words["today"] = datetime.now(UTC).date().isoformat()
-    # The priority of a run before its end; drains take a worker from the other tests, so the command is only asked about nobody.
-    order = ["priority", *(path for path in CONTROLS if path not in ("priority", "workers drain"))]
+    # The priority of a run before its end.
+    order = ["priority", *(path for path in CONTROLS if path not in ("priority", *TRIED_ELSEWHERE))]
     try:
         with client.settings.in_force():
             for path in order:
