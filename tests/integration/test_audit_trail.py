@@ -58,7 +58,7 @@ CONTROLS = {
 """Commands that change something: the action in the audit, and arguments that do it here."""
 
 TRIED_ELSEWHERE = {"workers drain", "ledger reprice"}
-"""A drain takes a worker from the other tests; prices are applied anew to what somebody has used (test_ledger_adjust.py)."""
+"""A drain takes a worker from the other tests; prices are applied anew to what somebody has used (test_ledger.py)."""
 
 
 def commands(group: click.Group, before: str = "") -> Iterator[tuple[str, click.Command]]:

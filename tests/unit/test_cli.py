@@ -80,6 +80,8 @@ def test_every_command_says_what_it_does_and_takes_json() -> None:
         "watch",
         "cancel",
         "rerun",
+        "priority",
+        "audit",
         "sweep",
         "tenant",
         "pause",
