@@ -85,7 +85,8 @@ class BudgetRequest(Request):
     def _headgate_delivery(self) -> Delivery:
         self._headgate_key = self._headgate_key or uuid.uuid4().hex
         inc, tag, number = self.request_dict.get("headgate_delivery") or ("", "", "")
-        return Delivery(self._headgate_key, str(inc), str(tag), str(number), str(self.hostname or ""))
+        held = str(number) if self.task.acks_late else ""  # an early acknowledgement: the queue does not hold what runs
+        return Delivery(self._headgate_key, str(inc), str(tag), held, str(self.hostname or ""))
 
     def _headgate_wait(self, why: Exception) -> None:
         """Keep the message, neither run nor acknowledged, and ask again later; it goes back to the broker with its worker."""

@@ -47,7 +47,10 @@ def attempts_before(now_ms: int) -> int:
 
 
 class Delivery(NamedTuple):
-    """Who took a message: `claim` is new for each time a worker accepts it; the next three are '' unless the fair queue delivered it."""
+    """Who took a message: `claim` is new for each time a worker accepts it; the next three are '' unless the fair queue delivered it.
+
+    number: '' where the message is acknowledged before it runs; such an execution is lost when its worker is.
+    """
 
     claim: str
     inc: str

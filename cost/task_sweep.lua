@@ -1,5 +1,5 @@
--- Close the executions of ordinary Celery tasks whose worker is gone: the fair queue says that it no longer holds the message, or, where another
--- transport delivers, there was no sign of life for the task's patience. ARGV: S, age_ms (younger ones are left to their signals), first,
+-- Close the executions of ordinary Celery tasks whose worker is gone: it no longer holds the message by the fair queue, or, where that was
+-- acknowledged before it ran, is dead, or, where another transport delivers, there was no sign of life for the task's patience. ARGV: S, age_ms (younger ones are left to their signals), first,
 -- count. Returns {next first, or -1 after the last; closed}.
 -- @include tenancy/kernel
 -- @include tenancy/transport/messages
@@ -12,7 +12,9 @@ for at = 1, #rows, 2 do
   local id, silent = rows[at], NOW - tonumber(rows[at + 1])
   local row = redis.call('HMGET', 'hg1:task:' .. id, 'inc', 'tag', 'delivery', 'patience')
   local gone
-  if row[2] and row[2] ~= '' then gone = not holds(row[1], row[2], row[3]) else gone = silent >= tonumber(row[4] or 0) end
+  if not row[2] or row[2] == '' then gone = silent >= tonumber(row[4] or 0)
+  elseif row[3] == '' then gone = not live(row[1])
+  else gone = not holds(row[1], row[2], row[3]) end
   if gone then
     for _, open in ipairs(open_of(id)) do
       local answer = close_unreported(id, open[1], open[2], 'sweeper')

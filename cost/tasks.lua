@@ -1,6 +1,6 @@
 -- Executions of ordinary Celery tasks: run task.{task id}, generation 0, node = the task's name. Their purse holds nothing.
 --
--- hg1:task:{task id}  tenant, attempt (claims so far), claim (whose reply may be lost), inc, tag, delivery ('' where another transport delivers),
+-- hg1:task:{task id}  tenant, attempt (claims so far), claim (whose reply may be lost), inc, tag ('' where another transport delivers), delivery ('' where it is acknowledged before it runs),
 --                     worker, prices (the table by which what is noted was priced), patience (ms without a sign after which it is lost)
 -- hg1:tasks           zset task id -> last sign of life, while an execution is open
 --

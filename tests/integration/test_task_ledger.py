@@ -202,6 +202,19 @@ def test_under_the_fair_queue_a_task_is_lost_when_its_delivery_is_held_no_more(c
     assert cell.events()[-1] == ("voided", 1, "sweeper")
 
 
+def test_what_was_acknowledged_before_it_ran_is_lost_when_its_worker_is(cell: Cell) -> None:
+    queue = Queue(cell.ledger.link)
+    queue.enroll("inc", 60_000, {"name": "w", "pools": ["default"]})
+    queue.put("{}", "acme", 5, "default", 10)
+    held = queue.pop("inc", "default")
+    assert held is not None
+    cell.ledger.begin(TASK, "t.a", "acme", 100, Delivery("c", "inc", held.tag, "", "w"))
+    queue.ack("inc", held.tag, held.number)
+    assert sweep_tasks(cell.ledger.link, 0) == 0
+    queue.retire("inc")
+    assert sweep_tasks(cell.ledger.link, 0) == 1
+
+
 def test_the_keys_of_a_task_go_an_hour_after_its_end_and_not_while_it_runs(cell: Cell) -> None:
     claim = cell.claim()
     keys = [f"hg1:task:{TASK}", f"hg1:purse:task.{TASK}.0", f"hg1:res:task.{TASK}.0"]
