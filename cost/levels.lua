@@ -6,7 +6,7 @@
 -- hg1:tenant:{tenant}  limit_day, limit_month ('' = none); warn, critical, exceeded: percent; on_warning, on_critical, on_exceeded: what then
 -- @include tenancy/transport/messages
 local LEVELS, LEFT_LOWER = {'WARNING', 'CRITICAL', 'EXCEEDED'}, 5
-local STRENGTH = {notify = 1, hold = 2, suspend = 3}
+local STRENGTH = {notify = 1, hold = 2, suspend = 3, suspend_now = 4}
 local RATE_PPM_MAX = 1000000000
 local CALM_MAX = 2 ^ 60 -- above every sum: a level that is never reached
 
@@ -72,6 +72,17 @@ local function action_of(policy, periods)
   return strength, ends
 end
 
+-- Until when (ms) some level that is entered acts with at least that strength; nil: none does.
+local function lasts_until(policy, periods, least)
+  local ends = nil
+  for _, it in ipairs(periods) do
+    for n = 1, 3 do
+      if it.held[n] and policy.acts and (STRENGTH[policy.act[n]] or 1) >= least then ends = math.max(ends or 0, it.ends) end
+    end
+  end
+  return ends
+end
+
 -- Between which amounts committed no level of a period changes: from `low` up to, and without, `high`.
 local function calm_between(policy, it)
   local low, high = 0, CALM_MAX
@@ -127,8 +138,9 @@ local function take_levels(tenant, cause)
   for _, it in ipairs(periods) do calm = calm .. '|' .. calm_between(policy, it) end
   redis.call('HSET', 'hg1:calm', tenant, calm)
   if not changed then return end
-  local strength, ends = action_of(policy, periods)
-  stop_until(tenant, strength == 3 and ends or nil)
+  stop_until(tenant, lasts_until(policy, periods, STRENGTH.suspend))
+  local halted = lasts_until(policy, periods, STRENGTH.suspend_now)
+  if halted then redis.call('ZADD', 'hg1:halted', int(halted), tenant) else redis.call('ZREM', 'hg1:halted', tenant) end
 end
 
 -- Why a tenant's levels let no new run in: nil, or {limit, current, ends (ms), waits = the policy says that runs wait}.

@@ -13,7 +13,7 @@ HEALTHY: Final = "HEALTHY"
 LEFT_LOWER: Final = 5
 """Percent points by which a level is left lower than it was entered."""
 
-ACTIONS: Final = ("notify", "hold", "suspend")
+ACTIONS: Final = ("notify", "hold", "suspend", "suspend_now")
 """What a policy may say of a level, the weakest first."""
 
 STRENGTH: Final = {name: strength for strength, name in enumerate(ACTIONS, 1)}
@@ -63,20 +63,24 @@ def level_rows(events: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, str]]
     return rows
 
 
-def stopped_until(policy: Mapping[str, str], rows: Mapping[str, str], now_ms: int) -> int | None:
-    """Return until when (ms) the levels of a tenant stop what is its own, or None.
+def stopped_until(policy: Mapping[str, str], rows: Mapping[str, str], now_ms: int) -> tuple[int | None, int | None]:
+    """Return until when (ms) the levels of a tenant let nothing start, and until when they also end what runs; None: they do not.
 
     policy: the fields of its hash. rows: its hash `level`.
     """
     if policy.get("enforcement") in ("observe", "off"):
-        return None
+        return None, None
     today = day_of(now_ms)
-    ends = []
+    stopped: list[int] = []
+    halted: list[int] = []
     for name, period, end in (("day", name_of(today), (today + 1) * MS_PER_DAY), ("month", name_of(today)[:7], month_ends_ms(today))):
         known, held, *_ = (rows.get(name) or "||").split("|")
         if known != period or (name == "month" and not policy.get("limit_month")):
             continue
-        acts = (policy.get(f"on_{level.lower()}") for level in NAMES)
-        if any(act == "suspend" for act, entered in zip(acts, held, strict=True) if entered == "1"):
-            ends.append(end)
-    return max(ends, default=None)
+        for level, entered in zip(NAMES, held, strict=True):
+            strength = STRENGTH.get(policy.get(f"on_{level.lower()}") or "", 0) if entered == "1" else 0
+            if strength >= STRENGTH["suspend"]:
+                stopped.append(end)
+            if strength >= STRENGTH["suspend_now"]:
+                halted.append(end)
+    return max(stopped, default=None), max(halted, default=None)

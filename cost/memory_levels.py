@@ -120,18 +120,28 @@ class MemoryLevels(MemoryQueue, ABC):
                     **told,
                 )
         if changed:
-            strength, ends = self._action(tenant)
-            self._stop_until(tenant, ends if strength == STRENGTH["suspend"] else None)
+            self._stop_until(tenant, self._lasts_until(tenant, STRENGTH["suspend"]))
+            self.halted.pop(tenant, None)
+            if (halted := self._lasts_until(tenant, STRENGTH["suspend_now"])) is not None:
+                self.halted[tenant] = halted
 
     def _action(self, tenant: str) -> tuple[int, int]:
         """The strongest action of the levels that are entered, and until when (ms) that strength lasts at most."""
+        return max([(STRENGTH["notify"], 0), *self._acting(tenant)])
+
+    def _lasts_until(self, tenant: str, least: int) -> int | None:
+        """Until when (ms) some level that is entered acts with at least that strength."""
+        return max((ends for strength, ends in self._acting(tenant) if strength >= least), default=None)
+
+    def _acting(self, tenant: str) -> list[tuple[int, int]]:
+        """Strength and end (ms) of the action of each level that is entered."""
         _, terms = self._level_terms(tenant)
-        found = [(STRENGTH["notify"], 0)]
+        found = []
         for period in self._periods(tenant):
             for held, act in zip(self._latches(tenant, period).held, terms.acts, strict=True):
                 if held and terms.enforcement == "enforce":
                     found.append((STRENGTH[act], period.ends))
-        return max(found)
+        return found
 
     def _spent_up(self, tenant: str) -> tuple[str, str, int, bool] | None:
         """Why levels let no new run in: None, or limit, committed, when that ends (ms), and whether the policy says that runs wait."""

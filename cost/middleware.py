@@ -71,7 +71,7 @@ class Nodes(Protocol):
         """Settle the execution of a node that was ended from outside, if one was, with what it had noted."""
 
     def give_up(self, node: list[Any], delivery: list[Any]) -> None:
-        """Void the execution of a node whose process was killed on purpose; node and delivery as its message's headers have them."""
+        """Close the execution of a node whose process was killed on purpose; node and delivery as its message's headers have them."""
 
 
 # -- graph nodes -------------------------------------------------------------------------------------------------------------

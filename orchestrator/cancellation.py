@@ -203,6 +203,7 @@ class Cancellation:
             info = self.kernel.link.read("HGET", names.worker(inc), "info")
             if info is not None:
                 by_worker.setdefault(str(json.loads(info)["name"]), []).append([f"{key}.{node}", inc, tag, delivery])
+        ended = list(chosen)
         told = sum(kill(self.kernel.app, worker, executions) for worker, executions in by_worker.items())
         until = time.monotonic() + for_s
         while told and chosen and time.monotonic() < until:
@@ -211,6 +212,8 @@ class Cancellation:
             chosen = {node: row for (node, row), lease in zip(chosen.items(), still, strict=True) if lease is not None}
             if chosen:
                 time.sleep(5 * POLL_S)
+        if told:  # what was given up since is due again, and has its outcome to come
+            self.kernel.state.revoke(run_id, generation, "cancelled", reason, ended[:ROWS_MAX])
         return told
 
     def _row(self, run_id: str, generation: int) -> Mapping[str, Any]:

@@ -126,6 +126,8 @@ def _scale(panel: Any, slots: int, **_: Any) -> dict[str, str]:
 
 def _kill(panel: Any, executions: list[list[str]], **_: Any) -> dict[str, int]:
     """End the processes that run these executions: task id, incarnation, tag, delivery."""
+    if not isinstance(panel.consumer.pool, TaskPool):
+        return {"ok": 0}
     wanted, killed = {tuple(execution) for execution in executions}, 0
     for request in tuple(state.active_requests):
         delivery = (request.request_dict or {}).get("headgate_delivery") or ()

@@ -481,6 +481,27 @@ class Model(AdmissionModel):
         self._maybe_end(state)
         return answer
 
+    def give_up(self, run: str, gen: int, node: str, attempt: int, inc: str, by: str) -> str:
+        """End an execution whose process was ended on purpose: settled with what it had noted, or void; gone where it has ended.
+
+        The node waits for the next one; unlike the loss of a worker that counts against nobody.
+        """
+        self._fence()
+        state = self.runs.get((run, gen))
+        it = None if state is None else state.nodes.get(node)
+        if state is None or it is None or it.lease is None or (it.lease.attempt, it.lease.inc) != (attempt, inc):
+            return "gone"
+        it.lease = None
+        noted = self.reservations[state.key][node, attempt].cats
+        if noted:
+            answer = self._settle(state.key, node, attempt, noted, by, unfinished=True)
+        else:
+            answer = self._void(state.key, node, attempt, by, unfinished=True)
+        self.purses[state.key].needed += self._need(state, node)
+        self._make_due(state, node)
+        self._announce(state, [node])
+        return answer
+
     # What these are made of
 
     def _need(self, state: RunState, node: str) -> int:

@@ -299,11 +299,14 @@ def level_keys(policies: Mapping[str, Mapping[str, str]], events: Iterable[Mappi
     """Return what tenants' levels are by the recorded events of them, and whom they stop; `now` in ms."""
     keys = Keys()
     stopped: dict[str, int] = {}
+    halted: dict[str, int] = {}
     for tenant, rows in level_rows(events).items():
         keys.hashes[money.level(tenant)] = rows
-        if (until := stopped_until(policies.get(tenant, {}), rows, now)) is not None:
-            stopped[tenant] = until
+        for ends, until in zip((stopped, halted), stopped_until(policies.get(tenant, {}), rows, now), strict=True):
+            if until is not None:
+                ends[tenant] = until
     keys.sorted_sets[transport.STOPPED] = stopped
+    keys.sorted_sets[transport.HALTED] = halted
     return keys
 
 

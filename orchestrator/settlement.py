@@ -44,10 +44,13 @@ class NodeSettlement:
                 self.kernel.settle(Spent(run_id, int(generation), node, int(attempt), cats, prices or ""), BY)
 
     def give_up(self, node: list[Any], delivery: list[Any]) -> None:
-        """Void the execution that a delivery of a node's message began, when its process was killed on purpose; the node is due again."""
+        """Charge the execution that a delivery of a node's message began what it had noted, when its process was killed on purpose.
+
+        The node is due again.
+        """
         run_id, generation, name = str(node[0]), int(node[1]), str(node[2])
         lease = self.kernel.link.read("HGET", keys.of_run("lease", f"{run_id}.{generation}"), name)
         if lease is not None:
             attempt, inc, tag, number, _ = str(lease).split("|")
             if [inc, tag, number] == [str(part) for part in delivery]:
-                self.kernel.state.void(run_id, generation, name, int(attempt), BY)
+                self.kernel.state.give_up(run_id, generation, name, int(attempt), inc, BY)

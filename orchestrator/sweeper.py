@@ -13,6 +13,7 @@ from cost.task_ledger import sweep_tasks
 from orchestrator import keys
 from orchestrator.admission import Admission
 from orchestrator.cancellation import Cancellation
+from orchestrator.halt import halt
 from orchestrator.kernel import Kernel
 from orchestrator.state import ROWS_MAX
 from orchestrator.store import tables as t
@@ -42,6 +43,8 @@ class Repairs:
     """executions that no signal settled"""
     revoked: int = 0
     """cancelling and stopped runs driven on"""
+    halted: int = 0
+    """executions ended because their tenant's level says so"""
     forgotten: int = 0
     """runs that Redis had kept for long enough after their end"""
 
@@ -65,6 +68,7 @@ class Sweeper:
         """Repair, and say what was repaired."""
         found = Repairs()
         self._reclaim(found)
+        found.halted = halt(self.kernel)
         found.revoked += Cancellation(self.kernel, self.engine).go_on()
         self._complete_submissions(found)
         for name in self.kernel.link.read("ZRANGE", keys.RUNS, 0, -1):

@@ -19,7 +19,7 @@ Percent = Annotated[int, Field(ge=1, le=1000, strict=True)]
 Count = Annotated[int, Field(ge=0, le=1_000_000, strict=True)]
 Flag = Annotated[bool, Field(strict=True)]
 
-Action = Literal["notify", "hold", "suspend"]
+Action = Literal["notify", "hold", "suspend", "suspend_now"]
 """What a level brings about: notifications alone; new runs wait as well; or nothing starts any more, and what runs finishes."""
 
 URL_CHARS_MAX = 2_000
@@ -89,13 +89,6 @@ class Policy(BaseModel):
         below = "warn_percent" if info.field_name == "critical_percent" else "critical_percent"
         if value <= info.data.get(below, 0):
             raise ValueError(f"levels must rise, and {value} is not above {below}, which is {info.data[below]}")
-        return value
-
-    @field_validator("on_warning", "on_critical", "on_exceeded", mode="before")
-    @classmethod
-    def _is_possible(cls, value: object) -> object:
-        if value == "suspend_now":
-            raise ValueError("'suspend_now' is not yet supported; with 'suspend' nothing starts, and what runs finishes")
         return value
 
     @field_validator("webhook")

@@ -104,6 +104,10 @@ class State:
         """Give a reservation back: void, same, conflict or unknown."""
         return str(self._call("void", run, gen, node, attempt, by))
 
+    def give_up(self, run: str, gen: int, node: str, attempt: int, inc: str, by: str) -> str:
+        """End an execution whose process was ended on purpose: settled, void or gone; its node is due again."""
+        return str(self._call("give_up", run, gen, node, attempt, inc, by))
+
     def skip(self, run: str, gen: int, reason: str, nodes: Sequence[str]) -> list[Any]:
         """Give up optional nodes that have not begun: [count, due..]."""
         return list(self._call("skip", run, gen, reason, *nodes))

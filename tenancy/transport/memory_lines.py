@@ -45,6 +45,7 @@ class MemoryLines:
         self.blocked: set[str] = set()
         """tenants that are paused, suspended, stopped or at their cap, and therefore in no pool's `ready`"""
         self.stopped: dict[str, int] = {}
+        self.halted: dict[str, int] = {}
         """until when (ms) nothing of a tenant starts"""
         self.caps: dict[str, int] = {}
         self.ranks: dict[str, int] = {}
@@ -186,6 +187,7 @@ class MemoryLines:
             self.stopped[tenant] = ms
             self._block(tenant)
         elif self.stopped.pop(tenant, None) is not None:
+            self.halted.pop(tenant, None)
             self._unblock(tenant)
 
     def _end_stops(self) -> None:

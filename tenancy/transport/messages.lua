@@ -13,6 +13,7 @@
 -- hg1:age:{pool}:{tenant}   priority -> starts of the tenant since this level's last
 -- hg1:blocked               tenants that are paused, suspended, stopped or at their cap: in no pool's ready
 -- hg1:stopped               zset tenant -> ms until which nothing of it starts
+-- hg1:halted                those of them whose running executions are ended, too
 -- hg1:load                  {pool} -> messages in line whose tenant is not blocked, {pool}|ms -> their expected ms
 -- hg1:running               {pool} -> messages held
 -- hg1:parked:by, hg1:delayed:by     tenant -> messages parked, delayed
@@ -158,6 +159,7 @@ local function stop_until(tenant, ms)
     redis.call('ZADD', 'hg1:stopped', int(ms), tenant)
     block(tenant)
   elseif redis.call('ZREM', 'hg1:stopped', tenant) == 1 then
+    redis.call('ZREM', 'hg1:halted', tenant)
     unblock(tenant)
   end
 end

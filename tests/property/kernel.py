@@ -146,6 +146,9 @@ class Kernel:
     def void(self, run: str, gen: int, node: str, attempt: int, by: str) -> Any:
         return self.link.call("orchestrator/state/void", run, gen, node, attempt, by)
 
+    def give_up(self, run: str, gen: int, node: str, attempt: int, inc: str, by: str) -> Any:
+        return self.link.call("orchestrator/state/give_up", run, gen, node, attempt, inc, by)
+
     # What is no script: policy, epochs, the clock
 
     def account(self, tenant: str, limit_day: int, max_runs: int, status: str = "active", version: int = 1, **terms: Any) -> None:
@@ -272,6 +275,7 @@ class _View:
         books = {name: {k: int(v) for k, v in row.items() if int(v)} for name, row in self.family("spent")}
         view["spent"] = {name: row for name, row in books.items() if row}
         view["stopped"] = {tenant: int(until) for tenant, until in self.keys.pop("stopped", [])}
+        view["halted"] = {tenant: int(until) for tenant, until in self.keys.pop("halted", [])}
         view["levels"] = dict(self.family("level"))
         view["settled by"] = {by: int(n) for by, n in self.keys.pop("settled_by", {}).items()}
         view["purses"] = dict(self.family("purse"))
@@ -375,6 +379,7 @@ def model_view(model: Model) -> View:
         "settled by": model.settled_by,
         "levels": _levels(model),
         "stopped": dict(model.stopped),
+        "halted": dict(model.halted),
         "purses": {
             f"{run}.{gen}": {
                 "tenant": p.tenant,

@@ -42,7 +42,21 @@ usages = st.sampled_from(["", "llm=3", "llm=30,compute=12", "compute=130", "stor
 outcomes = st.sampled_from(["succeeded", "succeeded", "failed", "failed", "timed_out", "skipped"])
 delays = st.sampled_from([0, 0, 0, FAR_MS])
 CRASHES = (9, 9, 9, 1, 2, 3, 4, 4, 5, 5)
-CALLS = ("extend", "extend", "begin", "begin", "finish", "finish", "finish whatever it holds", "settle", "void", "ack", "requeue", "beat")
+CALLS = (
+    "extend",
+    "extend",
+    "begin",
+    "begin",
+    "finish",
+    "finish",
+    "finish whatever it holds",
+    "settle",
+    "void",
+    "give up",
+    "ack",
+    "requeue",
+    "beat",
+)
 
 
 class KernelMachine(RuleBasedStateMachine):
@@ -118,7 +132,12 @@ class KernelMachine(RuleBasedStateMachine):
     @initialize(data=st.data())
     def start(self, data: st.DataObject) -> None:
         self.open_epoch()
-        low = {"warn": 6, "critical": 15, "exceeded": 30, "on_exceeded": data.draw(st.sampled_from(["notify"] * 3 + ["suspend"]))}
+        low = {
+            "warn": 6,
+            "critical": 15,
+            "exceeded": 30,
+            "on_exceeded": data.draw(st.sampled_from(["notify"] * 3 + ["suspend", "suspend_now"])),
+        }
         self.account("acme", 1500, 3, **low)
         self.account("beta", 250, 1, on_budget_limit="hold", max_waiting_runs=2, on_warning=data.draw(st.sampled_from(["notify", "hold"])))
         self.account("gamma", 1000, 2, on_runs_limit="reject", submissions_per_minute=30, limit_month=1100, **low)
@@ -216,7 +235,7 @@ class KernelMachine(RuleBasedStateMachine):
                 "enforcement": st.sampled_from(["enforce"] * 6 + ["observe", "off"]),
                 "admit": st.sampled_from(["floor", "floor", "full"]),
                 "warn": st.sampled_from([6, 12]),
-                "on_warning": st.sampled_from(["notify", "notify", "notify", "hold", "suspend"]),
+                "on_warning": st.sampled_from(["notify", "notify", "notify", "hold", "suspend", "suspend_now"]),
                 "on_exceeded": st.sampled_from(["notify", "notify", "suspend"]),
             }
         ),
@@ -384,7 +403,7 @@ class KernelMachine(RuleBasedStateMachine):
     @rule(data=st.data(), call=st.sampled_from(CALLS), outcome=outcomes, cats=usages, delay_ms=delays)
     def anyone(self, data: st.DataObject, call: str, outcome: str, cats: str, delay_ms: int) -> None:
         begun = [claim for claim in self.claims if claim.attempt]
-        claim = self.pick(data, begun if begun and call in ("finish", "settle", "void") else self.claims)
+        claim = self.pick(data, begun if begun and call in ("finish", "settle", "void", "give up") else self.claims)
         match call:
             case "begin":
                 self.begin(claim)
@@ -398,6 +417,8 @@ class KernelMachine(RuleBasedStateMachine):
                 self.both("settle", claim.run, 1, claim.node, claim.attempt, cats, "sweeper")
             case "void":
                 self.both("void", claim.run, 1, claim.node, claim.attempt, "sweeper")
+            case "give up":
+                self.both("give_up", claim.run, 1, claim.node, claim.attempt, claim.inc, "signal")
             case "ack":
                 self.both("ack", claim.inc, claim.tag, claim.delivery)
             case "requeue":

@@ -47,11 +47,14 @@ def test_the_last_recorded_event_of_each_level_says_where_a_tenant_stands() -> N
 
 def test_a_tenant_is_stopped_until_the_end_of_the_last_period_whose_level_says_so() -> None:
     policy = {"on_warning": "notify", "on_critical": "suspend", "on_exceeded": "notify", "limit_month": "5"}
-    assert stopped_until(policy, {"day": "2026-12-31|100|1,0,0"}, NOON_MS) is None
-    assert stopped_until(policy, {"day": "2026-12-31|110|1,1,0"}, NOON_MS) == MIDNIGHT_MS
-    assert stopped_until(policy, {"day": "2026-12-31|111|1,1,1"}, NOON_MS) == MIDNIGHT_MS
-    assert stopped_until(policy, {"day": "2026-12-30|111|1,1,1"}, NOON_MS) is None, "a closed period stops nobody"
+    assert stopped_until(policy, {"day": "2026-12-31|100|1,0,0"}, NOON_MS) == (None, None)
+    assert stopped_until(policy, {"day": "2026-12-31|110|1,1,0"}, NOON_MS) == (MIDNIGHT_MS, None)
+    assert stopped_until(policy, {"day": "2026-12-31|111|1,1,1"}, NOON_MS) == (MIDNIGHT_MS, None)
+    assert stopped_until(policy, {"day": "2026-12-30|111|1,1,1"}, NOON_MS) == (None, None), "a closed period stops nobody"
     earlier = NOON_MS - 20 * 86_400_000
-    assert stopped_until(policy, {"month": "2026-12|110|1,1,0"}, earlier) == MIDNIGHT_MS
-    assert stopped_until({**policy, "limit_month": ""}, {"month": "2026-12|110|1,1,0"}, earlier) is None
-    assert stopped_until({**policy, "enforcement": "observe"}, {"day": "2026-12-31|110|1,1,0"}, NOON_MS) is None
+    assert stopped_until(policy, {"month": "2026-12|110|1,1,0"}, earlier) == (MIDNIGHT_MS, None)
+    assert stopped_until({**policy, "limit_month": ""}, {"month": "2026-12|110|1,1,0"}, earlier) == (None, None)
+    at_once = {**policy, "on_exceeded": "suspend_now"}
+    assert stopped_until(at_once, {"day": "2026-12-31|111|1,1,1"}, NOON_MS) == (MIDNIGHT_MS, MIDNIGHT_MS)
+    assert stopped_until(at_once, {"day": "2026-12-31|110|1,1,1"}, NOON_MS) == (MIDNIGHT_MS, None)
+    assert stopped_until({**policy, "enforcement": "observe"}, {"day": "2026-12-31|110|1,1,0"}, NOON_MS) == (None, None)
