@@ -36,5 +36,5 @@ def test_what_runs_is_ended_at_once_and_begins_again_when_the_limit_is_raised(st
     release.touch()
     assert running.wait(TIMEOUT_S).outcome == "succeeded"
     (node,) = running.nodes
-    assert (node["attempt"], node["lost"] if "lost" in node else 0) == (2, 0)
+    assert (node["attempt"], node.get("lost", 0)) == (2, 0)
     assert not stack.redis.zscore("hg1:halted", TENANT)
