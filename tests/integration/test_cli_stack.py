@@ -239,7 +239,8 @@ def test_a_second_stack_in_the_same_home_says_so(terminal: Terminal) -> None:
 
 
 def test_sweep_says_what_it_mended(terminal: Terminal) -> None:
-    assert terminal.headgate("sweep", "--json").json.keys() == {"reclaimed", "started", "admitted", "published", "settled", "revoked"}
+    said = {"reclaimed", "started", "admitted", "published", "settled", "revoked", "halted", "forgotten"}
+    assert terminal.headgate("sweep", "--json").json.keys() == said
 
 
 def test_on_a_screen_the_board_moves_and_ctrl_c_ends_only_the_watching(terminal: Terminal) -> None:
