@@ -288,6 +288,28 @@ class FairChannel(stock.Channel):
                 return int(client.hlen(keys.MESSAGES))
         return int(super()._size(queue))
 
+    def _purge(self, queue: str) -> int:
+        """Forget what waits in a pool, or of a tenant at a level; a run's node is published again by the sweeper.
+
+        Nothing is forgotten of what a worker holds.
+        """
+        place = parse_queue(queue)
+        if queue.startswith(POOL_PREFIX):
+            named: dict[str, Any] = {"pool": queue[len(POOL_PREFIX) :]}
+        elif place is not None:
+            named = {"tenant": place[0], "priority": place[1]}
+        else:
+            return int(super()._purge(queue))
+        cursor, purged = "0", 0
+        try:
+            while True:
+                cursor, forgotten = Queue(self.link).purge(cursor, **named)
+                purged += forgotten
+                if cursor == "0":
+                    return purged
+        except Unavailable as error:
+            raise redis.ConnectionError(str(error)) from error
+
     def _brpop_start(self, timeout: float | None = None) -> None:
         if not self.pools():
             super()._brpop_start(timeout)

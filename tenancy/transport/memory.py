@@ -248,6 +248,29 @@ class MemoryQueue(MemoryPlaces):
             self._drop(tag)
         return "0", len(gone)
 
+    def purge(
+        self,
+        cursor: str,  # noqa: ARG002 - here one call is a whole round
+        count: int = TAGS_MAX,  # noqa: ARG002
+        *,
+        pool: str = "",
+        tenant: str = "",
+        priority: int | None = None,
+    ) -> tuple[str, int]:
+        """Forget messages that nobody holds: (next cursor, forgotten)."""
+        self._fence()
+        gone = [
+            tag
+            for tag, message in self.messages.items()
+            if message.place not in ("h", "x")
+            and pool in ("", message.pool)
+            and tenant in ("", message.tenant)
+            and priority in (None, message.priority)
+        ]
+        for tag in gone:
+            self._drop(tag)
+        return "0", len(gone)
+
     def pause(self, scope: str, by: str, reason: str) -> int:
         """Pop nothing of `platform`, `tenant:{t}` or `run:{r}` from here on; 0 when it was paused already."""
         self._fence()

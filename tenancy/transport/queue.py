@@ -94,6 +94,12 @@ class Queue:
         following, forgotten = self.link.call("tenancy/transport/janitor", cursor, count)
         return str(following), int(forgotten)
 
+    def purge(self, cursor: str, count: int = 200, *, pool: str = "", tenant: str = "", priority: int | None = None) -> tuple[str, int]:
+        """Forget messages that nobody holds, a piece at a time; returns (next cursor, forgotten), as `janitor`. Dead letters stay."""
+        level = "" if priority is None else priority
+        following, forgotten = self.link.call("tenancy/transport/purge", cursor, count, pool, tenant, level)
+        return str(following), int(forgotten)
+
     def pause(self, scope: str, by: str, reason: str) -> int:
         """Pop nothing of `platform`, `tenant:{id}` or `run:{run}.{generation}` from here on; 0 when it was paused already."""
         return int(self.link.call("tenancy/transport/pause", scope, by, reason))

@@ -390,6 +390,29 @@ def test_a_removed_scope_is_passed_over_and_the_janitor_forgets_it(queue: FairQu
     assert drain(queue) == []
 
 
+def test_a_purge_forgets_what_waits_in_a_pool_or_of_a_tenant_at_a_level_and_nothing_that_is_held(queue: FairQueue) -> None:
+    for payload in ("held", "a", "b"):
+        put(queue, payload)
+    put(queue, "elsewhere", pool="gpu")
+    put(queue, "birch's", tenant="birch")
+    put(queue, "later", delay_ms=60_000)
+    held = take(queue)
+    assert purged(queue, tenant="birch", priority=5) == 1
+    assert purged(queue, pool="default") == 3
+    assert purged(queue, pool="default") == 0
+    assert queue.requeue("w1", held.tag, held.number) == 1
+    assert drain(queue) == ["held"]
+    assert purged(queue) == 1
+
+
+def purged(queue: FairQueue, **named: Any) -> int:
+    cursor, forgotten = queue.purge("0", **named)
+    while cursor != "0":
+        cursor, more = queue.purge(cursor, **named)
+        forgotten += more
+    return forgotten
+
+
 def test_a_limit_that_a_paused_tenant_cannot_use_is_the_others(queue: FairQueue) -> None:
     one = [{"key": "api", "at_once": 1}]
     put(queue, "held", tenant="cedar", limits=one)
@@ -419,6 +442,7 @@ def test_every_call_is_refused_when_the_epoch_is_another_servers(bench: Bench) -
         lambda: queue.remove("tag", [tag]),
         lambda: queue.remove_scope("run:r1.1"),
         lambda: queue.janitor("0"),
+        lambda: queue.purge("0"),
         lambda: queue.pause("platform", "me", "because"),
         lambda: queue.resume("platform", "me", "because"),
         lambda: queue.refresh("acme"),

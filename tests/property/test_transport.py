@@ -93,14 +93,14 @@ class Twins(RuleBasedStateMachine):
         for worker in WORKERS[:2]:
             self.both("enroll", worker, 4_000, info_of(worker, 0))
 
-    def both(self, name: str, *arguments: Any) -> Any:
+    def both(self, name: str, *arguments: Any, **named: Any) -> Any:
         answers = []
         for queue in (self.model, Queue(self.link)):
             try:
-                answers.append(getattr(queue, name)(*arguments))
+                answers.append(getattr(queue, name)(*arguments, **named))
             except DeadIncarnation:
                 answers.append("dead")
-        assert answers[0] == answers[1], (name, arguments)
+        assert answers[0] == answers[1], (name, arguments, named)
         return answers[0]
 
     # -- what producers and workers do ----------------------------------------------------------
@@ -227,6 +227,10 @@ class Twins(RuleBasedStateMachine):
     @rule()
     def janitor(self) -> None:
         self.both("janitor", "0", 200)
+
+    @rule(what=st.sampled_from([{"pool": "default"}, {"pool": "gpu"}, {"tenant": "acme", "priority": 5}, {"tenant": "birch", "priority": 1}]))
+    def purge(self, what: dict[str, Any]) -> None:
+        self.both("purge", "0", 200, **what)
 
     @precondition(lambda self: bool(self.model.messages))
     @rule(data=st.data(), priority=st.sampled_from((1, 5, 9)))
