@@ -93,7 +93,9 @@ class FairQueue(Protocol):
     def janitor(self, cursor: str, count: int = TAGS_MAX) -> tuple[str, int]:
         """Forget removed messages, a piece at a time: (next cursor, forgotten); cursor '0' begins, and follows a whole round."""
 
-    def purge(self, cursor: str, count: int = TAGS_MAX, *, pool: str = "", tenant: str = "", priority: int | None = None) -> tuple[str, int]:
+    def purge(
+        self, cursor: str, count: int = TAGS_MAX, *, pool: str = "", tenant: str = "", priority: int | None = None
+    ) -> tuple[str, int]:
         """Forget messages that nobody holds, a piece at a time: (next cursor, forgotten), as `janitor`; dead letters stay.
 
         pool, tenant, priority: only those; '' or None is any.

@@ -228,7 +228,9 @@ class Twins(RuleBasedStateMachine):
     def janitor(self) -> None:
         self.both("janitor", "0", 200)
 
-    @rule(what=st.sampled_from([{"pool": "default"}, {"pool": "gpu"}, {"tenant": "acme", "priority": 5}, {"tenant": "birch", "priority": 1}]))
+    @rule(
+        what=st.sampled_from([{"pool": "default"}, {"pool": "gpu"}, {"tenant": "acme", "priority": 5}, {"tenant": "birch", "priority": 1}])
+    )
     def purge(self, what: dict[str, Any]) -> None:
         self.both("purge", "0", 200, **what)
 
