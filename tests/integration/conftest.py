@@ -12,10 +12,12 @@ from pathlib import Path
 import pytest
 import redis
 import singles
-from running import SLOTS, WORKERS, Running, producer
+from running import SLOTS, WORKERS, Running, producer, until
 
 from orchestrator.embedded import Stack
 from orchestrator.settings import Settings
+from orchestrator.store import read
+from orchestrator.store.tables import LIVE
 
 HERE = Path(__file__).resolve().parent
 TASKS = ("node_tasks", "slot_tasks")
@@ -27,6 +29,23 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for item in items:
             if item.get_closest_marker("slow"):
                 item.add_marker(pytest.mark.skip(reason="slow; run with `./dev test -m slow`"))
+
+
+shared: list[Running] = []
+"""The stack of the session, once a test has asked for it."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def clean_up_after_failures() -> Iterator[None]:
+    """What a test that failed halfway left in the shared stack, runs and pauses, is ended here: it must not fail those that follow."""
+    yield
+    for stack in shared:
+        for scope in stack.redis.smembers("hg1:paused"):
+            stack.client.resume(scope.removesuffix(".1"), reason="a test left it")
+        for run in read.list_runs(stack.client.engine, limit=10_000):
+            if run.status in LIVE:
+                stack.client.cancel(run.run_id, now=True, reason="a test left it")
+        until(lambda stack=stack: not stack.redis.exists("hg1:runs"), 60)
 
 
 @pytest.fixture(scope="session")
@@ -46,7 +65,9 @@ def stack() -> Iterator[Running]:
                 importlib.import_module(module)  # the producer knows the tasks too
             client = producer(Settings(home=home, redis_url=running.redis_url, tasks=TASKS))
             with redis.Redis.from_url(running.client_url, decode_responses=True) as connection:
-                yield Running(running, client, connection)
+                shared.append(Running(running, client, connection))
+                yield shared[0]
+                shared.clear()
             client.engine.dispose()
             client.kernel.link.close()
             client.kernel.app.close()
