@@ -437,18 +437,12 @@ class Driver:
                 self.settle(Claim(run, node, int(attempt), "", "", 0, int(row[1]), set()), cats, "sweeper")
 
     def check_leases(self) -> None:
-        """After a sweep no reservation is open whose execution ended longer ago than the sweeper waits.
-
-        Of an execution that lost its worker it stays set aside while the node's message is in line: its next delivery closes it.
-        """
+        """After a sweep no reservation is open whose execution ended longer ago than the sweeper waits, or whose worker is dead."""
         for run in self.runs.values():
             for name in self.link.read("SMEMBERS", f"hg1:open:{run.rg}"):
                 node, attempt = name.rsplit(":", 1)
                 lease = str(self.link.read("HGET", f"hg1:lease:{run.rg}", node) or "").split("|")
                 if lease[0] == attempt and self.link.read("HGET", f"hg1:unacked:{lease[1]}", lease[2]) is not None:
-                    continue
-                state, again = self.link.read("HGET", f"hg1:state:{run.rg}", node), self.link.read("HGET", "hg1:once", f"{run.rg}.{node}")
-                if state == "running" and again is not None:
                     continue
                 since = int(str(self.link.read("HGET", f"hg1:res:{run.rg}", name)).split("|")[5])
                 if since <= self.swept_ms - AGE_MS:
