@@ -39,7 +39,8 @@ def worker(stack: Running, name: str, *options: str, **settings: Any) -> Iterato
             command, env=child_environment(os.environ, given), stdout=out, stderr=out, cwd=log.parent, start_new_session=True
         )
     try:
-        until(lambda: process.poll() is not None or name in workers(stack), 30)
+        serves_pools = not options or "-Q" not in options or "pool." in options[options.index("-Q") + 1]
+        until(lambda: process.poll() is not None or (name in workers(stack) if serves_pools else " ready." in log.read_text()), 30)
         assert process.poll() is None, log.read_text()
         yield process
     finally:
