@@ -143,12 +143,17 @@ class Tenants:
         """Return what a tenant uses now: today's money, its runs and nodes. Raises Unknown."""
         found = self.get(tenant)
         day = int(self._link.read("TIME")[0]) // SECONDS_PER_DAY
-        spent = dict(zip(_SPENT, self._link.read("HMGET", money.spent(tenant, day), *_SPENT), strict=True))
-        held, running = self._link.read("HMGET", money.tenant(tenant), "held", "running")
-        levels = self._link.read("HMGET", money.level(tenant), "day", "month")
+        spent_today, (held, running), levels, of_this_month, running_nodes, *waiting = self._link.read_at_once(
+            ("HMGET", money.spent(tenant, day), *_SPENT),
+            ("HMGET", money.tenant(tenant), "held", "running"),
+            ("HMGET", money.level(tenant), "day", "month"),
+            ("HMGET", money.spent_in_month(tenant, month_of(day)), "settled", "reserved"),
+            ("SCARD", names.held(f"tenant:{tenant}")),
+            *(("ZCARD", key(tenant)) for key in (keys.line, keys.unserved)),
+        )
+        spent = dict(zip(_SPENT, spent_today, strict=True))
         level = read_level(levels[0], name_of(day))
         of_month = None if found.policy.limit_per_month_micros is None else read_level(levels[1], name_of(day)[:7])
-        of_this_month = self._link.read("HMGET", money.spent_in_month(tenant, month_of(day)), "settled", "reserved")
         by_category = {category: int(spent[f"c:{category}"] or 0) for category in CATEGORIES}
         return Usage(
             tenant=tenant,
@@ -160,8 +165,8 @@ class Tenants:
             by_category_micros={category: micros for category, micros in by_category.items() if micros},
             running_runs=int(running or 0),
             max_concurrent_runs=found.policy.max_concurrent_runs,
-            waiting_runs=sum(int(self._link.read("ZCARD", key(tenant))) for key in (keys.line, keys.unserved)),
-            running_nodes=int(self._link.read("SCARD", names.held(f"tenant:{tenant}"))),
+            waiting_runs=sum(map(int, waiting)),
+            running_nodes=int(running_nodes),
             max_running_nodes=found.policy.max_running_nodes,
             level=level.name,
             entry=level.entry,

@@ -136,6 +136,16 @@ class Link:
         except (redis.ConnectionError, redis.TimeoutError) as error:
             raise self._unavailable(error) from error
 
+    def read_at_once(self, *commands: Sequence[Argument]) -> list[Any]:
+        """Run plain Redis reads at one moment: nothing changes between them. Raises Unavailable."""
+        try:
+            with self.client.pipeline(transaction=True) as pipe:
+                for command in commands:
+                    pipe.execute_command(*command)
+                return pipe.execute()
+        except (redis.ConnectionError, redis.TimeoutError) as error:
+            raise self._unavailable(error) from error
+
     def now_ms(self) -> int:
         """Return Redis's time in milliseconds. Raises Unavailable."""
         seconds, micros = self.read("TIME")
