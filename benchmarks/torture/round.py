@@ -94,6 +94,8 @@ class Round:
             os.environ.update(self.settings.environment(redis_url=stack.redis_url))
             Settings.forget()
             client = Client()
+            for tenant in TENANTS:
+                client.tenants.create(tenant)
             direct = redis.Redis.from_url(stack.client_url, decode_responses=True)
             threads = [
                 threading.Thread(target=self._during, args=(act, client, direct), daemon=True)
