@@ -21,7 +21,7 @@ def test_what_runs_is_ended_at_once_and_begins_again_when_the_limit_is_raised(st
     dear = {"id": "dear", "task": "synthetic.spend", "params": {"micros": 1_000_000}, "estimate": {"other": 900_000}}
     running = stack.client.submit(Graph.parse({"name": "slow", "nodes": [slow]}), tenant=TENANT)
     until(log.exists)
-    spending = stack.client.submit(Graph.parse({"name": "dear", "nodes": [dear]}), tenant=TENANT)
+    spending = stack.client.submit(Graph.parse({"name": "halting", "nodes": [dear]}), tenant=TENANT)
     assert spending.wait(TIMEOUT_S).outcome == "succeeded"
 
     key = f"{running.run_id}.1"
