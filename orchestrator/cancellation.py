@@ -6,7 +6,6 @@ as that takes no time; the sweeper does the rest, also where whoever cancelled d
 
 from __future__ import annotations
 
-import json
 import re
 import time
 import zlib
@@ -19,14 +18,13 @@ from sqlalchemy import Engine, select
 
 from orchestrator import keys
 from orchestrator.admission import Admission
-from orchestrator.control import kill
+from orchestrator.control import kill_leased
 from orchestrator.graph import Graph
 from orchestrator.launched import recorded_submission
 from orchestrator.pauses import on_record
 from orchestrator.state import ROWS_MAX
 from orchestrator.store import read
 from orchestrator.store import tables as t
-from tenancy import keys as names
 from tenancy.errors import Refused, Unknown
 from tenancy.keys import WAITING
 
@@ -197,19 +195,14 @@ class Cancellation:
         if nodes is not None:
             nodes = self._chosen(self._row(run_id, generation), nodes, below=below)
         leases: dict[str, str] = self.kernel.link.read("HGETALL", keys.of_run("lease", key))
-        chosen = {node: row.split("|") for node, row in leases.items() if nodes is None or node in nodes}
-        by_worker: dict[str, list[list[str]]] = {}
-        for node, (_, inc, tag, delivery, _) in chosen.items():
-            info = self.kernel.link.read("HGET", names.worker(inc), "info")
-            if info is not None:
-                by_worker.setdefault(str(json.loads(info)["name"]), []).append([f"{key}.{node}", inc, tag, delivery])
+        chosen = [node for node in leases if nodes is None or node in nodes]
         ended = list(chosen)
-        told = sum(kill(self.kernel.app, worker, executions) for worker, executions in by_worker.items())
+        told = kill_leased(self.kernel.app, self.kernel.link, {f"{key}.{node}": leases[node] for node in chosen})
         until = time.monotonic() + for_s
         while told and chosen and time.monotonic() < until:
-            self.kernel.state.revoke(run_id, generation, "cancelled", reason, list(chosen)[:ROWS_MAX])
+            self.kernel.state.revoke(run_id, generation, "cancelled", reason, chosen[:ROWS_MAX])
             still = self.kernel.link.read("HMGET", keys.of_run("lease", key), *chosen)
-            chosen = {node: row for (node, row), lease in zip(chosen.items(), still, strict=True) if lease is not None}
+            chosen = [node for node, lease in zip(chosen, still, strict=True) if lease is not None]
             if chosen:
                 time.sleep(5 * POLL_S)
         if told:  # what was given up since is due again, and has its outcome to come

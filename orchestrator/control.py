@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from tenancy import keys as names
 from tenancy.errors import HeadgateError, Unavailable
 
 if TYPE_CHECKING:
     from celery import Celery
+
+    from tenancy.link import Link
 
 DRAIN, SCALE, KILL = "headgate_drain", "headgate_scale", "headgate_kill"
 """Names of our remote control commands."""
@@ -46,6 +50,20 @@ def kill(app: Celery, name: str, executions: Sequence[Sequence[str]]) -> int:
     """
     told = app.control.broadcast(KILL, arguments={"executions": executions}, destination=[name], reply=True, timeout=ANSWER_S, limit=1)
     return sum(int(reply[name].get("ok", 0)) for reply in told or () if name in reply)
+
+
+def kill_leased(app: Celery, link: Link, leases: Mapping[str, str]) -> int:
+    """Have the processes of these executions (task id -> lease of its node) ended by the workers that hold them; return how many have one.
+
+    Raises Unavailable.
+    """
+    by_worker: dict[str, list[list[str]]] = {}
+    for task_id, lease in leases.items():
+        _, inc, tag, delivery, _ = lease.split("|")
+        info = link.read("HGET", names.worker(inc), "info")
+        if info is not None:
+            by_worker.setdefault(str(json.loads(info)["name"]), []).append([task_id, inc, tag, delivery])
+    return sum(kill(app, worker, executions) for worker, executions in by_worker.items())
 
 
 def spread(slots: int, workers: Iterable[str]) -> dict[str, int]:

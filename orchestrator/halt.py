@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 from orchestrator import keys
-from orchestrator.control import kill
+from orchestrator.control import kill_leased
 from tenancy import keys as names
 
 if TYPE_CHECKING:
@@ -22,13 +21,9 @@ def halt(kernel: Kernel) -> int:
     halted = set(kernel.link.read("ZRANGEBYSCORE", names.HALTED, f"({kernel.link.now_ms()}", "+inf"))
     if not halted:
         return 0
-    by_worker: dict[str, list[list[str]]] = {}
+    leases: dict[str, str] = {}
     for rg in kernel.link.read("ZRANGE", keys.RUNS, 0, -1):
-        if kernel.link.read("HGET", keys.of_run("run", rg), "tenant") not in halted:
-            continue
-        for node, lease in dict(kernel.link.read("HGETALL", keys.of_run("lease", rg))).items():
-            _, inc, tag, delivery, _ = lease.split("|")
-            info = kernel.link.read("HGET", names.worker(inc), "info")
-            if info is not None:
-                by_worker.setdefault(str(json.loads(info)["name"]), []).append([f"{rg}.{node}", inc, tag, delivery])
-    return sum(kill(kernel.app, worker, executions) for worker, executions in by_worker.items())
+        if kernel.link.read("HGET", keys.of_run("run", rg), "tenant") in halted:
+            held = dict(kernel.link.read("HGETALL", keys.of_run("lease", rg)))
+            leases |= {f"{rg}.{node}": lease for node, lease in held.items()}
+    return kill_leased(kernel.app, kernel.link, leases)
