@@ -14,10 +14,12 @@ import redis
 import singles
 from running import SLOTS, WORKERS, Running, producer, until
 
-from orchestrator.embedded import Stack
+from orchestrator.embedded import RedisServer, Stack
+from orchestrator.recorder.loop import Recorder
 from orchestrator.settings import Settings
 from orchestrator.store import read
 from orchestrator.store.tables import LIVE
+from tests.integration.hands import Hands, make_recorder
 
 HERE = Path(__file__).resolve().parent
 TASKS = ("node_tasks", "slot_tasks")
@@ -77,3 +79,17 @@ def stack() -> Iterator[Running]:
         os.environ.update(before)
         Settings.forget()
         shutil.rmtree(home, ignore_errors=True)
+
+
+@pytest.fixture
+def recorder(redis_server: RedisServer, settings: Settings) -> Recorder:
+    """A recorder in this process, for this test's Redis."""
+    return make_recorder(redis_server, settings)
+
+
+@pytest.fixture
+def hands(redis_server: RedisServer, settings: Settings, recorder: Recorder) -> Hands:
+    """Who submits and works by hand, as one live worker."""
+    hands = Hands(redis_server, settings)
+    hands.enroll()
+    return hands

@@ -53,6 +53,12 @@ def make_recorder(server: RedisServer, settings: Settings) -> Recorder:
     return recorder
 
 
+def drain(recorder: Recorder) -> None:
+    """Record all that there is."""
+    while recorder.step(None):
+        pass
+
+
 class Hands:
     """Submits runs and works on them, in this process and without Celery."""
 

@@ -21,9 +21,8 @@ from orchestrator.graph import Graph
 from orchestrator.handle import RunHandle
 from orchestrator.recorder import append_request
 from orchestrator.recorder.loop import Recorder
-from orchestrator.settings import Settings
 from orchestrator.store import read
-from tests.integration.hands import POOL, Hands, layers, make_recorder
+from tests.integration.hands import POOL, Hands, drain, layers
 
 TIMEOUT_S = 30
 
@@ -207,23 +206,6 @@ def test_a_run_of_ten_thousand_nodes_is_cancelled_within_a_second(stack: Running
 
 
 # -- loss of everything, by hand ---------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def recorder(redis_server: RedisServer, settings: Settings) -> Recorder:
-    return make_recorder(redis_server, settings)
-
-
-@pytest.fixture
-def hands(redis_server: RedisServer, settings: Settings, recorder: Recorder) -> Hands:
-    hands = Hands(redis_server, settings)
-    hands.enroll()
-    return hands
-
-
-def drain(recorder: Recorder) -> None:
-    while recorder.step(None):
-        pass
 
 
 def test_fences_hold_after_redis_lost_everything(recorder: Recorder, hands: Hands, redis_server: RedisServer) -> None:

@@ -27,7 +27,7 @@ from orchestrator.settings import Settings
 from orchestrator.store import read
 from tenancy.errors import BudgetRefused
 from tenancy.policy import Policy
-from tests.integration.hands import make_recorder
+from tests.integration.hands import drain, make_recorder
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -81,11 +81,6 @@ def recorder(redis_server: RedisServer, settings: Settings) -> Iterator[Recorder
     recorder.link.close()
     recorder.artifacts.close()
     recorder.engine.dispose()
-
-
-def drain(recorder: Recorder) -> None:
-    while recorder.step(None):
-        pass
 
 
 def committed_of(client: Any, tenant: str) -> int:

@@ -19,9 +19,8 @@ from orchestrator.graph import Graph
 from orchestrator.handle import RunHandle
 from orchestrator.recorder import append_request
 from orchestrator.recorder.loop import Recorder
-from orchestrator.settings import Settings
 from orchestrator.store import read
-from tests.integration.hands import Hands, layers, make_recorder
+from tests.integration.hands import Hands, drain, layers
 
 TIMEOUT_S = 30
 
@@ -141,23 +140,6 @@ def test_the_command_says_what_it_did_and_refuses_two_ways_at_once(stack: Runnin
 
 
 # -- loss of everything, by hand ---------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def recorder(redis_server: RedisServer, settings: Settings) -> Recorder:
-    return make_recorder(redis_server, settings)
-
-
-@pytest.fixture
-def hands(redis_server: RedisServer, settings: Settings, recorder: Recorder) -> Hands:
-    hands = Hands(redis_server, settings)
-    hands.enroll()
-    return hands
-
-
-def drain(recorder: Recorder) -> None:
-    while recorder.step(None):
-        pass
 
 
 class Kernel:

@@ -11,21 +11,8 @@ import pytest
 from orchestrator.embedded import RedisServer
 from orchestrator.graph import Graph
 from orchestrator.recorder.loop import Recorder
-from orchestrator.settings import Settings
 from orchestrator.store.read import get_nodes, get_run
-from tests.integration.hands import Hands, make_recorder
-
-
-@pytest.fixture
-def recorder(redis_server: RedisServer, settings: Settings) -> Recorder:
-    return make_recorder(redis_server, settings)
-
-
-@pytest.fixture
-def hands(redis_server: RedisServer, settings: Settings, recorder: Recorder) -> Hands:
-    hands = Hands(redis_server, settings)
-    hands.enroll()
-    return hands
+from tests.integration.hands import Hands, drain
 
 
 def branching(dice: random.Random, on_failure: str) -> Graph:
@@ -40,11 +27,6 @@ def branching(dice: random.Random, on_failure: str) -> Graph:
                 node["when"] = {"$ref": dice.choice(above), dice.choice(["equals", "not_equals"]): "x"}
         nodes.append(node)
     return Graph.parse({"name": "branching", "nodes": nodes, "on_failure": on_failure})
-
-
-def drain(recorder: Recorder) -> None:
-    while recorder.step(None):
-        pass
 
 
 def kept(hands: Hands, run: str) -> dict[str, Any]:

@@ -27,26 +27,9 @@ from orchestrator.settings import Settings
 from orchestrator.store import read
 from orchestrator.store import tables as t
 from orchestrator.store.engine import open_engine
-from tests.integration.hands import POOL, Hands, layers, make_recorder
+from tests.integration.hands import POOL, Hands, drain, layers
 
 TIMEOUT_S = 30
-
-
-@pytest.fixture
-def recorder(redis_server: RedisServer, settings: Settings) -> Recorder:
-    return make_recorder(redis_server, settings)
-
-
-@pytest.fixture
-def hands(redis_server: RedisServer, settings: Settings, recorder: Recorder) -> Hands:
-    hands = Hands(redis_server, settings)
-    hands.enroll()
-    return hands
-
-
-def drain(recorder: Recorder) -> None:
-    while recorder.step(None):
-        pass
 
 
 @contextmanager

@@ -162,11 +162,6 @@ def test_an_ordinary_task_pays_by_its_tenant_s_table(redis_server: RedisServer, 
 # -- without workers -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def recorder(redis_server: RedisServer, settings: Settings) -> Recorder:
-    return make_recorder(redis_server, settings)
-
-
 def ask(recorder: Recorder, **fields: object) -> dict[str, object]:
     request = append_request(recorder.link, "request.prices", {"tenant": "", "by": "ann", "reason": "", **fields})
     while recorder.step(None):

@@ -27,24 +27,7 @@ from orchestrator.store.position import Position
 from orchestrator.store.read import get_events, get_nodes, get_run, get_tenant, recorded, run_cost, show_json, tenants
 from tenancy.errors import Unavailable
 from tenancy.link import Link
-from tests.integration.hands import Hands, layers, make_recorder
-
-
-@pytest.fixture
-def recorder(redis_server: RedisServer, settings: Settings) -> Recorder:
-    return make_recorder(redis_server, settings)
-
-
-@pytest.fixture
-def hands(redis_server: RedisServer, settings: Settings, recorder: Recorder) -> Hands:
-    hands = Hands(redis_server, settings)
-    hands.enroll()
-    return hands
-
-
-def drain(recorder: Recorder) -> None:
-    while recorder.step(None):
-        pass
+from tests.integration.hands import Hands, drain, layers, make_recorder
 
 
 def eventually(holds: Callable[[], bool], what: str, timeout_s: float = 30.0) -> None:

@@ -19,28 +19,11 @@ from orchestrator.store.engine import open_engine
 from orchestrator.store.read import get_nodes, get_run, recorded
 from tenancy.errors import Fenced
 from tenancy.link import Link
-from tests.integration.hands import POOL, Hands, layers, make_recorder
+from tests.integration.hands import POOL, Hands, drain, layers
 
 Content = dict[str, Any]
 
 VOLATILE = ("hg1:epoch", "hg1:events", "hg1:runs", "hg1:recorded", "hg1:recorder")
-
-
-@pytest.fixture
-def recorder(redis_server: RedisServer, settings: Settings) -> Recorder:
-    return make_recorder(redis_server, settings)
-
-
-@pytest.fixture
-def hands(redis_server: RedisServer, settings: Settings, recorder: Recorder) -> Hands:
-    hands = Hands(redis_server, settings)
-    hands.enroll()
-    return hands
-
-
-def drain(recorder: Recorder) -> None:
-    while recorder.step(None):
-        pass
 
 
 def content(client: redis.Redis) -> Content:

@@ -28,7 +28,7 @@ from orchestrator.replay.record import read_log
 from orchestrator.settings import Settings
 from orchestrator.store import tables as t
 from orchestrator.store.read import get_run
-from tests.integration.hands import Hands, layers, make_recorder
+from tests.integration.hands import Hands, drain, layers, make_recorder
 
 TIMEOUT_S = 60
 
@@ -192,23 +192,6 @@ def test_the_command_says_agrees_and_names_what_differs(stack: Running, tmp_path
 
 
 # -- with a recorder in this process -------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def recorder(redis_server: RedisServer, settings: Settings) -> Recorder:
-    return make_recorder(redis_server, settings)
-
-
-@pytest.fixture
-def hands(redis_server: RedisServer, settings: Settings, recorder: Recorder) -> Hands:
-    hands = Hands(redis_server, settings)
-    hands.enroll()
-    return hands
-
-
-def drain(recorder: Recorder) -> None:
-    while recorder.step(None):
-        pass
 
 
 def started(recorder: Recorder, hands: Hands, width: int, depth: int) -> str:

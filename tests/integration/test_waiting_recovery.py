@@ -14,14 +14,9 @@ from orchestrator.recorder.loop import Recorder
 from orchestrator.settings import Settings
 from orchestrator.store.read import get_run
 from orchestrator.submission import Submission
-from tests.integration.hands import Hands, layers, make_recorder
+from tests.integration.hands import Hands, drain, layers
 
 GRAPH = layers(2, 1)
-
-
-@pytest.fixture
-def recorder(redis_server: RedisServer, settings: Settings) -> Recorder:
-    return make_recorder(redis_server, settings)
 
 
 @pytest.fixture
@@ -31,11 +26,6 @@ def hands(redis_server: RedisServer, settings: Settings, recorder: Recorder) -> 
     append_request(hands.link, "request.tenant", {"tenant": "acme", "name": "Acme", "policy": {"max_concurrent_runs": 1}})
     drain(recorder)
     return hands
-
-
-def drain(recorder: Recorder) -> None:
-    while recorder.step(None):
-        pass
 
 
 def submit(recorder: Recorder, hands: Hands, **fields: Any) -> tuple[str, list[Any]]:
