@@ -13,6 +13,8 @@ from orchestrator.notify.notice import notice_rows
 from orchestrator.store.changes import Changes, Row
 from orchestrator.store.position import Position
 
+from .decisions import applied_row, decision_row, older_row
+
 Event = dict[str, Any]
 
 
@@ -43,7 +45,7 @@ _RUN_UPDATE = (
 )
 _NODE_UPDATE = (
     *("state", "outcome", "reason", "attempt", "worker", "verdict", "queued_at", "started_at", "finished_at", "result", "error"),
-    *("adopted", "stop"),
+    *("adopted", "stop", "decision"),
 )
 _NODE_SUMS = ("fails", "lost", "cost_micros", *(f"cost_{category}" for category in CATEGORIES))
 
@@ -366,6 +368,27 @@ def _ended(changes: Changes, event: Event, _position: Position) -> None:
     row.update(reason=str(event.get("reason") or ""), error=str(event.get("error") or ""), result=str(event.get("result") or ""))
     if event.get("attempt"):
         row["attempt"] = int(event["attempt"])
+    if event.get("decision"):
+        row["decision"] = str(event["decision"])
+
+
+def _judged(changes: Changes, event: Event, _position: Position) -> None:
+    # An empty choice is written too: the node runs as it is again.
+    for node, choice in dict(event["nodes"]).items():
+        _node(changes, event, str(node)).update(verdict=str(choice or ""), decision=str(event["decision"]))
+
+
+def _decided(changes: Changes, event: Event, _position: Position) -> None:
+    changes.decisions.append(decision_row(event))
+
+
+def _applied(changes: Changes, event: Event, _position: Position) -> None:
+    if event.get("decision"):
+        changes.applied.append(applied_row(event))
+        return
+    changes.decisions.append(older_row(event))
+    for each in event.get("modifications") or ():
+        _node(changes, event, str(each["node"]))["decision"] = changes.decisions[-1]["id"]
 
 
 def _adopted(changes: Changes, event: Event, _position: Position) -> None:
@@ -494,6 +517,9 @@ _PROJECTIONS: dict[str, Callable[[Changes, Event, Position], None]] = {
     "node.lost": _lost,
     "node.ended": _ended,
     "node.adopted": _adopted,
+    "node.judged": _judged,
+    "decision.made": _decided,
+    "decision.applied": _applied,
     "money.reserved": _reserved,
     "money.extended": _extended,
     "money.refused": _money_refused,

@@ -23,7 +23,7 @@ AT_ONCE = 1_000
 FROM_EVENTS = ("status", "outcome", "reason", "started_at", "finished_at", "total", "hold", "estimate", "floor", "cost_micros", "counts")
 """Columns of a run that its events alone decide."""
 
-TABLES = {"run": t.run, "node": t.node, "ledger": t.ledger, "usage": t.usage, "event": t.event}
+TABLES = {"run": t.run, "node": t.node, "decision": t.decision, "ledger": t.ledger, "usage": t.usage, "event": t.event}
 """What is made anew and compared."""
 
 

@@ -25,8 +25,8 @@ KNOWN = frozenset(
             "run.cancelling",
             "run.ended",
         ),
-        *("node.due", "node.began", "node.retry", "node.lost", "node.duplicate", "node.ended", "node.adopted", "decision.applied"),
-        *("node.cancelling", "run.reprioritised"),
+        *("node.due", "node.began", "node.retry", "node.lost", "node.duplicate", "node.ended", "node.adopted"),
+        *("decision.made", "decision.applied", "node.judged", "node.cancelling", "run.reprioritised"),
         *("money.extended", "money.refused", "money.would_refuse", "money.settled", "money.voided"),
     }
 )

@@ -98,7 +98,8 @@ class NodeRow(SQLModel, table=True):
 
     `state` is due, running or ended; a node without a row or state is pending. `queued_at` is when it was first due,
     `started_at` when its last attempt began. Empty texts in `reason` and `error` mean none. `adopted` is the earlier generation that ran
-    it, whose result it has. `stop` is why a person cancelled it: a running one has no outcome yet.
+    it, whose result it has. `stop` is why a person cancelled it: a running one has no outcome yet. `decision` is the last of the cost
+    agent's that touched it.
     """
 
     __tablename__ = "node"
@@ -127,6 +128,42 @@ class NodeRow(SQLModel, table=True):
     error: str | None = _text(optional=True)
     adopted: int | None = None
     stop: str | None = _text(optional=True)
+    decision: str | None = None
+
+
+class DecisionRow(SQLModel, table=True):
+    """A decision of the cost agent about a run: what it looked at, what it said, and what of it was applied.
+
+    `id` is `{run}.{generation}.{number}`; `flags`, `plan` and `applied` are JSON, `inputs` is the JSON of everything that was looked at, or
+    `@` and the path of an object that has it, `inputs_hash` its SHA-256. `projected` is in micros. `cause` is the execution or the node
+    that tripped it, `observed` 1: nothing was to be applied. `applied_at` is None until all of it was applied. A decision at admission
+    of an older version has no inputs.
+    """
+
+    __tablename__ = "decision"
+    __table_args__ = (Index("decision_run", "run_id", "generation"), Index("decision_tenant", "tenant", "at"))
+
+    id: str = Field(primary_key=True)
+    tenant: str
+    run_id: str
+    generation: int
+    number: int
+    at: int = _big()
+    trigger: str = ""
+    action: str = ""
+    reason: str = _text()
+    flags: str = _text()
+    inputs_hash: str = ""
+    inputs: str = _text()
+    plan: str = _text()
+    projected: int | None = _big(optional=True)
+    confidence_permille: int | None = None
+    concurrency_percent: int | None = None
+    policy_version: int | None = None
+    observed: int = 0
+    cause: str = _text()
+    applied_at: int | None = _big(optional=True)
+    applied: str | None = _text(optional=True)
 
 
 class EventRow(SQLModel, table=True):
@@ -410,6 +447,7 @@ tenant = _table(TenantRow)
 policy = _table(PolicyRow)
 run = _table(RunRow)
 node = _table(NodeRow)
+decision = _table(DecisionRow)
 event = _table(EventRow)
 chain = _table(ChainRow)
 ledger = _table(LedgerRow)
@@ -428,6 +466,6 @@ cursor = _table(CursorRow)
 audit = _table(AuditRow)
 
 TABLES = (
-    *(tenant, policy, run, node, event, chain, ledger, usage),
+    *(tenant, policy, run, node, decision, event, chain, ledger, usage),
     *(price_table, price_choice, learned, notice, request, pause, fence, schedule, tick, incident, cursor, audit),
 )

@@ -51,6 +51,8 @@ def write(connection: Connection, changes: Changes) -> None:
     copy_adopted(connection, changes.adopted)
     keep(connection, t.ledger, changes.ledger)
     keep(connection, t.usage, changes.usage)
+    keep(connection, t.decision, changes.decisions)
+    _many(connection, _APPLIED, changes.applied)
     _pause(connection, changes.pauses)
     _many(connection, _FENCE_OVER, [{"over": scope} for scope in changes.fences])
     keep(connection, t.fence, list(changes.fences.values()))
@@ -162,6 +164,13 @@ _TRIED = (
     update(t.notice)
     .where(t.notice.c.id == bindparam("tried"), t.notice.c.state == "pending")
     .values(state=bindparam("to_state"), tries=bindparam("to_tries"), due_at=bindparam("to_due"), error=bindparam("to_error"))
+)
+
+# What was applied of a decision is said once; a repeated event changes nothing.
+_APPLIED = (
+    update(t.decision)
+    .where(t.decision.c.id == bindparam("decided"), t.decision.c.applied_at.is_(None))
+    .values(applied_at=bindparam("to_applied_at"), applied=bindparam("to_applied"))
 )
 
 _NODE_KEY = ("run_id", "generation", "node_id")
