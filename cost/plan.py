@@ -33,7 +33,8 @@ class NodeCost:
     """What a pending node costs, is worth, and could be given up for.
 
     `children` are the ids it feeds. `needs` are the parents whose result it takes without a default: an optional
-    node cannot run without them. `max_cost` is what a strict tenant reserves; plans work on estimates.
+    node cannot run without them. `max_cost` is what a strict tenant reserves; plans work on estimates. `fed` says that something
+    that is not among the nodes of the plan feeds it as well: it ran, or runs.
     """
 
     id: str
@@ -44,6 +45,7 @@ class NodeCost:
     variants: Sequence[VariantCost] = ()
     children: Sequence[str] = ()
     needs: Sequence[str] = ()
+    fed: bool = False
 
     def __post_init__(self) -> None:
         check_micros(self.estimate_micros, f"estimate of {self.id}")
@@ -131,7 +133,8 @@ class _Graph:
         if node.required:
             return False
         feeders = self.parents[id_]
-        return (bool(feeders) and all(parent in skipped for parent in feeders)) or any(need in skipped for need in node.needs)
+        alone = not node.fed and bool(feeders) and all(parent in skipped for parent in feeders)
+        return alone or any(need in skipped for need in node.needs)
 
 
 def _options(node: NodeCost) -> list[_Option]:
@@ -146,6 +149,11 @@ def _options(node: NodeCost) -> list[_Option]:
     if not node.required:
         options.append(_Option(SKIP, SKIP, 0, 0))
     return options
+
+
+def solver() -> str:
+    """Return what makes the plans, with its version: another one may plan otherwise."""
+    return "greedy/1"
 
 
 def floor(nodes: Iterable[NodeCost]) -> int:
@@ -328,7 +336,7 @@ def _search(graph: _Graph, available: int, value_known: int) -> dict[str, _Optio
     for index, id_ in enumerate(order):
         rest += cheapest[index]
         feeders = sum(bit.get(parent, 0) for parent in graph.parents[id_])
-        only_fed = bool(feeders) and all(parent in bit for parent in graph.parents[id_])
+        only_fed = not graph.nodes[id_].fed and bool(feeders) and all(parent in bit for parent in graph.parents[id_])
         needs = sum(bit.get(need, 0) for need in set(graph.nodes[id_].needs))
         options = list(enumerate(graph.options[id_]))
         later: dict[int, list[_State]] = {}

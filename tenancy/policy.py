@@ -45,6 +45,9 @@ ACTS = (
     "on_warning",
     "on_critical",
     "on_exceeded",
+    "degrade_budget_percent",
+    "degrade_concurrency_percent",
+    "on_floor",
     "webhook",
     "can_fork",
 )
@@ -74,6 +77,9 @@ class Policy(BaseModel):
     on_warning: Action = "notify"
     on_critical: Action = "notify"
     on_exceeded: Action = "notify"
+    degrade_budget_percent: Percent | None = 90
+    degrade_concurrency_percent: Percent | None = 80
+    on_floor: Literal["terminate", "hold", "finish"] = "terminate"
     webhook: Annotated[str, Field(max_length=URL_CHARS_MAX)] | None = None
     on_runs_limit: Literal["hold", "reject"] = "hold"
     on_budget_limit: Literal["hold", "reject"] = "reject"

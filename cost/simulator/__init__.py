@@ -1,7 +1,8 @@
 """The rules of money as a simulator: the ledger's transitions, graphs that spend by them, and an auditor. No Redis, no clock."""
 
+from cost.agent import Decision, RunView, TenantView, decide
+
 from .accounts import Account, Book, Purse, Request, Reservation
-from .agent import Decision, RunView, TenantView, confidence, decide
 from .audit import differences
 from .entries import WASTE, Answer, Entry, Event, Execution, RunKey
 from .ledger import Ledger
@@ -30,7 +31,6 @@ __all__ = [
     "Simulator",
     "Step",
     "TenantView",
-    "confidence",
     "decide",
     "differences",
     "play",

@@ -42,14 +42,21 @@ class Admission(Books):
         hold = self._hold(account, request)
         return self._answer(account, "admitted", micros=hold)
 
-    def verdict(self, key: RunKey, left: int, now_ms: int) -> Answer:
+    def verdict(self, key: RunKey, left: int, now_ms: int, *, raised: bool = False) -> Answer:
         """The plan of a run became cheaper: what is pending now costs `left`, and the hold falls to that if it is more.
 
-        Answers `released` with the micros that are free again. Never falls below what required nodes need.
+        Answers `released` with the micros that are free again. Never falls below what required nodes need. A plan that was
+        `raised` is held as far as there is room: `held`, with the micros that were added.
         """
         check_micros(left, "cost of the plan")
         purse = self.purses[key]
         account = self._open(purse.tenant, now_ms)
+        if raised:
+            room = account.room if purse.room is None else min(account.room, purse.room)
+            added = max(0, min(left - purse.hold, room))
+            self._held(account, purse, added)
+            self._write("hold", account, Execution(*key, "", 0), added, cause="verdict", to_hold=added)
+            return self._answer(account, "held", micros=added)
         return self._answer(account, "released", micros=self._release(account, key, max(left, purse.needed), "verdict"))
 
     def end_run(self, key: RunKey, now_ms: int) -> Answer:

@@ -29,6 +29,7 @@ class Policy:
     levels: tuple[int, int, int] = (80, 90, 100)
     left_lower: int = 5
     concurrency: int | None = 80
+    on_floor: Literal["terminate", "finish"] = "terminate"
 
     def __post_init__(self) -> None:
         check_micros(self.limit_day, "limit per day")

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from cost.outlook import Basis
 from cost.plan import AS_IS, SKIP, NodeCost, VariantCost, floor
+from cost.strategies import chosen
 
 from .entries import Execution, RunKey
 
@@ -15,7 +17,7 @@ State = Literal["pending", "running", "succeeded", "failed", "skipped", "cancell
 
 @dataclass(slots=True)
 class SimulatedNode:
-    """A node: what it was declared as, what it is chosen to be now, and how far it is. Chosen never becomes dearer."""
+    """A node: what it was declared as (by a strict tenant at its most), what it is chosen to be now, and how far it is."""
 
     declared: NodeCost
     chosen: NodeCost
@@ -25,16 +27,12 @@ class SimulatedNode:
     unfunded: bool = False
 
     def choose(self, choice: str) -> None:
-        """Take a plan's choice among what was chosen so far."""
+        """Take a plan's choice."""
         if choice == SKIP:
             self.state = "skipped"
-        elif choice != AS_IS:
-            variant = next(each for each in self.chosen.variants if each.name == choice)
-            cheaper = [each for each in self.chosen.variants if each.estimate_micros < variant.estimate_micros]
+        else:
             self.choice = choice
-            self.chosen = replace(
-                self.chosen, estimate_micros=variant.estimate_micros, value=min(variant.value, self.chosen.value), variants=cheaper
-            )
+            self.chosen = chosen(self.declared, choice)
 
 
 @dataclass(slots=True)
@@ -46,10 +44,12 @@ class SimulatedRun:
     nodes: dict[str, SimulatedNode]
     status: Literal["waiting", "running", "succeeded", "degraded", "failed", "terminated_by_cost", "refused"] = "waiting"
     parents: dict[str, list[str]] = field(default_factory=dict)
+    basis: Basis | None = None
 
     @classmethod
     def of(cls, key: RunKey, tenant: str, nodes: Sequence[NodeCost], *, strict: bool) -> SimulatedRun:
-        made = {node.id: SimulatedNode(node, at_most(node) if strict else node) for node in nodes}
+        counted = [at_most(node) if strict else node for node in nodes]
+        made = {node.id: SimulatedNode(node, node) for node in counted}
         run = cls(key, tenant, made, parents={id_: [] for id_ in made})
         for node in nodes:
             for child in node.children:
@@ -72,10 +72,19 @@ class SimulatedRun:
         costs = []
         for id_, node in self.nodes.items():
             if node.state == "pending":
-                costs.append(node.chosen)
+                costs.append(node.declared)
             elif node.state in ("running", "succeeded"):
                 costs.append(NodeCost(id_, True, 0, 0, children=node.declared.children))
         return costs
+
+    @property
+    def current(self) -> dict[str, str]:
+        """What the pending nodes are chosen to be, where that is not as they are."""
+        return {id_: node.choice for id_, node in self.nodes.items() if node.state == "pending" and node.choice != AS_IS}
+
+    @property
+    def running(self) -> int:
+        return sum(node.state == "running" for node in self.nodes.values())
 
     @property
     def any_pending(self) -> bool:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from cost.agent import Basis, Decision, RunView, TenantView, Trigger, decide
 from cost.plan import NodeCost, floor
 
 from .accounts import Request
-from .agent import Decision, RunView, TenantView, Trigger, decide
 from .audit import differences
 from .entries import Answer, Event, RunKey
 from .ledger import Ledger
+from .levels import NAMES
 from .policy import Policy
 from .runs import SimulatedRun
 
@@ -92,30 +93,36 @@ class Simulator:
         run = self.runs[key]
         if not self.agent or run.status != "running":
             return None
-        tenant = self.view(run.tenant)
+        tenant = self.view(key)
         decision = decide(tenant, self.run_view(key), trigger)
         self.decisions.append((key, trigger, decision))
         if decision.action != "continue" and not tenant.observe:
+            run.basis = tenant.basis
             self._apply(key, decision)
         return decision
 
-    def view(self, tenant: str) -> TenantView:
-        """What the agent sees of a tenant."""
+    def view(self, key: RunKey) -> TenantView:
+        """What the agent sees of a run's tenant."""
+        tenant = self.runs[key].tenant
         account = self.ledger.accounts[tenant]
         period, policy = account.tightest, account.policy
-        active = [key for key, run in self.runs.items() if run.tenant == tenant and run.status == "running"]
+        active = [each for each, run in self.runs.items() if run.tenant == tenant and run.status == "running"]
         book = account.book(period)
-        elsewhere = book.settled - sum(self.ledger.purses[key].spent_in[period] for key in active)
+        elsewhere = book.settled - sum(self.ledger.purses[each].spent_in[period] for each in active)
         return TenantView(
             limit=account.limit(period),
             committed=book.committed,
             elsewhere=elsewhere,
+            others=sum(self.run_view(each).projected for each in active if each != key),
+            active=len(active),
             running=account.running,
             max_runs=policy.max_runs,
             waiting=len(account.line),
-            runs=[self.run_view(key) for key in active],
+            basis=Basis(account.day, policy.limit_day, policy.limit_month, ("HEALTHY", *NAMES).index(account.level)),
             levels=policy.levels,
+            budget=policy.levels[1],
             concurrency=policy.concurrency,
+            on_floor=policy.on_floor,
             observe=policy.enforcement == "observe",
         )
 
@@ -134,6 +141,9 @@ class Simulator:
             room=account.room if purse.room is None else min(account.room, purse.room),
             pending=run.pending,
             any_pending=run.any_pending,
+            current=run.current,
+            basis=run.basis,
+            running=run.running,
         )
 
     def heard(self, answer: Answer) -> Answer:
@@ -187,7 +197,7 @@ class Simulator:
         elif decision.plan:
             for change in decision.plan.modifications:
                 run.nodes[change.node].choose(change.change)
-            self.heard(self.ledger.verdict(key, decision.left, self.now_ms))
+            self.heard(self.ledger.verdict(key, decision.left, self.now_ms, raised=decision.action == "restore"))
         self._end(run)
 
     def _cancel(self, run: SimulatedRun) -> None:

@@ -20,7 +20,6 @@ from cost.simulator import (
     Simulator,
     Step,
     TenantView,
-    confidence,
     decide,
     play,
 )
@@ -520,7 +519,7 @@ def test_senseless_amounts_change_nothing(amount: object) -> None:
 def test_confidence_grows_with_what_is_done_and_shrinks_with_other_runs() -> None:
     run = RunView("a", 0, 0, 100, 0, 100, 0, 0, ())
     done = replace(run, finished=100)
-    assert [confidence(run, 1), confidence(run, 2), confidence(run, 9), confidence(done, 1), confidence(done, 2)] == [
+    assert [run.confidence(1), run.confidence(2), run.confidence(9), done.confidence(1), done.confidence(2)] == [
         500,
         400,
         300,
@@ -531,7 +530,7 @@ def test_confidence_grows_with_what_is_done_and_shrinks_with_other_runs() -> Non
 
 def test_a_run_with_no_pending_node_is_never_terminated_and_a_decision_is_a_function_of_its_inputs() -> None:
     run = RunView("a", 90, 0, 0, 10, 100, 90, 0, (), any_pending=False)
-    tenant = TenantView(limit=50, committed=100, elsewhere=0, running=1, max_runs=1, waiting=0, runs=[run])
+    tenant = TenantView(limit=50, committed=100, elsewhere=0, others=0, active=1, running=1, max_runs=1, waiting=0)
     assert decide(tenant, run).action == "continue"
     pending = replace(run, any_pending=True, pending=[NodeCost("b", True, 1, 60)])
     assert decide(tenant, pending).action == "terminate"
