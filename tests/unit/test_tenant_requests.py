@@ -171,7 +171,8 @@ def test_a_policy_is_forked_only_where_its_tenant_lets_it_be(desk: Desk) -> None
 def test_what_acts_is_written_where_the_scripts_read_it(desk: Desk) -> None:
     policy = {"weight": 3, "max_running_nodes": 7, "pool": "gpu", "submissions_per_minute": 30, "max_waiting_runs": 5}
     money = {"limit_per_month_micros": 9_000_000_000, "admit": "full", "enforcement": "observe", "strict": True, "on_critical": "hold"}
-    desk.create("acme", **policy, **money, default_priority="HIGH", on_runs_limit="reject", on_budget_limit="hold")
+    agent = {"degrade_budget_percent": None, "on_floor": "hold"}
+    desk.create("acme", **policy, **money, **agent, default_priority="HIGH", on_runs_limit="reject", on_budget_limit="hold")
     with desk.engine.connect() as connection:
         written = policy_fields(connection)
     assert written["acme"] == {
@@ -196,6 +197,9 @@ def test_what_acts_is_written_where_the_scripts_read_it(desk: Desk) -> None:
         "on_warning": "notify",
         "on_critical": "hold",
         "on_exceeded": "notify",
+        "degrade_budget": "",
+        "degrade_concurrency": "80",
+        "on_floor": "hold",
         "status": "active",
         "version": "1",
     }
