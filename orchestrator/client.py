@@ -16,6 +16,7 @@ from ulid import ULID
 from cost.estimate import DEFAULT, Means
 from cost.money import check_micros, parse_units
 from orchestrator.cancellation import KILL_S, Cancellation
+from orchestrator.deadlines import Extended, extend
 from orchestrator.generations import What, rerun
 from orchestrator.graph import Graph
 from orchestrator.graph.limits import Limits
@@ -204,6 +205,17 @@ class Client:
         """
         generation = self.run(run_id).generation
         return reprioritise(self.kernel, run_id, generation, Priority.parse(priority), reason, by or getpass.getuser())
+
+    def extend_deadline(self, run_id: str, timeout_s: int, node: str | None = None, *, reason: str = "", by: str | None = None) -> Extended:
+        """Give the nodes of a run in flight, or one of them, more time: `timeout_s` seconds each. On record when this returns.
+
+        What has not begun has it, also in attempts to come, whatever is restarted; what runs has it where its worker's pool can give it
+        (prefork), and the answer names what keeps the limit it began with. Nodes with a longer timeout keep theirs.
+
+        Raises Unknown, Refused (the run or node is over, not admitted yet, or no node has a shorter timeout), ValueError and Unavailable.
+        """
+        generation = self.run(run_id).generation
+        return extend(self.kernel, self.engine, run_id, generation, timeout_s, node, reason, by or getpass.getuser())
 
     def rerun(
         self,

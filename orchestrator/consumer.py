@@ -13,6 +13,7 @@ import contextlib
 import logging
 from collections.abc import Iterable
 from threading import Thread
+from time import monotonic
 from typing import Any
 
 from celery.concurrency.prefork import TaskPool
@@ -23,8 +24,9 @@ from celery.worker.consumer import Consumer as Stock
 from celery.worker.control import control_command
 
 from orchestrator.cancellation import node_of, stop_nodes
-from orchestrator.control import DRAIN, DRAINED, KILL, SCALE
+from orchestrator.control import DRAIN, DRAINED, EXTEND, KILL, SCALE
 from tenancy.errors import HeadgateError
+from tenancy.transport.channel import raised
 
 logger = logging.getLogger(__name__)
 
@@ -137,6 +139,38 @@ def _kill(panel: Any, executions: list[list[str]], **_: Any) -> dict[str, int]:
     return {"ok": killed}
 
 
+def _extend(panel: Any, run: str, node: str, timeout_s: int, **_: Any) -> dict[str, list[str]]:
+    """Raise the soft time limit of what this worker has of a run ({run}.{generation}), or of one node of it; answer with the task ids.
+
+    Also of what was popped and waits for a process. What its soft limit has ended already is left alone.
+    """
+    if not isinstance(panel.consumer.pool, TaskPool):
+        return {"ok": []}
+    pool, extended = panel.consumer.pool._pool, []
+    for request in tuple(state.reserved_requests):
+        named = (request.request_dict or {}).get("headgate") or (None, None, None)
+        if f"{named[0]}.{named[1]}" == run and node in ("", named[2]) and _give_time(pool, request, timeout_s):
+            extended.append(request.id)
+    return {"ok": extended}
+
+
+def _give_time(pool: Any, request: Any, timeout_s: int) -> bool:
+    """Raise the soft limit of a request, and set the timers of its job anew as Celery sets them when a process takes it."""
+    hard, soft = request.time_limits = tuple(raised(request.time_limits, timeout_s))
+    job = request._apply_result and request._apply_result()
+    if job is None:
+        return True
+    began, former = job._time_accepted, job._soft_timeout
+    ran_s = monotonic() - began if began else 0.0
+    if former is not None and ran_s >= former:
+        return False
+    job._soft_timeout, job._timeout = soft, hard
+    if job._accepted and soft is not None and hard is not None:
+        pool._discard_tref(job._job)
+        pool.on_timeout_set(job, soft - ran_s, hard - ran_s)
+    return True
+
+
 def _cancel_nodes(panel: Any, ids: Iterable[str], why: str) -> None:
     """Celery's revoke of a node's task id cancels the node. Beside the event loop: a revoke may name thousands."""
     by_run: dict[tuple[str, int], list[str]] = {}
@@ -173,5 +207,6 @@ def _terminate(panel: Any, signal: Any, task_id: Any, **options: Any) -> Any:
 control_command(variadic="task_id", signature="[id1 [id2 [... [idN]]]]", name="revoke")(_revoke)
 control_command(variadic="task_id", args=[("signal", str)], signature="<signal> [id1 [id2 [... [idN]]]]", name="terminate")(_terminate)
 control_command(name=KILL)(_kill)
+control_command(name=EXTEND)(_extend)
 control_command(name=DRAIN)(_drain)
 control_command(name=SCALE, args=[("slots", int)], signature="SLOTS")(_scale)

@@ -1,4 +1,4 @@
-"""What an operator tells workers by Celery's remote control: to drain, and to have so many slots."""
+"""What workers are told by Celery's remote control: to drain, to have so many slots, to end executions, or to give them more time."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 
 from tenancy import keys as names
 from tenancy.errors import HeadgateError, Unavailable
+from tenancy.transport.fleet import workers
 
 if TYPE_CHECKING:
     from celery import Celery
 
     from tenancy.link import Link
 
-DRAIN, SCALE, KILL = "headgate_drain", "headgate_scale", "headgate_kill"
+DRAIN, SCALE, KILL, EXTEND = "headgate_drain", "headgate_scale", "headgate_kill", "headgate_extend"
 """Names of our remote control commands."""
 
 DRAINED = 86
@@ -64,6 +65,19 @@ def kill_leased(app: Celery, link: Link, leases: Mapping[str, str]) -> int:
         if info is not None:
             by_worker.setdefault(str(json.loads(info)["name"]), []).append([task_id, inc, tag, delivery])
     return sum(kill(app, worker, executions) for worker, executions in by_worker.items())
+
+
+def extend(app: Celery, link: Link, run: str, node: str, timeout_s: int) -> set[str]:
+    """Raise the time limit of what workers have of `run` ({run}.{generation}), or of one node of it; return task ids whose limit it is now.
+
+    Only processes of the prefork pool have limits. A worker that does not answer has raised none, as far as is known. Raises Unavailable.
+    """
+    holders = [worker.name for worker in workers(link) if worker.running]
+    if not holders:
+        return set()
+    arguments = {"run": run, "node": node, "timeout_s": timeout_s}
+    told = app.control.broadcast(EXTEND, arguments=arguments, destination=holders, reply=True, timeout=ANSWER_S, limit=len(holders))
+    return {task_id for reply in told or () for answer in reply.values() for task_id in answer.get("ok", ())}
 
 
 def spread(slots: int, workers: Iterable[str]) -> dict[str, int]:

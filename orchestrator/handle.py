@@ -15,6 +15,7 @@ from tenancy.errors import RunFailed, Unavailable, Unknown, WaitTimeout
 
 if TYPE_CHECKING:
     from orchestrator.client import Client
+    from orchestrator.deadlines import Extended
     from orchestrator.generations import What
     from tenancy.priorities import Priority
 
@@ -134,6 +135,10 @@ class RunHandle:
     def reprioritise(self, priority: Priority | str, *, reason: str = "", by: str | None = None) -> bool:
         """Give all of the run this priority, as `Client.reprioritise`."""
         return self.client.reprioritise(self.run_id, priority, reason=reason, by=by)
+
+    def extend_deadline(self, timeout_s: int, node: str | None = None, *, reason: str = "", by: str | None = None) -> Extended:
+        """Give the run's nodes, or one of them, `timeout_s` seconds, as `Client.extend_deadline`."""
+        return self.client.extend_deadline(self.run_id, timeout_s, node, reason=reason, by=by)
 
     def rerun(
         self,

@@ -14,7 +14,8 @@ LEASE = "hg1:recorder"
 ENDED = "hg1:ended"
 
 Part = Literal[
-    "run", "state", "wait", "ctl", "spec", "verdict", "attempt", "lease", "due", "result", "fault", "cascade", "fragment", "stop"
+    "run", "state", "wait", "ctl", "spec", "verdict", "attempt", "lease", "due", "result", "fault", "cascade", "fragment", "stop",
+    "timeout",
 ]  # fmt: skip
 
 

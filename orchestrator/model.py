@@ -370,6 +370,22 @@ class Model(AdmissionModel):
         self._run_event(state, "run.reprioritised", priority=priority, former=former, reason=reason, by=by)
         return str(former)
 
+    def deadline(self, run: str, gen: int, timeout_s: int, node: str, reason: str, by: str) -> str:
+        """Raise the time limit of a node ('' = of all): what it had been raised to, '' when the run is over, `ended` when the node is."""
+        self._fence()
+        state = self.runs.get((run, gen))
+        if state is None or state.status == "ended":
+            return ""
+        if node in state.nodes and state.nodes[node].ended:
+            return "ended"
+        raised = self.timeouts.setdefault(f"{run}.{gen}", {})
+        field = state.task_id(node) if node else "*"
+        former = raised.get(field, 0)
+        raised[field] = max(timeout_s, former)
+        named = {"node": node} if node else {}
+        self._run_event(state, "deadline.raised", **named, timeout_s=raised[field], former=former, reason=reason, by=by)
+        return str(former)
+
     def told(self, run: str, gen: int, node: str, attempt: int, inc: str) -> str:
         """Return why an execution should stop, '' where it should go on."""
         self._fence()

@@ -442,6 +442,7 @@ class AdmissionModel(MemoryLedger):
         self.removed.pop(f"run:{name}", None)
         self.caps.pop(name, None)
         self.ranks.pop(name, None)
+        self.timeouts.pop(name, None)
         self.runs.pop(key, None)
         self._forget_money(key)
 

@@ -87,6 +87,8 @@ def run_keys(recorded: Recorded, loaded: Loaded, epoch: int, now: int, own_pool:
         keys.hashes[transport.CAPS] = {rg: str(loaded.want["max_parallel"])}
     if run["ranked"]:
         keys.hashes[transport.RANKS] = {rg: str(run["ranked"])}
+    raised = {f"{rg}.{node}": str(row["timeout_s"]) for node, row in recorded.nodes.items() if row["timeout_s"]}
+    keys.hashes[names.of_run("timeout", rg)] = raised | ({"*": str(run["timeout_s"])} if run["timeout_s"] else {})
     if was_admitted(run):
         keys.hashes[money.purse(rg)] = _purse(recorded, _needed(loaded, states))
     keys.hashes[money.reservations(rg)] = _reservations(recorded.ledger)
@@ -143,6 +145,8 @@ def line_keys(held: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> Ke
             "want": json.dumps(want),
             "held": str(run["submitted_at"]),
         }
+        if run["timeout_s"]:
+            keys.hashes[names.of_run("timeout", rg)] = {"*": str(run["timeout_s"])}
     return keys
 
 

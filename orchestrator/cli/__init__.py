@@ -8,6 +8,7 @@ from orchestrator.cli import (
     audit,
     cancel,
     console,
+    deadline,
     estimate,
     generations,
     ledger,
@@ -41,7 +42,7 @@ def main() -> None:
 
 for command in (
     *(stack.demo, stack.up, stack.sweep, console.console),
-    *(run.run, run.submit, run.watch, cancel.cancel, generations.rerun, priority.priority, audit.audit),
+    *(run.run, run.submit, run.watch, cancel.cancel, generations.rerun, priority.priority, deadline.deadline, audit.audit),
     *(record.runs, record.show, replay.replay),
     *(plan.plan, plan.schema),
     *(tenant.tenant, pause.pause, pause.resume),

@@ -42,10 +42,11 @@ _RUN_UPDATE = (
     "floor",
     "counts",
     "ranked",
+    "timeout_s",
 )
 _NODE_UPDATE = (
     *("state", "outcome", "reason", "attempt", "worker", "verdict", "queued_at", "started_at", "finished_at", "result", "error"),
-    *("adopted", "stop", "decision"),
+    *("adopted", "stop", "decision", "timeout_s"),
 )
 _NODE_SUMS = ("fails", "lost", "cost_micros", *(f"cost_{category}" for category in CATEGORIES))
 
@@ -313,6 +314,14 @@ def _reprioritised(changes: Changes, event: Event, position: Position) -> None:
     changes.audit.append(row | {"tenant": event["tenant"], "target": event["run"], "data": json.dumps(said)})
 
 
+def _deadline(changes: Changes, event: Event, position: Position) -> None:
+    raised = _node(changes, event, str(event["node"])) if event.get("node") else _run(changes, event)
+    raised["timeout_s"] = int(event["timeout_s"])
+    said = {name: event.get(name) for name in ("timeout_s", "former", "node", "reason") if event.get(name) is not None}
+    row = {"id": str(position), "at": int(event["at"]), "actor": str(event.get("by") or ""), "action": event["t"]}
+    changes.audit.append(row | {"tenant": event["tenant"], "target": event["run"], "data": json.dumps(said)})
+
+
 def _paused(changes: Changes, event: Event, position: Position) -> None:
     scope, by = str(event["scope"]), str(event.get("by") or "")
     changes.pauses[scope] = {"scope": scope, "by": by, "reason": str(event.get("reason") or ""), "at": int(event["at"])}
@@ -509,6 +518,7 @@ _PROJECTIONS: dict[str, Callable[[Changes, Event, Position], None]] = {
     "scope.cancelled": _scope_cancelled,
     "control.called": _called,
     "run.reprioritised": _reprioritised,
+    "deadline.raised": _deadline,
     "scope.paused": _paused,
     "scope.resumed": _resumed,
     "node.due": _due,

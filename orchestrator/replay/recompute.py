@@ -20,7 +20,20 @@ from .run_log import RunLog
 
 AT_ONCE = 1_000
 
-FROM_EVENTS = ("status", "outcome", "reason", "started_at", "finished_at", "total", "hold", "estimate", "floor", "cost_micros", "counts")
+FROM_EVENTS = (
+    "status",
+    "outcome",
+    "reason",
+    "started_at",
+    "finished_at",
+    "total",
+    "hold",
+    "estimate",
+    "floor",
+    "cost_micros",
+    "counts",
+    "timeout_s",
+)
 """Columns of a run that its events alone decide."""
 
 TABLES = {"run": t.run, "node": t.node, "decision": t.decision, "ledger": t.ledger, "usage": t.usage, "event": t.event}

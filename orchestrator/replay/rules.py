@@ -26,7 +26,7 @@ KNOWN = frozenset(
             "run.ended",
         ),
         *("node.due", "node.began", "node.retry", "node.lost", "node.duplicate", "node.ended", "node.adopted"),
-        *("decision.made", "decision.applied", "node.judged", "node.cancelling", "run.reprioritised"),
+        *("decision.made", "decision.applied", "node.judged", "node.cancelling", "run.reprioritised", "deadline.raised"),
         *("money.extended", "money.refused", "money.would_refuse", "money.settled", "money.voided"),
     }
 )

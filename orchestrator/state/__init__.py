@@ -124,6 +124,10 @@ class State:
         """Give what is put in line of a run from here on this priority; the former one, '' when it is unknown or has ended."""
         return str(self._call("rank", run, gen, priority, reason, by))
 
+    def deadline(self, run: str, gen: int, timeout_s: int, node: str, reason: str, by: str) -> str:
+        """Raise the time limit of a node ('' = of all): what it had been raised to, '' when the run is over, `ended` when the node is."""
+        return str(self._call("deadline", run, gen, timeout_s, node, reason, by))
+
     def told(self, run: str, gen: int, node: str, attempt: int, inc: str) -> str:
         """Why an execution should stop, '' where it should go on."""
         return str(self._call("told", run, gen, node, attempt, inc))

@@ -13,6 +13,7 @@
 -- hg1:result:{rg}, hg1:fault:{rg}, hg1:verdict:{rg}, hg1:notbefore:{rg} node -> value
 -- hg1:fragment:{rg} index -> JSON of a fragment; of:{node} -> index
 -- hg1:stop:{rg}     node -> why it is cancelled, of those that a person cancelled
+-- hg1:timeout:{rg}  task id, or * for all -> s to which the time limit was raised
 -- hg1:runs          zset rg -> last progress
 -- hg1:fence         platform, tenant:{t} -> ms: what was admitted up to then does not begin
 local RUN, GEN = ARGV[2], ARGV[3]

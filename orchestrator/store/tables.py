@@ -58,7 +58,8 @@ class RunRow(SQLModel, table=True):
     as it was known at its submission; `strict` 1: counted at
     `max_cost`; `full` 1: admitted with its whole estimate or not at all. `cost_micros` is the sum of what its executions were charged,
     waste included. `adopts` is JSON of what a later generation takes over instead of running it: node to the generation that ran it.
-    `ranked` is the priority that it was given while it was in flight; `priority` stays that of its submission.
+    `ranked` is the priority that it was given while it was in flight; `priority` stays that of its submission. `timeout_s` is what the
+    time limit of all its nodes was raised to meanwhile.
     """
 
     __tablename__ = "run"
@@ -91,6 +92,7 @@ class RunRow(SQLModel, table=True):
     full: int = 0
     adopts: str | None = _text(optional=True)
     ranked: int | None = None
+    timeout_s: int | None = None
 
 
 class NodeRow(SQLModel, table=True):
@@ -99,7 +101,7 @@ class NodeRow(SQLModel, table=True):
     `state` is due, running or ended; a node without a row or state is pending. `queued_at` is when it was first due,
     `started_at` when its last attempt began. Empty texts in `reason` and `error` mean none. `adopted` is the earlier generation that ran
     it, whose result it has. `stop` is why a person cancelled it: a running one has no outcome yet. `decision` is the last of the cost
-    agent's that touched it.
+    agent's that touched it. `timeout_s` is what its own time limit was raised to.
     """
 
     __tablename__ = "node"
@@ -129,6 +131,7 @@ class NodeRow(SQLModel, table=True):
     adopted: int | None = None
     stop: str | None = _text(optional=True)
     decision: str | None = None
+    timeout_s: int | None = None
 
 
 class DecisionRow(SQLModel, table=True):

@@ -181,7 +181,21 @@ _RUN_UPDATE = (
     .where(t.run.c.run_id == bindparam("to_run_id"), t.run.c.generation == bindparam("to_generation"))
     .values(
         _updated(
-            ("status", "outcome", "reason", "started_at", "finished_at", "total", "budget", "hold", "estimate", "floor", "counts", "ranked")
+            (
+                "status",
+                "outcome",
+                "reason",
+                "started_at",
+                "finished_at",
+                "total",
+                "budget",
+                "hold",
+                "estimate",
+                "floor",
+                "counts",
+                "ranked",
+                "timeout_s",
+            )
         )
         | {"cost_micros": t.run.c.cost_micros + bindparam("to_cost_micros")}
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from queue import Empty
 from threading import get_ident
@@ -165,6 +165,8 @@ class FairChannel(stock.Channel):
         message = loads(delivery.payload)
         message["properties"]["delivery_tag"] = f"{FAIR_TAG}{inc}:{delivery.tag}:{delivery.number}"
         message["headers"]["headgate_delivery"] = [inc, delivery.tag, delivery.number]
+        if delivery.timeout_s is not None:
+            message["headers"]["timelimit"] = raised(message["headers"].get("timelimit"), delivery.timeout_s)
         if delivery.number > 1:
             message["headers"]["redelivered"] = True
             message["properties"]["delivery_info"]["redelivered"] = True
@@ -385,6 +387,17 @@ class FairChannel(stock.Channel):
 def _parts(delivery_tag: str) -> tuple[str, str, int]:
     inc, tag, number = delivery_tag[len(FAIR_TAG) :].rsplit(":", 2)
     return inc, tag, int(number)
+
+
+def raised(limits: Sequence[float | None] | None, soft_s: int) -> list[float | None]:
+    """Return Celery's time limits, hard and soft in seconds, with the soft one raised to `soft_s` and the same time between them.
+
+    A message without limits, or with a higher one, keeps what it has.
+    """
+    hard, soft = limits or (None, None)
+    if soft is None or soft >= soft_s:
+        return [hard, soft]
+    return [None if hard is None else soft_s + hard - soft, soft_s]
 
 
 def _delay_ms(eta: str | None) -> int:

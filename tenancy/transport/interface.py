@@ -19,11 +19,15 @@ class DeadIncarnation(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """A message handed to an incarnation; `number` counts its deliveries from 1."""
+    """A message handed to an incarnation.
+
+    number: counts its deliveries from 1. timeout_s: what its time limit, in seconds, was raised to since it was written; None: it was not.
+    """
 
     tag: str
     payload: str
     number: int
+    timeout_s: int | None = None
 
 
 class FairQueue(Protocol):

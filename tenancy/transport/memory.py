@@ -170,8 +170,8 @@ class MemoryQueue(MemoryPlaces):
     def pop_row(self, inc: str, pool: str, sleep_ms: int) -> Reply:
         """What the script `pop` answers: the next message, by virtual start time, then priority, then age, of those that may go.
 
-        Returns [tag, payload, delivery]; ["SLEEP", ms] when there is none (`inc` is then a sleeper) and how long to wait for the bell at
-        most; ["DEAD"] when `inc` is not live.
+        Returns [tag, payload, delivery, and s where its time limit was raised since]; ["SLEEP", ms] when there is none (`inc` is then a
+        sleeper) and how long to wait for the bell at most; ["DEAD"] when `inc` is not live.
         """
         self._fence()
         if inc not in self.workers:

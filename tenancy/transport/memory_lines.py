@@ -50,6 +50,8 @@ class MemoryLines:
         self.caps: dict[str, int] = {}
         self.ranks: dict[str, int] = {}
         """run -> priority of its messages, where it was changed"""
+        self.timeouts: dict[str, dict[str, int]] = {}
+        """run -> once-id, or * for all -> s to which the time limit of its messages was raised"""
         self.parked: dict[str, list[str]] = {}
         self.out: dict[tuple[str, str], str] = {}
         self.limits: dict[str, list[dict[str, Any]]] = {}

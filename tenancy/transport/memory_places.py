@@ -145,7 +145,9 @@ class MemoryPlaces(MemoryLines):
         if self._is_at_cap(tenant):
             self._block(tenant)
         self._ring(pool)
-        return [tag, message.payload, message.deliveries]
+        raised = self.timeouts.get(message.run, {})
+        limit = [max(raised[name] for name in ("*", message.once) if name in raised)] if {"*", message.once} & raised.keys() else []
+        return [tag, message.payload, message.deliveries, *limit]
 
     def _hold(self, inc: str, tag: str, limits: list[Limit]) -> None:
         message = self.messages[tag]

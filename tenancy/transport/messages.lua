@@ -22,6 +22,7 @@
 -- hg1:parked:{list}         tags that wait for a run's pause to end, a place of a run, a place of a limit
 -- hg1:paused                set of platform, tenant:{t}, run:{r}       hg1:caps   run -> max_parallel
 -- hg1:ranks                 run -> priority of its messages, where it was changed
+-- hg1:timeout:{run}         once-id, or * for all -> s to which the time limit of its messages was raised
 -- hg1:out                   list|pool -> tag of that pool that was let out of the list last and has not gone yet
 -- hg1:expected              tenant|task -> ms that it took lately (moving average, 1/8)     hg1:declared   task -> ms that it should take
 -- hg1:dead                  scope -> tag number up to which messages of the scope are removed

@@ -1,6 +1,6 @@
 -- Take the next message: the waiting tenant of least virtual start time, its best priority, its oldest message that may go.
 -- ARGV: S, inc, pool, sleep_ms.
--- Returns {tag, payload, delivery}; {'SLEEP', ms} when there is nothing (inc is then listed as a sleeper): how long to wait for the bell
+-- Returns {tag, payload, delivery}, with a fourth where its time limit was raised since: s; {'SLEEP', ms} when there is nothing (inc is then listed as a sleeper): how long to wait for the bell
 -- at most, sleep_ms or until the next delayed message or token is due;
 -- {'DEAD'} when the incarnation is not live; {'MORE'} when 200 messages were passed over: call again.
 -- @include tenancy/kernel
@@ -83,6 +83,16 @@ local function hold(tag, m, limits)
   if list then let_follow(list, m) end
 end
 
+-- Seconds to which the time limit of a message was raised since it was written, nil where it was not.
+local function raised(m)
+  if m.r == '' then return nil end
+  local most
+  for _, seconds in ipairs(redis.call('HMGET', 'hg1:timeout:' .. m.r, '*', m.o)) do
+    if seconds then most = math.max(most or 0, tonumber(seconds)) end
+  end
+  return most
+end
+
 local ready = 'hg1:ready:' .. pool
 for _ = 1, 200 do
   local head = redis.call('ZRANGE', ready, 0, 0, 'WITHSCORES')
@@ -122,7 +132,7 @@ for _ = 1, 200 do
         hold(tag, m, limits)
         if at_cap(tenant, rule) then block(tenant) end
         ring(pool)
-        return {tag, redis.call('HGET', 'hg1:msg', tag), m.n}
+        return {tag, redis.call('HGET', 'hg1:msg', tag), m.n, raised(m)}
       end
     end
   end

@@ -66,7 +66,7 @@ class Queue:
             raise DeadIncarnation(inc)
         if reply[0] == "SLEEP":
             return int(reply[1])
-        return Delivery(reply[0], reply[1], int(reply[2]))
+        return Delivery(reply[0], reply[1], *map(int, reply[2:]))
 
     def ack(self, inc: str, tag: str, delivery: int) -> int:
         """Settle a held message; 0 when the incarnation does not hold this delivery of it."""

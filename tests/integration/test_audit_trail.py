@@ -33,6 +33,7 @@ CONTROLS = {
     "cancel": ("run.cancelling", ["{live}"]),
     "rerun": ("run.rerun", ["{failed}"]),
     "priority": ("run.reprioritised", ["{live}", "HIGH"]),
+    "deadline": ("deadline.raised", ["{live}", "--timeout-s", "600"]),
     "pause": ("scope.paused", ["tenant", "{tenant}"]),
     "resume": ("scope.resumed", ["tenant", "{tenant}"]),
     "tenant create": ("tenant.created", ["{tenant}-new"]),
@@ -132,8 +133,9 @@ def test_every_control_command_leaves_its_line(stack: Running, tmp_path: Path) -
     words["graph"] = str(tmp_path / "graph.json")
     (tmp_path / "graph.json").write_text(Graph.parse({"name": "g", "nodes": [{"id": "n", "task": "synthetic.noop"}]}).canonical().decode())
     words["today"] = datetime.now(UTC).date().isoformat()
-    # The priority of a run before its end.
-    order = ["priority", *(path for path in CONTROLS if path not in ("priority", *TRIED_ELSEWHERE))]
+    # The priority and the time of a run before its end.
+    first = ["priority", "deadline"]
+    order = first + [path for path in CONTROLS if path not in (*first, *TRIED_ELSEWHERE)]
     try:
         with client.settings.in_force():
             for path in order:

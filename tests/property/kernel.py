@@ -108,6 +108,9 @@ class Kernel:
     def rank(self, run: str, gen: int, priority: int, reason: str, by: str) -> Any:
         return self.link.call("orchestrator/state/rank", run, gen, priority, reason, by)
 
+    def deadline(self, run: str, gen: int, timeout_s: int, node: str, reason: str, by: str) -> Any:
+        return self.link.call("orchestrator/state/deadline", run, gen, timeout_s, node, reason, by)
+
     def told(self, run: str, gen: int, node: str, attempt: int, inc: str) -> Any:
         return self.link.call("orchestrator/state/told", run, gen, node, attempt, inc)
 
@@ -291,6 +294,7 @@ class _View:
         view["loading of"] = {pool: {tenant: int(n) for tenant, n in row.items()} for pool, row in self.family("loading")}
         view["rates"] = {tenant: _rate(row) for tenant, row in self.family("rate")}
         view["nudged"] = int(self.keys.pop("nudge", 0))
+        view["timeouts"] = {rg: {name: int(s) for name, s in row.items()} for rg, row in self.family("timeout")}
         view["ranks"] = {run: int(n) for run, n in self.keys.pop("ranks", {}).items()}
         view["caps"] = {run: int(n) for run, n in self.keys.pop("caps", {}).items()}
         view["over"] = {name: int(at) for name, at in self.keys.pop("over", [])}
@@ -417,6 +421,7 @@ def model_view(model: Model) -> View:
         "nudged": model.nudged_ms,
         "caps": dict(model.caps),
         "ranks": dict(model.ranks),
+        "timeouts": {rg: dict(row) for rg, row in model.timeouts.items()},
         "over": dict(model.over),
         "live runs": sorted(f"{s.run}.{s.gen}" for s in model.runs.values() if s.status not in ("ended", "held")),
         "fences": dict(model.fences),

@@ -281,7 +281,7 @@ class KernelMachine(RuleBasedStateMachine):
 
     def pop(self, inc: str) -> Claim | None:
         reply = self.both("pop_row", inc, POOL, FAR_MS)
-        if len(reply) != 3:
+        if len(reply) < 3:
             return None
         run, node = json.loads(reply[1])
         claim = Claim(inc, reply[0], reply[2], run, node)
@@ -436,7 +436,9 @@ class KernelMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.model.runs)
     @rule(
-        data=st.data(), what=st.sampled_from(["skip", "skip", "revoke", "cancel", "stop", "told", "fence", "rank"]), odds=st.integers(0, 3)
+        data=st.data(),
+        what=st.sampled_from(["skip", "skip", "revoke", "cancel", "stop", "told", "fence", "rank", "deadline"]),
+        odds=st.integers(0, 3),
     )
     def decide(self, data: st.DataObject, what: str, odds: int) -> None:
         """Plans are made when a run is loaded, so nothing is skipped or revoked before, except by its cancelling."""
@@ -455,6 +457,9 @@ class KernelMachine(RuleBasedStateMachine):
             self.both("told", claim.run, 1, claim.node, claim.attempt, claim.inc)
         elif what == "rank":
             self.both("rank", run, 1, data.draw(st.sampled_from(PRIORITIES)), "now", "alice")
+        elif what == "deadline":
+            node = data.draw(st.sampled_from(["", *nodes]))
+            self.both("deadline", run, 1, data.draw(st.sampled_from([60, 600, 900])), node, "it takes longer", "alice")
         elif what == "fence" and odds == 0:
             scope = data.draw(st.sampled_from(["platform", "tenant:acme", "tenant:beta", "tenant:gamma"]))
             self.fence(scope, dies=data.draw(st.booleans()))
