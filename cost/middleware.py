@@ -9,7 +9,8 @@ success               task_success in the process                    settled: wh
 failure               task_failure in the process                    settled: what it used
 retry                 before_task_publish, then task_retry, in the   settled; the next execution, which may begin before that, has
                       process; the same id runs again                a claim of its own
-ignored, rejected     task_postrun only, in the process              settled: what it used
+ignored, rejected     task_postrun only, in the process              settled: what it used; so a node that was cancelled while it ran,
+                                                                     of which the main process then says task_revoked
 revoked, expired      task_revoked in the main process, no prerun    there was no execution
 terminated            task_revoked(terminated) in the main process   what it had noted: settled, or void
 hard time limit       task_failure twice in the main process, and    what it had noted, at the first; the rest changes nothing
@@ -92,12 +93,18 @@ def connect(nodes: Nodes) -> None:
         elif task_id:  # a failure without a word of the gate: the main process may speak, of a process that is gone
             _try(lambda: nodes.settle_ended(task_id), task_id)
 
+    def on_postrun(sender: Any = None, **_: Any) -> None:
+        spent = getattr(sender.request, "headgate_spent", None)  # none where another signal came before
+        if spent is not None:
+            on_end(sender)
+
     def on_revoked(request: Any = None, terminated: bool = False, **_: Any) -> None:
         node, delivery = getattr(request, "headgate", None), getattr(request, "headgate_delivery", None)
         if terminated and node and delivery:
             _try(lambda: nodes.give_up(node, delivery), str(request.id))
 
-    _connect("nodes", {"task_success": on_end, "task_failure": on_end, "task_retry": on_end, "task_revoked": on_revoked})
+    ends = dict.fromkeys(("task_success", "task_failure", "task_retry"), on_end)
+    _connect("nodes", {**ends, "task_postrun": on_postrun, "task_revoked": on_revoked})
 
 
 # -- ordinary tasks ----------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from functools import cached_property, wraps
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from celery import Celery
+from celery import Celery, Task
 from celery.app.autoretry import add_autoretry_behaviour
 from celery.signals import celeryd_init
 
@@ -27,6 +27,7 @@ from orchestrator.node_task import NodeTask
 from orchestrator.notify import Notifier
 from orchestrator.ordinary import task_ledger
 from orchestrator.registry import TaskDefinition, registry
+from orchestrator.request import request_of
 from orchestrator.settings import Settings
 from orchestrator.settlement import NodeSettlement
 from orchestrator.store.engine import open_engine
@@ -120,7 +121,7 @@ def make_app() -> HeadgateApp:
 
 def _register(made: HeadgateApp, definition: TaskDefinition) -> None:
     """Make a definition a Celery task: gated when its message is a node's, stock otherwise."""
-    given: dict[str, Any] = {"app": made, "name": definition.name, "abstract": False}
+    given: dict[str, Any] = {"app": made, "name": definition.name, "abstract": False, "Request": request_of(Task.Request)}
     if definition.adopted is None:
         function = definition.function
         # Not by `Celery.task`, which writes a function of the same name and so takes no lambda.
@@ -131,7 +132,7 @@ def _register(made: HeadgateApp, definition: TaskDefinition) -> None:
     original = definition.adopted
     original = original._get_current_object() if hasattr(original, "_get_current_object") else original
     # Its own app stands in the class that Celery made for it.
-    given["__module__"] = original.__module__
+    given |= {"__module__": original.__module__, "Request": request_of(original.Request)}
     adopted = type(original.__name__, (NodeTask, type(original)), given)()
     add_autoretry_behaviour(adopted)
     made.tasks.pop(definition.name, None)

@@ -8,7 +8,7 @@ from typing import Any
 from celery import states
 from celery.backends.redis import RedisBackend
 from celery.canvas import Signature, maybe_signature
-from celery.exceptions import TimeLimitExceeded
+from celery.exceptions import TaskRevokedError, TimeLimitExceeded
 
 from orchestrator import canvas
 from orchestrator.node_task import MESSAGE_CHARS, NodeFailed, describe, message_of
@@ -57,6 +57,16 @@ class NodeBackend(RedisBackend):
                 self._show_failure(task_id, exc, request)
             kwargs["store_result"] = False
         return super().mark_as_failure(task_id, exc, *args, **kwargs)
+
+    def mark_as_revoked(self, task_id: str, reason: str = "", request: Any = None, **options: Any) -> Any:
+        """As stock; of a node nothing is counted down here, and a backend that is away keeps nobody from acknowledging its message."""
+        if not getattr(request, "headgate", None):
+            return super().mark_as_revoked(task_id, reason, request=request, **options)
+        try:
+            self.store_result(task_id, TaskRevokedError(reason[:MESSAGE_CHARS]), states.REVOKED, request=request)
+        except Exception as error:  # noqa: BLE001 - the outcome is in state; this only shows it
+            logger.warning("that %s was revoked is not shown to Celery: %s", task_id, error)
+        return None
 
     def _show_failure(self, task_id: str, exc: BaseException, request: Any) -> None:
         try:

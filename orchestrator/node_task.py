@@ -47,6 +47,13 @@ class NodeFailed(HeadgateError):
     """The node has failed before; its message came once more."""
 
 
+class NodeCancelled(Ignore):
+    """The node is cancelled, or its parents' outcomes left it none of its own: the worker's main process tells Celery so (request.py).
+
+    An Ignore: no result, no chord part, nothing that follows.
+    """
+
+
 class _AskedToRetry(Retry):
     """An adopted task called `self.retry`; a Retry, which Celery's `autoretry_for` lets pass."""
 
@@ -194,7 +201,7 @@ class _Execution:
         if kind == "stopped" and len(row) > 1:
             self._publish(set(row[3]) | self.kernel.finish_cascade(self.run_id, self.generation))
         if kind in ("ended", "stopped"):
-            return DONE
+            raise NodeCancelled(f"the node {self.node_id!r} is {row[1] if len(row) > 1 else 'cancelled'}")
         raise Ignore(f"{self.node_id}: {kind}")
 
     # -- run ------------------------------------------------------------------------------------
@@ -281,7 +288,7 @@ class _Execution:
         self._unlink()
         self._publish(due)
         if reply[0] == "stopped":
-            return DONE
+            raise NodeCancelled(f"the node {self.node_id!r} was cancelled while it ran")
         assert error is not None
         raise error
 

@@ -81,6 +81,7 @@ def test_every_command_says_what_it_does_and_takes_json() -> None:
         "cancel",
         "rerun",
         "priority",
+        "deadline",
         "audit",
         "sweep",
         "tenant",

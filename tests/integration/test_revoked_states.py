@@ -1,0 +1,60 @@
+"""What Celery's own tools see of a node that was cancelled while it ran: REVOKED, in the result backend and in Flower's events."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+from celery.events.state import State
+from celery.result import AsyncResult
+from running import Running, by_id, until
+
+from orchestrator.graph import Graph
+
+
+@contextlib.contextmanager
+def watched(stack: Running) -> Iterator[State]:
+    """What Flower would know of tasks, from the workers' events."""
+    seen, done = State(), threading.Event()
+
+    def listen() -> None:
+        with stack.app.connection_for_read() as connection:
+            receiver = stack.app.events.Receiver(connection, handlers={"*": seen.event})
+            while not done.is_set():
+                with contextlib.suppress(socket.timeout):
+                    receiver.capture(limit=None, timeout=0.5, wakeup=False)
+
+    stack.app.control.enable_events()
+    thread = threading.Thread(target=listen, daemon=True)
+    thread.start()
+    try:
+        yield seen
+    finally:
+        stack.app.control.disable_events()
+        done.set()
+        thread.join(10)
+
+
+def test_a_node_cancelled_while_it_runs_is_revoked_in_the_backend_and_in_flower(stack: Running, tmp_path: Path) -> None:
+    nodes = [
+        {"id": "told", "task": "node_tasks.until_cancelled", "params": {"path": str(tmp_path / "began")}},
+        {"id": "fine", "task": "synthetic.noop"},
+        {"id": "next", "task": "synthetic.noop", "after": ["told"]},
+    ]
+    with watched(stack) as seen:
+        run = stack.client.submit(Graph.parse({"name": "g", "nodes": nodes}))
+        until(lambda: (tmp_path / "began").exists())
+        assert run.cancel("told")
+        assert run.wait(30).outcome == "failed"
+        told, fine = (f"{run.run_id}.1.{node}" for node in ("told", "fine"))
+        until(lambda: told in seen.tasks and seen.tasks[told].state == "REVOKED")
+        until(lambda: fine in seen.tasks and seen.tasks[fine].state == "SUCCESS")
+    result = AsyncResult(told, app=stack.app)
+    until(lambda: result.state == "REVOKED")
+    node = by_id(run)["told"]
+    assert (node["outcome"], node["attempt"]) == ("cancelled", 1)
+    assert node["cost_micros"] > 0  # what it did is charged
+    assert not stack.redis.exists(f"hg1:open:{run.run_id}.1")
