@@ -251,7 +251,10 @@ def one_of(result: object, *values: str | float | bool | None) -> dict[str, Any]
 
 
 class Dag(Generic[P]):
-    """A function that describes a graph; calling it builds one, and raises GraphInvalid with all problems where it has any."""
+    """A function that describes a graph; calling it builds one, and raises GraphInvalid with all problems where it has any.
+
+    Called inside another one it becomes a sub-graph of that, and gives a placeholder for the result of its only sink.
+    """
 
     def __init__(
         self,
@@ -272,17 +275,14 @@ class Dag(Generic[P]):
         return f"<dag {self.name!r}>"
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Graph:
-        if (outer := _building.get()) is not None:
-            raise GraphInvalid(
-                (f"dag {outer.name!r}: it calls the dag {self.name!r}; graphs within graphs are reserved and not yet supported",)
-            )
-        building = _Building(self.name, self.labels, self.max_parallel, self.on_failure)
+        outer = _building.get()
+        building = _Building(self.name, self.labels, self.max_parallel, self.on_failure, outer)
         token = _building.set(building)
         try:
             self.function(*args, **kwargs)
         finally:
             _building.reset(token)
-        return building.graph()
+        return building.graph() if outer is None else cast("Graph", outer.add_graph(building))
 
 
 class _DagDecorator(Protocol):
@@ -322,8 +322,12 @@ def dag(
 class _Building:
     """The graph under construction, as the plain values that JSON would give: both ways in are judged by the same code."""
 
-    def __init__(self, name: str, labels: Mapping[str, str], max_parallel: int | None, on_failure: str) -> None:
+    def __init__(
+        self, name: str, labels: Mapping[str, str], max_parallel: int | None, on_failure: str, outer: _Building | None = None
+    ) -> None:
         self.name = name
+        self.outer = outer
+        self._inputs: dict[str, Any] = {}
         self._said = {"name": name, "labels": labels, "max_parallel": max_parallel, "on_failure": on_failure}
         self._nodes: list[dict[str, Any]] = []
         self._ids: set[object] = set()
@@ -342,6 +346,27 @@ class _Building:
         self._nodes.append({**node, "params": params})
         return Placeholder(self, node_id)
 
+    def add_graph(self, inner: _Building) -> Placeholder:
+        """Add a graph that was built inside this one, as a node."""
+        node_id = self._next(re.sub(r"[^A-Za-z0-9_]", "_", inner.name)[:90])
+        self._ids.add(node_id)
+        said = {name: said for name, said in inner._said.items() if name != "name" and said not in ({}, None, "finish")}
+        self._problems += [
+            *inner._problems,
+            *(f"dag {inner.name!r}: `{name}` is the whole run's; say it of {self.name!r}" for name in said),
+        ]
+        if not inner._nodes:
+            self._problems.append(f"dag {inner.name!r}: the dag called no task; what it calls becomes its nodes")
+        self._nodes.append({"id": node_id, "graph": {"nodes": inner._nodes}, "params": inner._inputs})
+        return Placeholder(self, node_id)
+
+    def input(self, reference: dict[str, Any]) -> str:
+        """Return the name by which nodes take what `reference` is in the outer graph."""
+        known = [name for name, given in self._inputs.items() if given == reference]
+        name = known[0] if known else f"{reference.get('$ref', 'input')}-{len(self._inputs)}"
+        self._inputs[name] = reference
+        return name
+
     def graph(self) -> Graph:
         if not self._nodes:
             raise GraphInvalid((*self._problems, f"dag {self.name!r}: the dag called no task; what it calls becomes its nodes"))
@@ -353,7 +378,9 @@ class _Building:
 
     def _next_id(self, definition: TaskDefinition) -> str:
         own = getattr(definition.function, "__name__", "") if definition.adopted is None else ""
-        base = re.sub(r"[^A-Za-z0-9_]", "_", own if own.isidentifier() else definition.name.rpartition(".")[2])[:90]
+        return self._next(re.sub(r"[^A-Za-z0-9_]", "_", own if own.isidentifier() else definition.name.rpartition(".")[2])[:90])
+
+    def _next(self, base: str) -> str:
         while True:
             count = self._counts[base] = self._counts.get(base, 0) + 1
             node_id = base if count == 1 else f"{base}-{count}"
@@ -363,10 +390,11 @@ class _Building:
     def _option(self, key: str, option: Any) -> Any:
         if key == "after":
             several = [option] if isinstance(option, (str, Placeholder)) or not isinstance(option, Iterable) else option
-            return [referenced(item, self).get("$ref") if isinstance(item, Placeholder) else item for item in several]
+            said = [referenced(item, self) if isinstance(item, Placeholder) else item for item in several]
+            return [item.get("$ref", item) if isinstance(item, dict) else item for item in said]
         if key == "when":
             if isinstance(option, Mapping) and isinstance(option.get("$ref"), Placeholder):
-                return {**option, **referenced(option["$ref"], self)}
+                return {name: said for name, said in option.items() if name != "$ref"} | referenced(option["$ref"], self)
             return _plain(option)
         if key == "variants":
             return tuple(_plain(variant) for variant in option)

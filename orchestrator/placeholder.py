@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NoReturn, TypeVar, cast
+from typing import Any, NoReturn, Protocol, TypeVar, cast
 
 from tenancy.errors import GraphInvalid
 
@@ -87,15 +87,23 @@ def with_default(result: R, default: D) -> R | D:
     return cast("R", Placeholder(result._graph, result._node, default))
 
 
-def referenced(value: Any, graph: object, depth: int = 0) -> Any:
+class Building(Protocol):
+    """A graph under construction. outer: the one that it is a sub-graph of."""
+
+    @property
+    def outer(self) -> Building | None: ...
+
+    def input(self, reference: dict[str, Any]) -> str:
+        """Return the name by which nodes inside take what `reference` is in the outer graph."""
+
+
+def referenced(value: Any, graph: Building, depth: int = 0) -> Any:
     """Return `value` with placeholders as `{"$ref": ...}` and tuples as lists; other values are judged by validation.
 
-    Raises GraphInvalid for a placeholder of another graph.
+    A placeholder of the graph that this one is a sub-graph of becomes an input. Raises GraphInvalid for one of any other graph.
     """
     if isinstance(value, Placeholder):
-        if value._graph is not graph:
-            raise GraphInvalid((f"node {value._node!r} belongs to another graph; call the task inside this @dag function",))
-        return {"$ref": value._node} | ({} if value._default is MISSING else {"default": value._default})
+        return _reference(value, graph)
     if depth > DEPTH_MAX:  # validation refuses it, in words
         return value
     if type(value) in (list, tuple):
@@ -103,3 +111,11 @@ def referenced(value: Any, graph: object, depth: int = 0) -> Any:
     if type(value) is dict:
         return {key: referenced(item, graph, depth + 1) for key, item in value.items()}
     return value
+
+
+def _reference(placeholder: Placeholder, graph: Building) -> dict[str, Any]:
+    if placeholder._graph is graph:
+        return {"$ref": placeholder._node} | ({} if placeholder._default is MISSING else {"default": placeholder._default})
+    if graph.outer is None:
+        raise GraphInvalid((f"node {placeholder._node!r} belongs to another graph; call the task inside this @dag function",))
+    return {"$input": graph.input(_reference(placeholder, graph.outer))}

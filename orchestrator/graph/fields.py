@@ -29,7 +29,7 @@ Kind = Literal["generation", "retrieval", "variant"]
 OnFailure = Literal["finish", "stop"]
 
 #: Known and reserved: refused with "not yet", never ignored.
-RESERVED_KEYS = ("map", "graph")
+RESERVED_KEYS = ("map",)
 
 JOIN_PATTERN = r"^(all_succeeded|all_done|at_least\([1-9][0-9]{0,5}\))$"
 

@@ -8,12 +8,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from .limits import DEPTH_MAX, Limits
+from .nested import INPUT
 from .references import MISSING, Path, Reference, printed
 from .scheduled import KEY, WORDS, is_scheduled
 from .wording import Suggestions, shown
 
 INT_MIN, INT_MAX = -(2**63), 2**63 - 1
-_SPECIAL = ("$ref", "$secret")
+_SPECIAL = ("$ref", "$secret", INPUT)
 #: "$defs" or "$gt" are data; a reference written wrongly must not silently become data, too.
 _MISSPELT = ("$ref", "$reff", "$reference", "$secret")
 
@@ -26,7 +27,7 @@ def inspect_params(params: Mapping[str, Any], limits: Limits, words: Suggestions
     """
     found: list[Reference] = []
     problems: list[str] = []
-    if "$ref" in params or "$secret" in params or KEY in params:
+    if any(special in params for special in (*_SPECIAL, KEY)):
         return found, ["`params` is itself a reference; give an object of parameters by name, with references as their values"]
     stack: list[tuple[Path, Any, bool, bool]] = [((), params, False, True)]
     left = limits.params_bytes + 1
@@ -72,6 +73,8 @@ def _special(path: Path, value: dict[str, Any], in_list: bool, literal_ok: bool,
     where = f"`{printed(path)}`"
     if "$secret" in value:
         problems.append(f"{where}: `$secret` is reserved and not yet supported; leave it out")
+    elif INPUT in value:
+        problems.append(f"{where}: {INPUT} stands for a parameter of a sub-graph, and this node is in none; give a value")
     elif not literal_ok:
         problems.append(f"{where}: a default holds a reference; give a literal value")
     elif extra := [key for key in value if key not in ("$ref", "default")]:

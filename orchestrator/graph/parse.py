@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from .fields import REMEDIES, RESERVED_KEYS, WORDS
 from .limits import DEFAULT_LIMITS, Limits
 from .model import Graph, Node, Variant
+from .nested import flatten
 from .references import printed
 from .validate import Entry, bounded, validate
 from .wording import Suggestions, shown
@@ -53,6 +54,8 @@ def parse(
     if len(nodes) > limits.nodes:
         problems.append(f"graph: {len(nodes):,} nodes are more than the limit of {limits.nodes:,}; split the graph or raise the limit")
         return None, bounded(problems)
+    nodes, found = flatten(nodes, limits, words)
+    problems += found
     entries = [_entry(index, node, problems, words) for index, node in enumerate(nodes)]
     problems += validate(graph.name, entries, limits, registry, served, words, elsewhere=elsewhere)
     graph = graph.model_copy(update={"nodes": tuple(entry.node for entry in entries)})
@@ -80,7 +83,7 @@ class _Reader:
                 if key in seen:
                     self._pending.append(f"the key {shown(key)} is given twice; keep one")
                 seen.add(key)
-        if self._pending and isinstance(found.get("id"), str) and "task" in found:
+        if self._pending and isinstance(found.get("id"), str) and ("task" in found or "graph" in found):
             self.claim(f"node {shown(found['id'])}")
         return found
 

@@ -6,6 +6,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from .fields import ID_PATTERN
+
 _PARAMS = {
     "type": "object",
     "additionalProperties": {"$ref": "#/$defs/Parameter"},
@@ -34,11 +36,32 @@ _REFERENCE = {
 }
 
 
+_SUB_GRAPH = {
+    "description": "A graph as a node: its nodes are `id.inner`, and whoever refers to it refers to its only sink.",
+    "type": "object",
+    "properties": {
+        "id": {"type": "string", "pattern": ID_PATTERN},
+        "graph": {
+            "type": "object",
+            "properties": {"nodes": {"$ref": "#/properties/nodes"}},
+            "required": ["nodes"],
+            "additionalProperties": False,
+        },
+        "params": {**_PARAMS, "default": {}, "description": 'What nodes inside take by {"$input": name}.'},
+        "after": {"type": "array", "items": {"type": "string"}, "default": []},
+    },
+    "required": ["id", "graph"],
+    "additionalProperties": False,
+}
+
+
 def json_schema(model: type[BaseModel]) -> dict[str, Any]:
     """Return the schema of `model` with `params` described as what they are: JSON with references inside."""
     schema = model.model_json_schema()
     for name in ("Node", "Variant"):
         properties = schema["$defs"][name]["properties"]
         properties["params"] = {**_PARAMS, "default": {}, "description": properties["params"]["description"]}
-    schema["$defs"] |= {"Parameter": _PARAMETER, "Reference": _REFERENCE}
+    schema["$defs"] |= {"Parameter": _PARAMETER, "Reference": _REFERENCE, "SubGraph": _SUB_GRAPH}
+    nodes = schema["properties"]["nodes"]
+    nodes["items"] = {"anyOf": [nodes["items"], {"$ref": "#/$defs/SubGraph"}]}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}

@@ -14,7 +14,7 @@ import pytest
 from celery import Celery, Task
 
 from orchestrator import building
-from orchestrator.building import dag, task, with_default
+from orchestrator.building import dag, equals, task, with_default
 from orchestrator.graph import Graph
 from orchestrator.placeholder import Placeholder
 from orchestrator.registry import registry
@@ -227,16 +227,58 @@ def test_a_result_of_another_graph_is_refused() -> None:
     assert "belongs to another graph" in problems(two)[0]
 
 
-def test_a_dag_within_a_dag_is_refused_and_the_outer_one_is_not_left_open() -> None:
+def test_a_dag_within_a_dag_is_a_sub_graph_of_it() -> None:
     @dag
+    def inner(angle: str) -> Any:
+        return merge([draft(angle), draft("of its own")])
+
+    @dag
+    def outer() -> None:
+        first = draft("x")
+        draft.options(after=inner("plain"))(cast("str", inner(first)))
+
+    assert {node.id: node.params for node in outer().nodes} == {
+        "draft": {"angle": "x"},
+        "inner.draft": {"angle": "plain"},
+        "inner.draft-2": {"angle": "of its own"},
+        "inner.merge": {"drafts": [{"$ref": "inner.draft"}, {"$ref": "inner.draft-2"}]},
+        "inner-2.draft": {"angle": {"$ref": "draft"}},
+        "inner-2.draft-2": {"angle": "of its own"},
+        "inner-2.merge": {"drafts": [{"$ref": "inner-2.draft"}, {"$ref": "inner-2.draft-2"}]},
+        "draft-2": {"angle": {"$ref": "inner-2.merge"}},
+    }
+    assert outer().by_id["draft-2"].after == ("inner.merge",)
+    assert draft("x") == "x 3"
+
+
+def test_what_is_said_of_a_whole_run_is_not_said_of_a_dag_within_a_dag() -> None:
+    @dag(max_parallel=3)
     def inner() -> None:
         draft("x")
 
+    @dag
+    def empty() -> None: ...
+
     def outer() -> None:
         inner()
+        empty()
 
-    assert "not yet" in problems(outer)[0]
+    assert "`max_parallel` is the whole run's" in problems(outer)[0]
+    assert "dag 'empty': the dag called no task" in problems(outer)[1]
     assert draft("x") == "x 3"
+
+
+def test_conditions_and_after_reach_out_of_a_sub_graph() -> None:
+    @dag
+    def inner(kind: Any, other: Any) -> None:
+        draft.options(when=equals(kind, "law"), after=[other])("x")
+
+    @dag
+    def outer() -> None:
+        inner(draft("a"), draft("b"))
+
+    (node,) = (node for node in outer().nodes if node.id == "inner.draft")
+    assert (node.after, node.when and node.when.ref) == (("draft-2",), "draft")
 
 
 def test_a_dag_that_calls_no_task_or_is_async_is_refused() -> None:
