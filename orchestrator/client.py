@@ -15,8 +15,10 @@ from ulid import ULID
 
 from cost.estimate import DEFAULT, Means
 from cost.money import check_micros, parse_units
+from orchestrator.approval import Approved, approve, approve_each, to_approve, waiting
 from orchestrator.cancellation import KILL_S, Cancellation
 from orchestrator.deadlines import Extended, extend
+from orchestrator.explain import Step, explain
 from orchestrator.generations import What, rerun
 from orchestrator.graph import Graph
 from orchestrator.graph.limits import Limits
@@ -33,6 +35,7 @@ from orchestrator.schedules.backfill import Backfill, Backfilled
 from orchestrator.schedules.book import Schedules, terms_of
 from orchestrator.settings import Settings
 from orchestrator.store import read
+from orchestrator.store.decisions import DecisionView, list_decisions
 from orchestrator.store.engine import open_engine
 from orchestrator.store.learned import learned_means, run_terms
 from orchestrator.submission import Submission
@@ -246,8 +249,56 @@ class Client:
         generation = rerun(self.kernel, self.engine, run_id, what, named, _micros(budget), reason, by or getpass.getuser())
         return RunHandle(self, run_id, generation)
 
+    def approve(self, run_id: str, *, budget: str | int | None = None, reason: str, by: str | None = None) -> RunHandle:
+        """Let a run go on that was terminated by its cost, and return the generation that does; it is on record when this returns.
+
+        It adopts what succeeded, and runs what was revoked. Approving it again returns what the first approval opened.
+
+        :param budget: the most that this generation may cost; as much as the one before might, unless said.
+
+        Raises Unknown, Refused (there is nothing to approve, or no reason was given), BudgetRefused, RunsLimit, QueueFull and Unavailable.
+        """
+        generation = to_approve(self.engine, self.run(run_id).run_id)
+        opened = approve(self.kernel, self.engine, run_id, generation, _micros(budget), reason, by or getpass.getuser())
+        return RunHandle(self, run_id, opened)
+
+    def approve_all(self, tenant: str, *, since: float | None = None, reason: str, by: str | None = None) -> list[Approved]:
+        """Approve every run of a tenant that waits for it since then (epoch seconds); again it finds only what came to wait meanwhile.
+
+        Each answer has the generation that goes on, or says why none does. Raises Unknown, Refused without a reason, and Unavailable.
+        """
+        if not reason.strip():
+            raise Refused("an approval needs a reason; say why the runs may go on")
+        found = waiting(self.engine, tenant=read.get_tenant(self.engine, tenant).id, since=since)
+        return approve_each(self.kernel, self.engine, found, reason, by or getpass.getuser())
+
+    def decisions(
+        self,
+        *,
+        run: str | None = None,
+        generation: int | None = None,
+        tenant: str | None = None,
+        since: float | None = None,
+        observed: bool | None = None,
+        limit: int = read.LIMIT_MAX,
+    ) -> list[DecisionView]:
+        """Return the newest decisions of the cost agent that fit all of the filters, oldest first.
+
+        since: epoch seconds. observed: only those that touched nothing by the tenant's policy, or only the others. Raises Unavailable.
+        """
+        return list_decisions(self.engine, run=run, generation=generation, tenant=tenant, since=since, observed=observed, limit=limit)
+
+    def explain(self, run_id: str, node: str | None = None, *, generation: int | None = None) -> list[Step]:
+        """Walk back from what a node, or without one the run, has come to: outcome, decision, what tripped it, the charge behind that.
+
+        generation: the newest unless said. Raises Unknown and Unavailable.
+        """
+        return explain(self.engine, run_id, node, generation)
+
     def pause(self, scope: str, *, reason: str = "", by: str | None = None) -> bool:
         """Begin nothing of `platform`, `tenant:{id}` or `run:{id}` until it is resumed; False when it was paused before.
+
+        `agent` is the cost agent: it decides nothing then.
 
         Holds at once, also for what is queued, and is on record when this returns, so it survives a restart of everything. What runs
         goes on. Raises Unknown, Unavailable, and Refused for a run that is over.

@@ -28,10 +28,25 @@ def rerun(
     not admitted, and Unavailable; where that comes after the generation is on record, the sweeper starts it.
     """
     fields = {"run": run_id, "what": what, "nodes": json.dumps(list(nodes)), "budget": budget_micros, "reason": reason, "by": by}
+    return _open(kernel, engine, run_id, fields)
+
+
+def approve(kernel: Kernel, engine: Engine, run_id: str, generation: int, budget_micros: int | None, reason: str, by: str) -> int:
+    """Open the next generation of a run whose `generation` was terminated by cost, because somebody approves; return its number.
+
+    Approved before, it is the generation that was opened then. Raises as `rerun`, and Refused for a run that was not terminated by cost.
+    """
+    said = {"what": "failed", "nodes": "[]", "approval": 1, "of": generation}
+    return _open(kernel, engine, run_id, {"run": run_id, **said, "budget": budget_micros, "reason": reason, "by": by})
+
+
+def _open(kernel: Kernel, engine: Engine, run_id: str, fields: dict[str, Any]) -> int:
     answer = ask(kernel.link, "request.rerun", fields)
-    if answer["status"] != "accepted":
+    if answer["status"] not in ("accepted", "approved"):
         raise _refusal(run_id, answer)
     generation = int(answer["gen"])
+    if answer["status"] == "approved":
+        return generation
     with contextlib.suppress(Unavailable):  # on record by now: it will run
         Admission(kernel, engine).start_or_refuse(run_id, generation)
     return generation
@@ -48,7 +63,10 @@ def _refusal(run_id: str, answer: dict[str, Any]) -> Exception:
         case "refused":
             return Refused(f"run {run_id} was refused and never began; submit it again")
         case "approval":
-            return Refused(f"run {run_id} was terminated by cost; it goes on only after an approval")
+            return Refused(f"run {run_id} was terminated by cost; it goes on only after an approval: `headgate approve {run_id}`")
+        case "unneeded":
+            ended = str(answer.get("outcome") or "over").replace("_", " ")
+            return Refused(f"run {run_id} is {ended}, and not terminated by cost: there is nothing to approve")
         case "suspended":
             return Refused(f"the tenant of run {run_id} is {answer.get('standing', 'suspended')} and takes no new runs")
         case "nothing":

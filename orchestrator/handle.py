@@ -16,7 +16,9 @@ from tenancy.errors import RunFailed, Unavailable, Unknown, WaitTimeout
 if TYPE_CHECKING:
     from orchestrator.client import Client
     from orchestrator.deadlines import Extended
+    from orchestrator.explain import Step
     from orchestrator.generations import What
+    from orchestrator.store.decisions import DecisionView
     from tenancy.priorities import Priority
 
 POLL_S = 0.5
@@ -151,6 +153,18 @@ class RunHandle:
     ) -> RunHandle:
         """Open the run's next generation and return its handle; as `Client.rerun`."""
         return self.client.rerun(self.run_id, nodes, what, budget=budget, reason=reason, by=by)
+
+    def approve(self, *, budget: str | int | None = None, reason: str, by: str | None = None) -> RunHandle:
+        """Let the run go on that its cost has ended, and return the generation that does; as `Client.approve`."""
+        return self.client.approve(self.run_id, budget=budget, reason=reason, by=by)
+
+    def decisions(self) -> list[DecisionView]:
+        """Return what the cost agent decided about this generation of the run, oldest first."""
+        return self.client.decisions(run=self.run_id, generation=self.generation)
+
+    def explain(self, node: str | None = None) -> list[Step]:
+        """Walk back from what a node, or the run, has come to; as `Client.explain`."""
+        return self.client.explain(self.run_id, node, generation=self.generation)
 
     def _why(self, row: read.RunView) -> str | None:
         """Why the run waits, None when it does not; state knows of it a moment before the record does."""

@@ -18,11 +18,15 @@ from tenancy.transport.queue import Queue
 
 POLL_S = 0.005
 
+AGENT = "agent"
+"""The scope whose pause switches the cost agent off."""
+
 
 def pause(link: Link, engine: Engine, scope: str, reason: str, by: str) -> bool:
     """Begin nothing of `scope` from here on, and return once that is on record; False when it was paused before.
 
-    scope: `platform`, `tenant:{id}`, `run:{run}` (its newest generation) or `run:{run}.{generation}`. What runs goes on.
+    scope: `platform`, `tenant:{id}`, `run:{run}` (its newest generation) or `run:{run}.{generation}`; what runs goes on. `agent`: the cost
+    agent decides nothing.
     Raises Unknown where there is no such tenant or run, Refused for a run that is over, and Unavailable: where that says so, the pause
     holds and will be on record.
     """
@@ -46,7 +50,7 @@ def resume(link: Link, engine: Engine, scope: str, reason: str, by: str) -> bool
 def _named(engine: Engine, scope: str, *, live: bool) -> str:
     """Return the scope as the scripts name it."""
     kind, _, name = scope.partition(":")
-    if scope == "platform":
+    if scope in ("platform", AGENT):
         return scope
     if kind == "tenant":
         return f"tenant:{read.get_tenant(engine, name).id}"
@@ -58,7 +62,7 @@ def _named(engine: Engine, scope: str, *, live: bool) -> str:
         if live and run.status in ("ended", "refused"):
             raise Refused(f"run {run_id} is over; there is nothing to pause")
         return f"run:{run.run_id}.{run.generation}"
-    raise Unknown(f"there is no scope {scope!r}; name platform, tenant:ID or run:ID")
+    raise Unknown(f"there is no scope {scope!r}; name platform, tenant:ID, run:ID or agent")
 
 
 def on_record(link: Link, fact: str, change: Callable[[], bool]) -> bool:

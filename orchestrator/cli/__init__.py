@@ -5,10 +5,12 @@ from __future__ import annotations
 import click
 
 from orchestrator.cli import (
+    approve,
     audit,
     cancel,
     console,
     deadline,
+    decisions,
     estimate,
     generations,
     ledger,
@@ -44,6 +46,7 @@ for command in (
     *(stack.demo, stack.up, stack.sweep, console.console),
     *(run.run, run.submit, run.watch, cancel.cancel, generations.rerun, priority.priority, deadline.deadline, audit.audit),
     *(record.runs, record.show, replay.replay),
+    *(decisions.decisions, decisions.explain, decisions.agent, approve.approve),
     *(plan.plan, plan.schema),
     *(tenant.tenant, pause.pause, pause.resume),
     *(queues.queues, workers.workers),

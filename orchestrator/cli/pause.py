@@ -84,7 +84,8 @@ def since(pause: PauseView) -> str:
 def shown(scope: str) -> str:
     """Return a scope as a person says it."""
     kind, _, name = scope.partition(":")
-    return "the platform" if kind == "platform" else f"{kind} {name.partition('.')[0]}"
+    whole = {"platform": "the platform", "agent": "the cost agent"}
+    return whole.get(kind) or f"{kind} {name.partition('.')[0]}"
 
 
 def _list(as_json: bool) -> None:

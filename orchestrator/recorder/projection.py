@@ -394,10 +394,11 @@ def _decided(changes: Changes, event: Event, _position: Position) -> None:
 def _applied(changes: Changes, event: Event, _position: Position) -> None:
     if event.get("decision"):
         changes.applied.append(applied_row(event))
-        return
-    changes.decisions.append(older_row(event))
+    else:
+        changes.decisions.append(older_row(event))
+    name = str(event.get("decision") or changes.decisions[-1]["id"])
     for each in event.get("modifications") or ():
-        _node(changes, event, str(each["node"]))["decision"] = changes.decisions[-1]["id"]
+        _node(changes, event, str(each["node"]))["decision"] = name
 
 
 def _adopted(changes: Changes, event: Event, _position: Position) -> None:

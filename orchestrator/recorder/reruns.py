@@ -27,7 +27,8 @@ def decide_rerun(connection: Connection, event: Request) -> Answer:
     """Return the answer to a request for the next generation, storing it.
 
     `status` is accepted (with `gen`, and how many nodes are `adopted` and run `again`), unknown_run, live (`gen` is not over),
-    refused (it never began), suspended (`standing` says whether suspended or closed), approval (it was terminated by cost),
+    refused (it never began), suspended (`standing` says whether suspended or closed), approval (it was terminated by cost, and nobody
+    approves), unneeded (somebody approves, and it was not), approved (`gen` is what an approval of generation `of` has opened),
     unknown_node (`nodes`), nothing (all of it succeeded) or invalid, with `reason`.
     """
     try:
@@ -47,12 +48,18 @@ def _decide(connection: Connection, event: Request) -> Answer:
     told = {"run": run_id, "gen": before["generation"]}
     if what not in WAYS or (what == "failed") == bool(nodes):
         return {"status": "invalid", **told, "reason": "name nodes for `from` and `node`, and none for `failed`"}
+    approval = int(event.get("approval") or 0)
+    if approval and before["generation"] > int(event.get("of") or before["generation"]):
+        return {"status": "approved", **told}
     if before["status"] == "refused" and before["generation"] == 1:
         return {"status": "refused", **told}
     if before["status"] not in ("ended", "refused"):
         return {"status": "live", **told}
-    if before["outcome"] == "terminated_by_cost":
+    if before["outcome"] == "terminated_by_cost" and not approval:
         return {"status": "approval", **told}
+    # What an approval opened and admission refused is approved again by the next.
+    if approval and before["outcome"] != "terminated_by_cost" and before["status"] != "refused":
+        return {"status": "unneeded", **told, "outcome": before["outcome"]}
     standing = connection.execute(select(t.tenant.c.status).where(t.tenant.c.id == before["tenant"])).scalar()
     if standing != "active":
         return {"status": "suspended", **told, "standing": standing}
@@ -114,7 +121,7 @@ def _note(connection: Connection, before: Mapping[str, Any], event: Request, sai
         "id": f"{event['request']}.rerun",
         "at": int(event["at"]),
         "actor": str(event.get("by") or ""),
-        "action": "run.rerun",
+        "action": "run.approved" if event.get("approval") else "run.rerun",
         "tenant": before["tenant"],
         "target": before["run_id"],
         "data": json.dumps({**said, "generation": before["generation"] + 1, "reason": str(event.get("reason") or "")}),

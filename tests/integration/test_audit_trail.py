@@ -22,7 +22,7 @@ from orchestrator.web.console import HANDLERS
 READS = {
     *("audit", "console", "estimate", "plan", "schema", "runs", "show", "watch", "queues", "queues letters", "workers list"),
     *("workers wanted", "tenant list", "tenant show", "tenant history", "prices list", "prices show", "prices diff", "ledger export"),
-    *("ledger audit", "replay", "schedule list", "schedule show"),
+    *("ledger audit", "replay", "schedule list", "schedule show", "decisions", "explain", "agent status"),
 }
 """Commands that change nothing."""
 
@@ -32,6 +32,9 @@ BEGIN = {"demo", "up", "sweep", "run", "submit", "backfill"}
 CONTROLS = {
     "cancel": ("run.cancelling", ["{live}"]),
     "rerun": ("run.rerun", ["{failed}"]),
+    "approve": ("run.approved", []),
+    "agent pause": ("scope.paused", []),
+    "agent resume": ("scope.resumed", []),
     "priority": ("run.reprioritised", ["{live}", "HIGH"]),
     "deadline": ("deadline.raised", ["{live}", "--timeout-s", "600"]),
     "pause": ("scope.paused", ["tenant", "{tenant}"]),
@@ -58,8 +61,9 @@ CONTROLS = {
 }
 """Commands that change something: the action in the audit, and arguments that do it here."""
 
-TRIED_ELSEWHERE = {"workers drain", "ledger reprice"}
-"""A drain takes a worker from the other tests; prices are applied anew to what somebody has used (test_ledger.py)."""
+TRIED_ELSEWHERE = {"workers drain", "ledger reprice", "approve"}
+"""A drain takes a worker from the other tests; prices are applied anew to what somebody has used (test_ledger.py); an approval needs a
+run that its cost has ended (test_approval.py)."""
 
 
 def commands(group: click.Group, before: str = "") -> Iterator[tuple[str, click.Command]]:
@@ -87,8 +91,8 @@ def test_every_client_call_that_changes_something_says_who_and_why() -> None:
     from orchestrator.tenants import Tenants
 
     reads = {
-        Client: {"run", "submit", "backfill", "check"},
-        RunHandle: {"wait", "result"},
+        Client: {"run", "submit", "backfill", "check", "decisions", "explain"},
+        RunHandle: {"wait", "result", "decisions", "explain"},
         Tenants: {"get", "list", "history", "usage", "default_priority", "is_strict"},
         PriceTables: {"list", "get", "in_force"},
         Ledger: {"entries"},

@@ -80,6 +80,10 @@ def test_every_command_says_what_it_does_and_takes_json() -> None:
         "watch",
         "cancel",
         "rerun",
+        "approve",
+        "decisions",
+        "explain",
+        "agent",
         "priority",
         "deadline",
         "audit",
@@ -103,6 +107,7 @@ def test_every_command_says_what_it_does_and_takes_json() -> None:
     of_schedules = ("create", "list", "show", "set", "pause", "resume", "delete")
     groups = {
         "schedule": of_schedules,
+        "agent": ("pause", "resume", "status"),
         "tenant": of_tenants,
         "queues": of_queues,
         "workers": of_workers,

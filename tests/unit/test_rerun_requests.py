@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, insert, select, update
 
+from orchestrator.approval import to_approve, waiting
 from orchestrator.graph import Graph
 from orchestrator.recorder.requests import decide
 from orchestrator.recorder.reruns import below
@@ -42,10 +43,21 @@ class Desk:
         self.engine = engine
         self.asked = 0
 
-    def ask(self, what: str = "failed", *nodes: str, request: str = "", run: str = "r", budget: Any = None) -> dict[str, Any]:
+    def approve(self, of: int, **said: Any) -> dict[str, Any]:
+        return self.ask(more={"approval": 1, "of": of, **said})
+
+    def ask(
+        self,
+        what: str = "failed",
+        *nodes: str,
+        request: str = "",
+        run: str = "r",
+        budget: Any = None,
+        more: dict[str, Any] | None = None,
+    ) -> dict[str, Any]:
         self.asked += 1
         event = {"t": "request.rerun", "request": request or f"q{self.asked}", "at": self.asked, "by": "ann", "reason": "because"}
-        event |= {"run": run, "what": what, "nodes": json.dumps(nodes), "budget": budget}
+        event |= {"run": run, "what": what, "nodes": json.dumps(nodes), "budget": budget, **(more or {})}
         with self.engine.begin() as connection:
             (answer,) = decide(connection, [event], {}).values()
         return answer
@@ -143,3 +155,46 @@ def test_below_is_a_node_and_all_that_depends_on_it() -> None:
     assert below(GRAPH.parents(), ["b"]) == {"b", "d"}
     assert below(GRAPH.parents(), ["a"]) == {"a", "b", "c", "d"}
     assert below(GRAPH.parents(), []) == set()
+
+
+def test_what_its_cost_ended_goes_on_by_an_approval_alone_and_the_audit_says_whose(desk: Desk) -> None:
+    desk.ends(1, "terminated_by_cost", a="succeeded", b="cancelled", c="skipped", d="cancelled")
+    assert desk.ask()["status"] == "approval"
+    with desk.engine.begin() as connection:
+        connection.execute(update(t.run).values(finished_at=5_000))
+    (found,) = waiting(desk.engine, tenant="acme")
+    assert (found.run_id, found.generation, found.why, found.at) == ("r", 1, "terminated", 5.0)
+    assert desk.approve(1, budget="700") == {"status": "accepted", "run": "r", "gen": 2, "adopted": 1, "again": 3}
+    assert desk.adopts(2) == {"a": 1}, "what succeeded is not run again; what was revoked or given up is"
+    (line,) = audit(desk.engine, "acme")[1:]
+    assert (line.action, line.actor, line.reason, line.said["generation"]) == ("run.approved", "ann", "because", 2)
+    assert waiting(desk.engine, tenant="acme") == []
+
+
+def test_an_approval_that_comes_again_opens_nothing_more(desk: Desk) -> None:
+    desk.ends(1, "terminated_by_cost", a="succeeded", b="cancelled")
+    assert desk.approve(1)["status"] == "accepted"
+    assert desk.approve(1) == {"status": "approved", "run": "r", "gen": 2}
+    desk.ends(2, "degraded", a=1, b="succeeded", c="succeeded", d="skipped")
+    assert desk.approve(to_approve(desk.engine, "r")) == {"status": "approved", "run": "r", "gen": 2}
+    assert [line.action for line in audit(desk.engine, "acme")] == ["tenant.created", "run.approved"]
+
+
+def test_only_what_its_cost_ended_can_be_approved(desk: Desk) -> None:
+    assert desk.approve(1)["status"] == "live"
+    desk.ends(1, "failed", a="failed")
+    assert desk.ask(more={"approval": 1}) == {"status": "unneeded", "run": "r", "gen": 1, "outcome": "failed"}
+    assert desk.ask(more={"approval": 1, "of": "first"})["status"] == "invalid"
+    assert desk.approve(to_approve(desk.engine, "r"))["status"] == "unneeded"
+
+
+def test_an_approval_that_admission_refused_is_still_to_be_given_again(desk: Desk) -> None:
+    desk.ends(1, "terminated_by_cost", a="succeeded", b="cancelled")
+    assert desk.approve(1)["status"] == "accepted"
+    with desk.engine.begin() as connection:
+        connection.execute(update(t.run).where(t.run.c.generation == 2).values(status="refused", finished_at=5_000))
+    (found,) = waiting(desk.engine)
+    assert (found.generation, found.why, found.at) == (2, "refused", 5.0)
+    assert waiting(desk.engine, since=6.0) == waiting(desk.engine, tenant="birch") == []
+    assert desk.approve(to_approve(desk.engine, "r"))["gen"] == 3
+    assert desk.adopts(3) == {"a": 1}
