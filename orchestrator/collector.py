@@ -79,14 +79,17 @@ def _ended(connection: Connection, runs: Sequence[str]) -> dict[Generation, int 
 
 
 def _referred(connection: Connection, generations: Sequence[Generation]) -> set[str]:
-    """Return the names of the objects that nodes of these generations refer to."""
+    """Return the names of the objects that nodes of these generations, and decisions about them, refer to."""
     by_run: dict[str, set[int]] = defaultdict(set)
     for run_id, generation in generations:
         by_run[run_id].add(generation)
     of_objects = select(t.node.c.run_id, t.node.c.generation, t.node.c.result).where(
         t.node.c.run_id.in_(list(by_run)), t.node.c.result.startswith(OBJECT_MARK)
     )
-    rows: Any = connection.execute(of_objects)
+    of_decisions = select(t.decision.c.run_id, t.decision.c.generation, t.decision.c.inputs.label("result")).where(
+        t.decision.c.run_id.in_(list(by_run)), t.decision.c.inputs.startswith(OBJECT_MARK)
+    )
+    rows: Any = [row for statement in (of_objects, of_decisions) for row in connection.execute(statement)]
     return {row.result[len(OBJECT_MARK) :] for row in rows if row.generation in by_run[row.run_id]}
 
 

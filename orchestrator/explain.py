@@ -225,12 +225,12 @@ class _Walk:
     # -- a decision, and what is behind it ------------------------------------------------------------------------
 
     def _decision(self, found: DecisionView, node: str | None = None) -> Iterator[Step]:
-        own = next((change for change in found.plan if change.node == node), None)
+        own = next((change for change in (*found.plan, *(found.applied or ())) if change.node == node), None)
         what = _changed(own) if own is not None else _DECIDED.get(found.action, found.action)
         if own is None and found.plan:
             what += f" ({given_up(found.plan)})"
         seen = "observed only, nothing was done: " if found.observed else ""
-        done = "" if found.applied_at is not None or found.observed else ", not applied yet"
+        done = ", not applied yet" if found.is_open else ""
         because = f", because {own.reason}" if own is not None and own.reason else ""
         text = f"{seen}decision {found.number} was {what}{because}{done}: {found.reason}"
         yield Step("decision", found.id, found.at, text)
@@ -248,7 +248,7 @@ class _Walk:
                 yield Step("trigger", "admission", found.at, text)
                 return
             case "gate":
-                refused = execution.node if execution else found.cause.rpartition("/")[2]
+                refused = execution.node if execution and found.cause not in self.nodes else found.cause
                 text = f"the money did not cover node {refused or '?'} when it was to start{told}"
                 yield Step("trigger", found.cause or "gate", found.at, text)
             case "level":
@@ -317,8 +317,10 @@ def _became(change: Change) -> str:
     match change.change:
         case "skip":
             return "skipped"
-        case "as_is" | "":
-            return "as declared" if change.type == "restore" or change.change == "as_is" else "revoked"
+        case "cancelled":
+            return "revoked"
+        case "as_is":
+            return "as declared"
         case _:
             return f"as {change.change!r}"
 
@@ -330,7 +332,7 @@ def _changed(change: Change) -> str:
             return f"to skip it{saved}"
         case "as_is":
             return "to let it run as it is declared again"
-        case "":
+        case "cancelled":
             return f"to revoke it{saved}"
         case _:
             return f"to run it as {change.change!r} ({change.type}){saved}"

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from orchestrator.store.decisions import Change, DecisionView
+from orchestrator.store.decisions import STOPPING, Change, DecisionView
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def _of_tenant(tenant: str, decisions: list[DecisionView]) -> WouldHave:
         run = (each.run_id, each.generation)
         for change in each.plan:
             words[(*run, change.node)] = change
-        if each.action in ("terminate", "hold", "finish"):
+        if each.action in STOPPING:
             stopped[run] = each.action
     kept = [change for change in words.values() if change.saving > 0]
     return WouldHave(

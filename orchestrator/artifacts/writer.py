@@ -7,15 +7,20 @@ import threading
 import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TypeVar
 
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
+from orchestrator.artifacts.cost_decision import missing_decisions, reader, write_decisions
 from orchestrator.artifacts.event_log import missing_logs, write_log
 from orchestrator.artifacts.worker_summary import write_missing
+from orchestrator.objects import Objects
 from tenancy.errors import Unavailable
 
 log = logging.getLogger("headgate.artifacts")
+
+_Key = TypeVar("_Key")
 
 AGAIN_S = 30.0
 """When what could not be written is tried again."""
@@ -28,9 +33,12 @@ _PASSING = (OSError, SQLAlchemyError, Unavailable, AttributeError, KeyError, Typ
 
 
 class ArtifactWriter:
-    """Writes what is missing when it is told that something may be; what fails is logged and tried again, and stops nobody."""
+    """Writes what is missing when it is told that something may be; what fails is logged and tried again, and stops nobody.
 
-    def __init__(self, engine: Engine, home: Path, key: bytes) -> None:
+    objects: where large inputs of decisions are; without it only what the record has itself is written.
+    """
+
+    def __init__(self, engine: Engine, home: Path, key: bytes, objects: Objects | None = None) -> None:
         self.engine = engine
         self.home = home
         self.key = key
@@ -38,6 +46,8 @@ class ArtifactWriter:
         self._ending = False
         self._summaries = self._looking = False
         self._runs: dict[tuple[str, int], None] = {}
+        self._decided: dict[str, None] = {}
+        self._read = reader(objects)
         self._thread = threading.Thread(target=self._run, name="headgate-artifacts", daemon=True)
 
     def catch_up(self) -> None:
@@ -54,6 +64,12 @@ class ArtifactWriter:
         """Have the logs of these runs and generations written soon, anew where they are there; of those that have ended."""
         if found := dict.fromkeys(runs):
             self._runs |= found
+            self._tell()
+
+    def decided(self, runs: Iterable[str]) -> None:
+        """Have what was decided about these runs written soon."""
+        if found := dict.fromkeys(runs):
+            self._decided |= found
             self._tell()
 
     def close(self) -> None:
@@ -73,7 +89,7 @@ class ArtifactWriter:
         while True:
             self._told.wait(wait_s)
             self._told.clear()
-            done = [self._done(step) for step in (self._write_summaries, self._look, self._write_logs)]
+            done = [self._done(step) for step in (self._write_summaries, self._look, self._write_logs, self._write_decisions)]
             wait_s = None if all(done) else AGAIN_S
             if self._ending:
                 return
@@ -98,16 +114,31 @@ class ArtifactWriter:
     def _look(self) -> None:
         if self._looking:
             self._runs |= dict.fromkeys(missing_logs(self.engine, self.home))
+            self._decided |= dict.fromkeys(missing_decisions(self.engine, self.home))
             self._looking = False
 
     def _write_logs(self) -> None:
-        failed: Exception | None = None
-        for run in list(self._runs):
-            # Taken off before it is read: what is told meanwhile is written again.
-            del self._runs[run]
-            try:
-                write_log(self.engine, self.home, self.key, *run)
-            except _PASSING as error:
-                failed, self._runs[run] = error, None
-        if failed is not None:
-            raise failed
+        def write(run: tuple[str, int]) -> object:
+            return write_log(self.engine, self.home, self.key, *run)
+
+        _each(self._runs, write)
+
+    def _write_decisions(self) -> None:
+        def write(run: str) -> object:
+            return write_decisions(self.engine, self.home, run, self._read)
+
+        _each(self._decided, write)
+
+
+def _each(wanted: dict[_Key, None], write: Callable[[_Key], object]) -> None:
+    """Write what is wanted, one after the other; what fails stays wanted, and the last failure is raised at the end."""
+    failed: Exception | None = None
+    for each in list(wanted):
+        # Taken off before it is read: what is told meanwhile is written again.
+        del wanted[each]
+        try:
+            write(each)
+        except _PASSING as error:
+            failed, wanted[each] = error, None
+    if failed is not None:
+        raise failed

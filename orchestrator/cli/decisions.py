@@ -118,7 +118,7 @@ def status(as_json: bool) -> None:
     paused = next((each for each in pauses(client.engine) if each.scope == AGENT), None)
     found = client.decisions(since=time.time() - 86_400)
     last = found[-1] if found else None
-    open_ = [each for each in found if each.applied_at is None and not each.observed]
+    open_ = [each for each in found if each.is_open]
     observed = sum(each.observed for each in found)
     if as_json:
         said = {"paused": None if paused is None else asdict(paused), "last": None if last is None else shown(last)}
@@ -177,7 +177,7 @@ def _counted(counts: dict[str, int]) -> str:
 def _action(decision: DecisionView) -> str:
     if decision.observed:
         return f"{decision.action} (observed)"
-    return decision.action if decision.applied_at is not None else f"{decision.action} (open)"
+    return f"{decision.action} (open)" if decision.is_open else decision.action
 
 
 def _units(micros: int) -> str:

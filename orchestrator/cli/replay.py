@@ -60,13 +60,15 @@ def _key(file: Path | None) -> bytes | None:
 def _of_run(name: str, generation: int | None, key: bytes | None) -> Iterator[Replay]:
     from orchestrator.cli.here import recorded_here
     from orchestrator.cli.reference import find_run
+    from orchestrator.objects import open_objects
     from orchestrator.replay import replay_run
     from orchestrator.replay.record import generations
 
-    engine = recorded_here().engine
+    client = recorded_here()
+    engine, objects = client.engine, open_objects(client.settings.resolved_results_url())
     run_id = find_run(engine, name)
     for number in generations(engine, run_id) if generation is None else [generation]:
-        yield replay_run(engine, run_id, number, key)
+        yield replay_run(engine, run_id, number, key, objects)
 
 
 def _of_files(place: Path, generation: int | None, key: bytes | None) -> Iterator[Replay]:

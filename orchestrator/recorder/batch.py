@@ -25,6 +25,8 @@ from .tenants import Answer
 
 log = logging.getLogger("headgate.recorder")
 
+_DECIDES = ("decision.made", "decision.applied")
+
 _WORKER_ENDS = ("worker.retired", "worker.dead", "epoch.opened")
 
 
@@ -34,6 +36,7 @@ class Applied:
 
     cursor: where the log stands in SQL. events: how many were new. ended: runs, `run.generation`. answers: by request.
     workers_ended: whether some did.
+    decided: runs that the cost agent decided about, or whose decision was applied.
     logs: runs and generations that ended, or that were charged something after their end.
     """
 
@@ -42,6 +45,7 @@ class Applied:
     ended: list[str] = field(default_factory=list)
     answers: dict[str, Answer] = field(default_factory=dict)
     workers_ended: bool = False
+    decided: list[str] = field(default_factory=list)
     logs: list[tuple[str, int]] = field(default_factory=list)
 
     @property
@@ -88,6 +92,7 @@ def apply(engine: Engine, entries: list[Entry], payloads: Mapping[str, bytes], k
             applied.events += len(part)
             applied.ended += changes.ended
             applied.logs += [(row["run_id"], row["generation"]) for row in changes.events if _completes_log(row)]
+            applied.decided += [str(row["run_id"]) for row in changes.events if row["type"] in _DECIDES]
             applied.workers_ended |= any(row["type"] in _WORKER_ENDS for row in changes.events)
         if applied.cursor != old:
             move_cursor(connection, old, applied.cursor)

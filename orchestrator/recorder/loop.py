@@ -13,6 +13,7 @@ from ulid import ULID
 
 from orchestrator.artifacts.writer import ArtifactWriter
 from orchestrator.log_key import log_key
+from orchestrator.objects import open_objects
 from orchestrator.recovery import Superseded, go_on, is_bound, recover
 from orchestrator.settings import Settings
 from orchestrator.store.engine import reading
@@ -53,7 +54,7 @@ class Recorder:
         self.key = log_key(settings)
         self.owner = str(ULID()).lower()
         self.cursor = START
-        self.artifacts = ArtifactWriter(engine, settings.home, self.key)
+        self.artifacts = ArtifactWriter(engine, settings.home, self.key, open_objects(settings.resolved_results_url()))
         self._server = ""
         self._look_after = 0.0
 
@@ -115,6 +116,7 @@ class Recorder:
         announce(client, self.engine, applied, self.link)
         if applied.workers_ended:
             self.artifacts.workers_ended()
+        self.artifacts.decided(applied.decided)
         self.artifacts.runs_ended(applied.logs)
         return applied.events
 

@@ -12,11 +12,12 @@ from typing import Any
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
+from orchestrator.objects import Objects
 from orchestrator.recorder.projection import parse_event
 from orchestrator.recorder.requests import run_row
 from tenancy.errors import HeadgateError
 
-from .decisions import decided_otherwise
+from .decisions import Read, decided_otherwise, inline
 from .recompute import FROM_EVENTS, differing, recompute
 from .record import generations, read_log
 from .rules import broken, judged
@@ -43,15 +44,18 @@ class Replay:
     differences: tuple[str, ...]
 
 
-def replay_run(engine: Engine, run_id: str, generation: int, key: bytes | None) -> Replay:
+def replay_run(engine: Engine, run_id: str, generation: int, key: bytes | None, objects: Objects | None = None) -> Replay:
     """Replay a run's generation from its log in SQL and compare it with its rows. Raises Unknown, Unavailable.
 
-    key: None leaves the chain unchecked.
+    key: None leaves the chain unchecked. objects: where large inputs of decisions are; without it such decisions are not made again.
     """
+    from orchestrator.artifacts.cost_decision import reader
+
+    stored = reader(objects)
     log = read_log(engine, run_id, generation)
     earlier = [read_log(engine, run_id, number) for number in generations(engine, run_id) if number < generation] if _adopts(log) else []
     made = recompute(log, earlier)
-    return _replay(log, earlier, made, key, differing(log, made))
+    return _replay(log, earlier, made, key, differing(log, made), lambda _, said: stored(said))
 
 
 def replay_file(path: Path, key: bytes | None) -> Replay:
@@ -59,6 +63,7 @@ def replay_file(path: Path, key: bytes | None) -> Replay:
 
     Raises HeadgateError where the file is no log of a run.
     """
+    from orchestrator.artifacts.cost_decision import kept_inputs
     from orchestrator.artifacts.event_log import earlier_files, read_file, summary
 
     log, record = read_file(path, key)
@@ -79,11 +84,12 @@ def replay_file(path: Path, key: bytes | None) -> Replay:
         for node in sorted({*nodes, *found["nodes"]})
         if record and nodes.get(node) != found["nodes"].get(node)
     ]
-    return _replay(log, earlier, made, key, differences)
+    kept = kept_inputs(path.parent)
+    return _replay(log, earlier, made, key, differences, lambda name, said: inline(name, said) or kept.get(name))
 
 
 def _replay(
-    log: RunLog, earlier: Sequence[RunLog], made: dict[str, list[dict[str, Any]]], key: bytes | None, differences: list[str]
+    log: RunLog, earlier: Sequence[RunLog], made: dict[str, list[dict[str, Any]]], key: bytes | None, differences: list[str], read: Read
 ) -> Replay:
     run = made["run"][0]
     known = {each.generation for each in earlier} >= {row["adopted"] for row in made["node"] if row["adopted"] is not None}
@@ -96,7 +102,7 @@ def _replay(
         *judged(_submitted_otherwise(log)),
         *broken(log, _required(log.spec), lowered),
         *judged(_adopted_otherwise(log, earlier)),
-        *judged(decided_otherwise(log, run)),
+        *judged(decided_otherwise(log, run, read)),
         *differences,
     ]
     status, outcome, cost = str(run["status"]), run["outcome"], int(run["cost_micros"])

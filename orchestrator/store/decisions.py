@@ -16,9 +16,14 @@ from . import tables as t
 from .read import LIMIT_MAX, open_record
 
 
+STOPPING = ("terminate", "hold", "finish")
+"""Actions after which nothing more of a run starts by itself."""
+
+
 @dataclass(frozen=True)
 class Change:
-    """One thing that a plan gives up or gives back: `type` is skip, revoke, restore or the kind of a variant, `change` the new choice."""
+    """One thing that is given up or given back: `type` is skip, revoke, restore or the kind of a variant; `change` what the node is then: skip,
+    cancelled, as_is or the name of a variant."""
 
     type: str
     node: str
@@ -56,6 +61,11 @@ class DecisionView:
     cause: str
     applied_at: float | None
     applied: tuple[Change, ...] | None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether something of it is to be applied yet."""
+        return self.applied_at is None and not self.observed and (bool(self.plan) or self.action in STOPPING)
 
     @property
     def saving(self) -> int:

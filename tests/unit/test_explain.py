@@ -147,7 +147,7 @@ def test_a_decision_at_admission_says_what_was_held_for_which_estimate(record: R
 
 
 def test_a_refusal_at_the_gate_names_the_node_that_the_money_did_not_cover(record: Record) -> None:
-    record.tell(*BEGINS, made(trigger="gate", cause=f"{R}.1.c.1"), record.ended("b", "skipped", decision=f"{R}.1.1"))
+    record.tell(*BEGINS, made(trigger="gate", cause="c"), record.ended("b", "skipped", decision=f"{R}.1.1"))
     assert record.why("b")[2][1] == "the money did not cover node c when it was to start [BUDGET_CRITICAL, DEGRADED_MODE]"
 
 
