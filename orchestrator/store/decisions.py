@@ -15,15 +15,16 @@ from tenancy.errors import Unknown
 from . import tables as t
 from .read import LIMIT_MAX, open_record
 
-
 STOPPING = ("terminate", "hold", "finish")
 """Actions after which nothing more of a run starts by itself."""
 
 
 @dataclass(frozen=True)
 class Change:
-    """One thing that is given up or given back: `type` is skip, revoke, restore or the kind of a variant; `change` what the node is then: skip,
-    cancelled, as_is or the name of a variant."""
+    """One thing that is given up or given back.
+
+    `type` is skip, revoke, restore or the kind of a variant; `change` is what the node is then: skip, cancelled, as_is or a variant's name.
+    """
 
     type: str
     node: str
