@@ -232,7 +232,8 @@ class Client:
     ) -> RunHandle:
         """Open the next generation of a run that has ended, and return it; once this returns it is on record and will run.
 
-        It adopts what succeeded: such a node is not run again, costs nothing, and its consumers receive the result it had.
+        It adopts what succeeded: such a node is not run again, costs nothing, and its consumers receive the result it had. Only where a
+        large result was collected meanwhile, and a node that runs takes it or nothing follows it, its node runs again.
 
         :param what: "failed" runs what has no success; "from" also `nodes` and all that depends on them; "node" also `nodes`, and
             nothing that depends on them.

@@ -7,14 +7,20 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
+from sqlalchemy import select
+
 from orchestrator.admission import Admission
 from orchestrator.recorder.ask import ask
+from orchestrator.results import OBJECT_MARK
+from orchestrator.store import tables as t
+from orchestrator.store.read import open_record
 from tenancy.errors import Refused, Unavailable, Unknown
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from orchestrator.kernel import Kernel
+    from orchestrator.objects import Objects
 
 What = Literal["failed", "from", "node"]
 
@@ -41,6 +47,8 @@ def approve(kernel: Kernel, engine: Engine, run_id: str, generation: int, budget
 
 
 def _open(kernel: Kernel, engine: Engine, run_id: str, fields: dict[str, Any]) -> int:
+    if gone := collected(kernel.results.objects, engine, run_id):
+        fields["gone"] = json.dumps(gone)
     answer = ask(kernel.link, "request.rerun", fields)
     if answer["status"] not in ("accepted", "approved"):
         raise _refusal(run_id, answer)
@@ -50,6 +58,17 @@ def _open(kernel: Kernel, engine: Engine, run_id: str, fields: dict[str, Any]) -
     with contextlib.suppress(Unavailable):  # on record by now: it will run
         Admission(kernel, engine).start_or_refuse(run_id, generation)
     return generation
+
+
+def collected(objects: Objects, engine: Engine, run_id: str) -> list[str]:
+    """Return the nodes of a run whose result is an object that is not kept any more. Raises Unavailable."""
+    of_objects = select(t.node.c.node_id, t.node.c.result).where(
+        t.node.c.run_id == run_id, t.node.c.outcome == "succeeded", t.node.c.result.startswith(OBJECT_MARK)
+    )
+    with open_record(engine) as connection:
+        results = {row.node_id: row.result[len(OBJECT_MARK) :] for row in connection.execute(of_objects.order_by(t.node.c.generation))}
+    kept = set(objects.names(run_id)) if results else set()
+    return sorted(node for node, name in results.items() if name not in kept)
 
 
 def _refusal(run_id: str, answer: dict[str, Any]) -> Exception:

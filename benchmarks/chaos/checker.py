@@ -3,124 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterable, Iterator
 
-PASSING = ("succeeded", "skipped")
-OPTIONAL_PASSING = (*PASSING, "failed", "timed_out")
+from benchmarks.chaos.log import Event, Evidence, Execution, RunKey, Violation
+from benchmarks.chaos.order import (
+    NOT_TAKEN,
+    fates_follow_from_parents,
+    nothing_begins_while_paused,
+    one_execution_at_once,
+    parents_first,
+    reruns_repeat_nothing,
+)
+
 POISON = "three workers died while they ran it"
-
-RunKey = tuple[str, int]
-Execution = tuple[str, int, str, int]
-"""Run, generation, node, attempt."""
-
-
-@dataclass(frozen=True)
-class NodeShape:
-    """What the graph says of a node: its parents, whether it is required, and what each success of it charges by category, in micros."""
-
-    parents: tuple[str, ...] = ()
-    required: bool = True
-    charge: Mapping[str, int] = field(default_factory=dict)
-    may_fail: bool = False
-    """Its task is one that fails by itself."""
-
-
-@dataclass(frozen=True)
-class RunRow:
-    """A run as SQL has it."""
-
-    run_id: str
-    tenant: str
-    status: str
-    outcome: str | None
-    cost_micros: int
-    generation: int = 1
-
-
-@dataclass(frozen=True)
-class Entry:
-    """An entry of the ledger."""
-
-    run_id: str
-    generation: int
-    node: str
-    attempt: int
-    tenant: str
-    kind: str
-    category: str
-    amount: int
-    day: int
-
-    @property
-    def execution(self) -> Execution:
-        return (self.run_id, self.generation, self.node, self.attempt)
-
-
-@dataclass(frozen=True)
-class Event:
-    """An event of the log at its position."""
-
-    epoch: int
-    seq: int
-    data: Mapping[str, Any]
-
-    @property
-    def kind(self) -> str:
-        return str(self.data["t"])
-
-    @property
-    def run(self) -> RunKey:
-        return (str(self.data["run"]), int(self.data["gen"]))
-
-    @property
-    def node(self) -> tuple[str, int, str]:
-        return (*self.run, str(self.data["node"]))
-
-    @property
-    def execution(self) -> Execution:
-        return (*self.node, int(self.data["attempt"]))
-
-    def __str__(self) -> str:
-        return f"{self.epoch}-{self.seq}"
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """Everything that is looked at, read when all is quiet.
-
-    events: the whole log of SQL, in order. shapes: the graph of each submitted run. outcomes: of each node's row in SQL.
-    counters: `held` and `running` of each tenant in Redis. spent: the day counters in Redis by (tenant, day). leftovers: how much is left
-    in Redis under names where nothing may be left. incidents: what the recorder itself found wrong. submitted: keys of submissions that
-    returned, with the run each returned. replays: what replaying each run from its log found to differ.
-    """
-
-    events: Sequence[Event]
-    shapes: Mapping[RunKey, Mapping[str, NodeShape]]
-    runs: Sequence[RunRow]
-    outcomes: Mapping[tuple[str, int, str], str | None]
-    ledger: Sequence[Entry]
-    counters: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
-    spent: Mapping[tuple[str, int], Mapping[str, int]] = field(default_factory=dict)
-    leftovers: Mapping[str, int] = field(default_factory=dict)
-    incidents: Sequence[str] = ()
-    submitted: Mapping[str, str] = field(default_factory=dict)
-    keys: Sequence[str] = ()
-    """The key of each run in SQL."""
-    replays: Sequence[str] = ()
-
-
-@dataclass(frozen=True)
-class Violation:
-    """A promise that was broken: which, by what, and how."""
-
-    rule: str
-    subject: str
-    detail: str
-
-    def __str__(self) -> str:
-        return f"{self.rule}: {self.subject}: {self.detail}"
 
 
 def check(evidence: Evidence) -> list[Violation]:
@@ -158,8 +53,9 @@ def submissions_are_kept(e: Evidence) -> Iterator[Violation]:
 def one_outcome_each(e: Evidence) -> Iterator[Violation]:
     """Every node of every admitted run got exactly one outcome, and the rows say the same; no node succeeded twice."""
     ended: dict[tuple[str, int, str], list[str]] = defaultdict(list)
-    for event in _of(e, "node.ended"):
-        ended[event.node].append(str(event.data["outcome"]))
+    for event in _of(e, "node.ended", "node.adopted"):
+        for node, outcome in event.endings.items():
+            ended[*event.run, node].append(outcome)
     refused = {(row.run_id, row.generation) for row in e.runs if row.status == "refused"}
     for run, shape in e.shapes.items():
         for node in shape if run not in refused else ():
@@ -173,56 +69,6 @@ def one_outcome_each(e: Evidence) -> Iterator[Violation]:
                 yield Violation("one outcome", subject, f"the log says {outcomes[0]}, its row {e.outcomes.get((*run, node))}")
     for (run_id, _, node), outcomes in ended.items():
         yield Violation("one outcome", f"{run_id} {node}", f"is not in the graph, or its run was refused, and has {outcomes}")
-
-
-def parents_first(e: Evidence) -> Iterator[Violation]:
-    """No execution begins before every parent has its outcome, one that lets it begin; nor after the run's end or cancellation."""
-    ended: dict[tuple[str, int, str], str] = {}
-    closed: dict[RunKey, str] = {}
-    for event in e.events:
-        if event.kind == "node.ended":
-            ended[event.node] = str(event.data["outcome"])
-        elif event.kind in ("run.cancelling", "run.ended"):
-            closed[event.run] = event.kind
-        elif event.kind == "node.began":
-            subject = f"{event.run[0]} {event.data['node']} at {event}"
-            if event.run in closed:
-                yield Violation("parents first", subject, f"begins after {closed[event.run]}")
-            if event.node in ended:
-                yield Violation("parents first", subject, f"begins though it is {ended[event.node]}")
-            shape = e.shapes.get(event.run, {})
-            for parent in shape[event.node[2]].parents if event.node[2] in shape else ():
-                outcome = ended.get((*event.run, parent))
-                if outcome not in (PASSING if shape[parent].required else OPTIONAL_PASSING):
-                    yield Violation("parents first", subject, f"its parent {parent} is {outcome or 'not ended'}")
-
-
-def one_execution_at_once(e: Evidence) -> Iterator[Violation]:
-    """Executions of one node follow each other: each is ended, to be retried, or declared lost before the next begins."""
-    running: dict[tuple[str, int, str], int] = {}
-    last: dict[tuple[str, int, str], int] = {}
-    for event in e.events:
-        if event.kind == "epoch.opened" and int(event.data.get("rebuilt") or 0):
-            running.clear()  # what ran is fenced, and void in the ledger
-        if event.kind not in ("node.began", "node.retry", "node.lost", "node.ended"):
-            continue
-        subject, attempt = f"{event.run[0]} {event.data['node']} at {event}", int(event.data.get("attempt") or 0)
-        if event.kind == "node.began":
-            if event.node in running:
-                yield Violation("one at once", subject, f"attempt {attempt} begins while {running[event.node]} runs")
-            if attempt <= last.get(event.node, 0):
-                yield Violation("one at once", subject, f"attempt {attempt} comes after {last[event.node]}")
-            running[event.node] = last[event.node] = attempt
-            continue
-        ran = running.pop(event.node, None)
-        if event.kind != "node.ended" and ran != attempt:
-            yield Violation("one at once", subject, f"{event.kind} of attempt {attempt} while {ran} runs")
-        elif event.kind == "node.ended" and ran is not None and ran != attempt:
-            yield Violation("one at once", subject, f"attempt {attempt} ended while {ran} runs")
-        elif event.kind == "node.ended" and ran is None and event.data["outcome"] in ("succeeded", "timed_out"):
-            yield Violation("one at once", subject, f"{event.data['outcome']} without an execution")
-    for (run_id, _, node), attempt in running.items():
-        yield Violation("one at once", f"{run_id} {node}", f"attempt {attempt} was never ended")
 
 
 def fails_only_by_itself(e: Evidence) -> Iterator[Violation]:
@@ -273,7 +119,9 @@ def charged_once(e: Evidence) -> Iterator[Violation]:
 
 
 def charged_what_it_used(e: Evidence) -> Iterator[Violation]:
-    """A node that succeeded is charged what its task spends, in the attempt that succeeded."""
+    """A node that succeeded is charged what its task spends, in the attempt that succeeded, unless Redis lost the charge."""
+    void = {entry.execution for entry in e.ledger if entry.kind == "expire"}
+    rebuilt = {event.epoch for event in e.events if event.kind == "epoch.opened" and int(event.data.get("rebuilt") or 0)}
     settled: dict[Execution, Counter[str]] = defaultdict(Counter)
     for entry in e.ledger:
         if entry.kind == "settle" and entry.category:
@@ -284,6 +132,8 @@ def charged_what_it_used(e: Evidence) -> Iterator[Violation]:
             continue
         for category, amount in shape.charge.items():
             found = settled[event.execution][category]
+            if not found and event.execution in void and any(epoch > event.epoch for epoch in rebuilt):
+                continue  # its settlement was in the tail that Redis lost, and not on record
             if found != amount:
                 yield Violation("charged exactly", " ".join(map(str, event.execution)), f"{category}: {found} instead of {amount} micros")
 
@@ -315,10 +165,13 @@ def outcome_follows(e: Evidence) -> Iterator[Violation]:
     nodes: dict[RunKey, dict[str, str]] = defaultdict(dict)
     cancelled: set[RunKey] = set()
     lowered: set[RunKey] = set()
+    untaken: set[tuple[str, int, str]] = set()
     ends: dict[RunKey, list[Event]] = defaultdict(list)
     for event in e.events:
-        if event.kind == "node.ended":
-            nodes[event.run][event.node[2]] = str(event.data["outcome"])
+        if event.kind in ("node.ended", "node.adopted"):
+            nodes[event.run].update(event.endings)
+            if str(event.data.get("reason") or "").startswith(NOT_TAKEN):
+                untaken.add(event.node)
         elif event.kind == "run.cancelling":
             cancelled.add(event.run)
         elif event.kind == "decision.applied" or (event.kind == "node.began" and event.data.get("verdict")):
@@ -330,7 +183,7 @@ def outcome_follows(e: Evidence) -> Iterator[Violation]:
         if row.status == "refused":
             continue
         shape, outcomes = e.shapes.get(run, {}), nodes[run]
-        bad = [node for node, outcome in outcomes.items() if outcome != "succeeded"]
+        bad = [node for node, outcome in outcomes.items() if outcome != "succeeded" and (*run, node) not in untaken]
         required_bad = any(shape[node].required for node in bad if node in shape)
         expected = "succeeded"
         if run in cancelled:
@@ -386,6 +239,9 @@ RULES = (
     submissions_are_kept,
     one_outcome_each,
     parents_first,
+    fates_follow_from_parents,
+    nothing_begins_while_paused,
+    reruns_repeat_nothing,
     one_execution_at_once,
     fails_only_by_itself,
     charged_once,

@@ -9,7 +9,7 @@ from typing import Any
 import redis
 from sqlalchemy import Engine, select
 
-from benchmarks.chaos.checker import Entry, Event, Evidence, NodeShape, RunKey, RunRow
+from benchmarks.chaos.log import Entry, Event, Evidence, NodeShape, RunKey, RunRow
 from orchestrator.replay import replay_run
 from orchestrator.store import tables as t
 
@@ -44,6 +44,11 @@ def unfinished(engine: Engine) -> list[str]:
     with engine.connect() as connection:
         rows = connection.execute(select(t.run.c.run_id).where(t.run.c.status.in_(t.LIVE)))
         return [str(row.run_id) for row in rows]
+
+
+def nodes_of(spec: bytes) -> list[str]:
+    """Return the nodes of a graph on record."""
+    return [str(node["id"]) for node in json.loads(spec)["nodes"]]
 
 
 def cursor(engine: Engine) -> str:

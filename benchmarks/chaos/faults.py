@@ -16,11 +16,15 @@ import psutil
 
 from orchestrator.embedded import Stack
 
-KINDS = ("worker", "child", "recorder", "beat", "redis", "freeze", "cancel")
+ACTS = ("cancel", "cancel nodes", "pause", "point")
+"""What the harness does itself: cancels a run or nodes of one, pauses a run, a tenant or everything for a while, arms a named point."""
+KINDS = ("worker", "child", "recorder", "beat", "redis", "freeze", *ACTS)
 """SIGKILL of a worker's group, of one of its pool's processes, of recorder, beat and Redis; `freeze`: SIGSTOP of a worker's group
-for a while; `cancel` of a run by its producer."""
+for a while."""
 POWER = "power"
-"""Only where it is asked for: Redis loses part of its last second, as with a machine without power."""
+"""Redis loses part of its last second, as with a machine without power: in some seeds, or where it is asked for."""
+POWER_ODDS = 0.25
+MORE = (*(kind for kind in KINDS if kind != "freeze"), "point", "point", "point")
 FREEZE_S = 6.0
 """Longer than an incarnation lives without a heartbeat: who wakes up finds that its work was given to others."""
 _FIND_S = 10.0
@@ -53,33 +57,32 @@ class Done:
 
 def schedule(rng: random.Random, count: int, *, power: bool = False) -> list[Fault]:
     """Return `count` faults (1 or more): every kind once before any comes again, and one worker frozen at most."""
-    kinds = [*KINDS, POWER] if power else list(KINDS)
-    more = [kind for kind in kinds if kind != "freeze"]
+    kinds = [*KINDS, POWER] if power or rng.random() < POWER_ODDS else list(KINDS)
     rng.shuffle(kinds)
     while len(kinds) < count:
-        kinds.append(rng.choice(more))
-    return [Fault(kind, round(rng.uniform(0.3, 1.6), 3), rng.randrange(1_000)) for kind in kinds[:count]]
+        kinds.append(rng.choice(MORE))
+    return [Fault(kind, round(rng.uniform(0.3, 1.6), 3), rng.randrange(1_000_000)) for kind in kinds[:count]]
 
 
 class Saboteur:
     """Does faults to a stack.
 
-    `cancel` cancels one of the runs and returns it, or None when there is none to cancel. `busy` says whether the worker of a
+    `act` does one of ACTS and returns what it did it to, or None when there was nothing. `busy` says whether the worker of a
     pid executes a node: a worker is hit while it works, if it gets work within 2 s.
     """
 
-    def __init__(self, stack: Stack, cancel: Callable[[int], str | None], busy: Callable[[int], bool]) -> None:
+    def __init__(self, stack: Stack, act: Callable[[str, int], str | None], busy: Callable[[int], bool]) -> None:
         self._stack = stack
-        self._cancel = cancel
+        self._act = act
         self._busy = busy
         self._thaws: list[threading.Timer] = []
 
     def do(self, fault: Fault) -> Done | None:
         """Do one fault; None when nothing could be found to do it to, because it had not come back from the one before."""
         at = time.time_ns() // 1_000_000
-        if fault.kind == "cancel":
-            run = self._cancel(fault.pick)
-            return Done("cancel", at, run, 0) if run else None
+        if fault.kind in ACTS:
+            target = self._act(fault.kind, fault.pick)
+            return Done(fault.kind, at, target, 0) if target else None
         try:
             return self._at_worker(fault) if fault.kind in ("worker", "freeze", "child") else self._at_service(fault)
         except (psutil.NoSuchProcess, ProcessLookupError):

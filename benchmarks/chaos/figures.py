@@ -26,6 +26,11 @@ _WHAT = {
     "recorder": ("SIGKILL of the recorder", "until the next one held the lease"),
     "beat": ("SIGKILL of beat", ""),
     "cancel": ("cancellation of a run by its producer", ""),
+    "cancel nodes": ("cancellation of nodes of a run, or of a subgraph", ""),
+    "pause": ("pause of a run, a tenant or everything, for up to 2 s", ""),
+    "died at a point": ("death at a named point: before or after a script, a publish, a commit", "until a node that it ran began again"),
+    "point": ("named points armed", ""),
+    "rerun": ("rerun of a run that had not succeeded, while a worker is killed", ""),
 }
 
 

@@ -1,4 +1,4 @@
-"""The mix of graphs: small real workflows and random shapes, with nodes that sleep, fail, spend and may be given up."""
+"""The mix of graphs: small real workflows and random shapes, with nodes that sleep, fail and spend, joins and conditions."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.chaos.checker import NodeShape
+from benchmarks.chaos.log import NodeShape
 
 WORKFLOWS = Path(__file__).resolve().parents[2] / "tests" / "workflows"
 REAL = ("blast-chameleon-small-001", "epigenomics-chameleon-hep-1seq-100k-001", "montage-chameleon-2mass-005d-001")
@@ -28,7 +28,12 @@ def mixed_graph(rng: random.Random, name: str) -> dict[str, Any]:
     parents = shape(rng)
     optional = {node for node in parents if rng.random() < 0.12}
     doomed = rng.choice(sorted(parents)) if rng.random() < 0.15 else None
-    return {"name": name, "nodes": [_node(rng, node, before, optional, node == doomed) for node, before in parents.items()]}
+    nodes = {node: _node(rng, node, before, optional, node == doomed) for node, before in parents.items()}
+    _add_joins(rng, nodes, parents)
+    _add_conditions(rng, nodes, parents, doomed)
+    # A field `map` of nodes would be added here, beside joins and conditions.
+    stops = {"on_failure": "stop"} if rng.random() < 0.2 else {}
+    return {"name": name, **stops, "nodes": list(nodes.values())}
 
 
 def shape_of(document: Mapping[str, Any]) -> dict[str, NodeShape]:
@@ -39,8 +44,48 @@ def shape_of(document: Mapping[str, Any]) -> dict[str, NodeShape]:
         charge = {node["params"]["category"]: node["params"]["micros"]} if spends else {}
         before = (*node.get("after", ()), *(each["$ref"] for each in node["params"].get("inputs", ())))
         fails = node["task"] == "synthetic.fail"
-        found[str(node["id"])] = NodeShape(tuple(sorted(set(before))), bool(node.get("required", True)), charge, fails)
+        join, when = str(node.get("join", "all_succeeded")), node.get("when")
+        found[str(node["id"])] = NodeShape(
+            tuple(sorted(set(before))),
+            bool(node.get("required", True)),
+            charge,
+            fails,
+            int(join[len("at_least(") : -1]) if join.startswith("at_least") else join,
+            (str(when["$ref"]), json.dumps(when[(how := _comparison(when))]), how == "equals") if when else None,
+        )
     return found
+
+
+def _comparison(when: Mapping[str, Any]) -> str:
+    return "equals" if "equals" in when else "not_equals"
+
+
+def _add_joins(rng: random.Random, nodes: Mapping[str, dict[str, Any]], parents: Parents) -> None:
+    """A fifth of the nodes with several parents wait for all of them however they end, an eighth for some successes."""
+    for node, before in parents.items():
+        dice = rng.random()
+        if len(before) > 1 and dice < 0.32:
+            nodes[node]["join"] = "all_done" if dice < 0.2 else f"at_least({rng.randint(1, len(before))})"
+
+
+def _add_conditions(rng: random.Random, nodes: Mapping[str, dict[str, Any]], parents: Parents, doomed: str | None) -> None:
+    """In half of the graphs children of up to three nodes look at what those returned; about half of them are not taken."""
+    if rng.random() < 0.5:
+        return
+    children: dict[str, list[str]] = {node: [] for node in parents}
+    for node, before in parents.items():
+        for parent in before:
+            children[parent].append(node)
+    deciding = [node for node in sorted(parents) if children[node] and node != doomed]
+    for node in rng.sample(deciding, min(len(deciding), rng.randint(1, 3))):
+        micros = rng.randint(1, 3_000)
+        inputs = {name: value for name, value in nodes[node]["params"].items() if name == "inputs"}
+        nodes[node].update(task="synthetic.spend", params={"category": "other", "micros": micros, **inputs})
+        nodes[node].pop("attempts", None)
+        for child in children[node]:
+            if rng.random() < 0.6 and "when" not in nodes[child]:
+                value = rng.choice((micros, micros + 1))
+                nodes[child]["when"] = {"$ref": node, rng.choice(("equals", "not_equals")): value}
 
 
 def _node(rng: random.Random, node: str, parents: tuple[str, ...], optional: set[str], doomed: bool) -> dict[str, Any]:

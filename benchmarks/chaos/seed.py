@@ -20,22 +20,35 @@ from typing import Any
 import redis
 
 from benchmarks.chaos import evidence as look
-from benchmarks.chaos.checker import Evidence, NodeShape, RunKey, Violation, check
+from benchmarks.chaos.checker import check
+from benchmarks.chaos.control import Control
 from benchmarks.chaos.faults import Done, Fault, Saboteur, schedule
+from benchmarks.chaos.figures import ROOT
 from benchmarks.chaos.graphs import TENANTS, mixed_graph, shape_of
+from benchmarks.chaos.log import Evidence, NodeShape, RunKey, Violation
+from benchmarks.chaos.points import DIRECTORY, Points, ProducerDied, die_as_producer, reached
 from benchmarks.chaos.recovery_times import recoveries
 from orchestrator.client import Client
 from orchestrator.embedded import Stack
+from orchestrator.embedded.commands import Commands
 from orchestrator.graph import Graph
 from orchestrator.log_key import log_key
 from orchestrator.settings import Settings
-from tenancy.errors import HeadgateError, Refused, Unavailable
+from tenancy.errors import Refused, Unavailable
 
 ENDS_WITHIN_S = 60.0
 """After the last fault every run must have ended within this."""
 QUIET_WITHIN_S = 20.0
 STILL_S = 1.0
 SUBMITS_WITHIN_S = 60.0
+RERUNS = 2
+"""So many runs that did not succeed run again when all is over."""
+PRODUCER = "producer-"
+
+
+def is_producer() -> bool:
+    """Whether this thread plays a producer, which may die."""
+    return threading.current_thread().name.startswith(PRODUCER)
 
 
 @dataclass(frozen=True)
@@ -50,12 +63,12 @@ class Plan:
     def of(cls, seed: int, *, small: bool = False, power: bool = False) -> Plan:
         """Return the plan of `seed`; a small one has fewer runs and faults, one with `power` loses it too."""
         rng = random.Random(seed)
-        runs = rng.randint(3, 4) if small else rng.randint(4, 8)
+        runs = rng.randint(3, 4) if small else rng.randint(6, 9)
         graphs = []
         for at in range(runs):
-            when = 0.0 if at < 2 else round(rng.uniform(0.2, 3.0 if small else 7.0), 3)
+            when = 0.0 if at < 2 else round(rng.uniform(0.2, 3.0 if small else 10.0), 3)
             graphs.append((when, rng.choice(TENANTS), mixed_graph(rng, f"chaos-{seed}-{at}")))
-        faults = schedule(rng, 3 if small else rng.randint(8, 10), power=power)
+        faults = schedule(rng, 4 if small else rng.randint(13, 16), power=power)
         return cls(sorted(graphs, key=lambda each: each[0]), faults)
 
 
@@ -71,14 +84,19 @@ class Seed:
         self.broken: list[Violation] = []
         self.done: list[Done] = []
         self.takeovers: dict[int, int] = {}
+        self.documents: dict[str, dict[str, Any]] = {}
+        self.points = home / "points"
         self._over = False
-        self._cancelled: set[str] = set()
         self._mutex = threading.Lock()
 
     def play(self) -> dict[str, Any]:
         """Return the result of the seed, as JSON values."""
         started = time.monotonic()
-        with Stack(self.settings, workers=2, concurrency=2, console=False, report=self._tell) as stack:
+        self.points.mkdir(parents=True)
+        os.environ |= {DIRECTORY: str(self.points), "PYTHONPATH": str(ROOT)}
+        commands = Commands(recorder=lambda: (sys.executable, "-P", "-m", "benchmarks.chaos.recorder_points"))
+        tasks = ("benchmarks.chaos.worker_points",)
+        with Stack(self.settings, 2, 2, tasks, console=False, report=self._tell, commands=commands) as stack:
             for name in [name for name in os.environ if name.startswith(("HEADGATE_", "CELERY_"))]:
                 del os.environ[name]
             os.environ.update(self.settings.environment(redis_url=stack.redis_url))
@@ -87,15 +105,24 @@ class Seed:
             direct = redis.Redis.from_url(stack.client_url, decode_responses=True)
             for tenant in TENANTS:
                 client.tenants.create(tenant, limit_per_day_micros=10**12, max_concurrent_runs=50)
-            submitting = [threading.Thread(target=self._submit, args=(client, at)) for at in range(len(self.plan.graphs))]
+            Points("producer", self.points, die_as_producer, is_producer).install()
+            control = Control(client, self.points, self._break)
+            submitting = [
+                threading.Thread(target=self._submit, args=(client, at), name=f"{PRODUCER}{at}") for at in range(len(self.plan.graphs))
+            ]
             for thread in submitting:
                 thread.start()
-            saboteur = Saboteur(stack, lambda pick: self._cancel(client, pick), lambda pid: look.executes(direct, pid))
+            saboteur = Saboteur(stack, control.act, lambda pid: look.executes(direct, pid))
             self._sabotage(saboteur, stack)
             for thread in submitting:
                 thread.join()
             saboteur.thaw()
+            control.let_go()
             ended_s = self._until(lambda: not look.unfinished(client.engine), ENDS_WITHIN_S)
+            self._rerun(control, saboteur, stack)
+            self._until(lambda: not look.unfinished(client.engine), ENDS_WITHIN_S)
+            self.done += [Done("died at a point", at, name, pid) for name, pid, at in reached(self.points)]
+            self.done.sort(key=lambda fault: fault.at)
             quiet_s = self._until(lambda: self._quiet(client, direct), QUIET_WITHIN_S)
             evidence = self._gather(client, direct)
             evidence = replace(evidence, replays=look.replays(client.engine, log_key(self.settings)))
@@ -124,6 +151,8 @@ class Seed:
         while True:
             try:
                 run = client.submit(graph, tenant=tenant, key=key)
+            except ProducerDied:
+                time.sleep(0.1)  # another one comes with the same key
             except (Unavailable, Refused) as error:
                 if time.monotonic() > until:
                     self._break("submission", key, f"was not taken within {SUBMITS_WITHIN_S:g} s: {error!r}")
@@ -139,6 +168,7 @@ class Seed:
                 with self._mutex:
                     self.submitted[key] = run.run_id
                     self.shapes[run.run_id, run.generation] = shape_of(document)
+                    self.documents[run.run_id] = document
                 return
 
     def _sabotage(self, saboteur: Saboteur, stack: Stack) -> None:
@@ -147,37 +177,25 @@ class Seed:
             time.sleep(0.02)
         for fault in self.plan.faults:
             time.sleep(fault.after_s)
-            owner = self._owner(stack) if fault.kind == "recorder" else None
-            done = saboteur.do(fault)
-            if done is None:
-                continue
-            self.done.append(done)
-            if done.kind == "recorder":
-                threading.Thread(target=self._time_takeover, args=(stack, owner, done.at), daemon=True).start()
+            self._do(saboteur, stack, fault)
 
-    def _cancel(self, client: Client, pick: int) -> str | None:
-        """Cancel one of the live runs; None when there is none left, or the recorder did not come back in time."""
-        until = time.monotonic() + SUBMITS_WITHIN_S
-        while time.monotonic() < until:
-            live = [run for run in look.unfinished(client.engine) if run not in self._cancelled]
-            if not live:
-                return None
-            run = live[pick % len(live)]
-            try:
-                client.cancel(run, reason="chaos", by="chaos")
-            except Unavailable:
-                time.sleep(0.1)
-                continue
-            except HeadgateError as error:
-                self._break("cancel", run, repr(error))
-                return None
-            except Exception as error:  # noqa: BLE001 (the rule is that there is no such exception)
-                self._break("error tree", run, f"cancel: {type(error).__module__}.{type(error).__name__}: {error}")
-                time.sleep(0.1)
-                continue
-            self._cancelled.add(run)
-            return run
-        return None
+    def _do(self, saboteur: Saboteur, stack: Stack, fault: Fault) -> None:
+        owner = self._owner(stack) if fault.kind == "recorder" else None
+        done = saboteur.do(fault)
+        if done is None:
+            return
+        self.done.append(done)
+        if done.kind == "recorder":
+            threading.Thread(target=self._time_takeover, args=(stack, owner, done.at), daemon=True).start()
+
+    def _rerun(self, control: Control, saboteur: Saboteur, stack: Stack) -> None:
+        """Have what failed or was cancelled run again, and kill a worker meanwhile."""
+        at = time.time_ns() // 1_000_000
+        for run_id, generation in control.rerun(RERUNS):
+            self.shapes[run_id, generation] = shape_of(self.documents[run_id])
+            self.done.append(Done("rerun", at, run_id, 0))
+        if any(fault.kind == "rerun" for fault in self.done):
+            self._do(saboteur, stack, Fault("worker", 0.0, self.seed))
 
     # -- what is seen ---------------------------------------------------------------------------
 

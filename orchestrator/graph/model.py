@@ -108,6 +108,12 @@ class Node(_Frozen):
         asked = [self.when.ref] if self.when is not None else []
         return tuple(dict.fromkeys([*(r.node for r in references(self.params)), *asked, *self.after]))
 
+    def reads(self) -> frozenset[str]:
+        """Return the ids whose results this node, or a variant of it, takes or asks about."""
+        asked = [self.when.ref] if self.when is not None else []
+        taken = (r.node for params in (self.params, *(v.params or {} for v in self.variants)) for r in references(params))
+        return frozenset([*asked, *taken])
+
     def resolved(self, definition: TaskDefinition | None) -> Node:
         """Return the node with all of estimate, value, variants and max_cost said, by itself or its task, and pinned as its task is."""
         said = {name: getattr(definition or self, name) for name in FALLBACKS if name not in self.model_fields_set}

@@ -68,6 +68,9 @@ def _decide(connection: Connection, event: Request) -> Answer:
         return {"status": "unknown_node", **told, "nodes": unknown[:5]}
     again = set(nodes) if what == "node" else below(graph.parents(), nodes)
     adopts = {node: generation for node, generation in _successes(connection, before).items() if node not in again}
+    gone = {str(node) for node in json.loads(str(event.get("gone") or "[]"))}
+    for node in wanted_again(graph, adopts.keys(), gone) if gone else ():
+        del adopts[node]
     if len(adopts) == len(graph.nodes):
         return {"status": "nothing", **told}
     _store(connection, before, event, adopts)
@@ -88,6 +91,19 @@ def below(parents: Mapping[str, Sequence[str]], nodes: Collection[str]) -> set[s
             if child not in found:
                 found.add(child)
                 left.append(child)
+    return found
+
+
+def wanted_again(graph: Graph, adopted: Collection[str], gone: Collection[str]) -> set[str]:
+    """Return the adopted nodes that run again because their result is gone and wanted: by a node that runs, or as the graph's own."""
+    inner = {parent for node in graph.nodes for parent in node.parents()}
+    found = {node.id for node in graph.nodes if node.id in adopted and node.id in gone and node.id not in inner}
+    left = [*found, *(node.id for node in graph.nodes if node.id not in adopted)]
+    while left:
+        for wanted in graph.by_id[left.pop()].reads():
+            if wanted in adopted and wanted in gone and wanted not in found:
+                found.add(wanted)
+                left.append(wanted)
     return found
 
 

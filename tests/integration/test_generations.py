@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from running import Running, by_id, until
 
 from orchestrator import Refused, Unknown
 from orchestrator.cli import main
+from orchestrator.collector import Collector
 from orchestrator.embedded import RedisServer
 from orchestrator.graph import Graph
 from orchestrator.handle import RunHandle
@@ -225,3 +227,26 @@ def test_a_generation_survives_the_loss_of_redis_and_repeats_nothing(
     assert all(row.adopted == 1 and row.attempt == 0 and row.result == '"x"' for node, row in nodes.items() if node in adopted)
     assert all(row.outcome == "succeeded" and row.attempt > 0 for node, row in nodes.items() if node not in adopted)
     assert hands.link.client.hgetall("hg1:tenant:default")["running"] == "0"
+
+
+def test_a_node_whose_large_result_was_collected_runs_again_where_it_is_taken(stack: Running, tmp_path: Path) -> None:
+    client, log, mended = stack.client, tmp_path / "log", tmp_path / "mended"
+    log.touch()
+
+    def node(name: str, *parts: str, **params: Any) -> dict[str, Any]:
+        return {"id": name, "task": "node_tasks.needs", "params": {"name": name, "log": str(log), **params}, "after": list(parts)}
+
+    large = {"id": "large", "task": "synthetic.emit", "params": {"bytes": 10_000}, "after": ["first"]}
+    idle = {"id": "idle", "task": "synthetic.emit", "params": {"bytes": 10_000}, "after": ["first"]}
+    takes = {**node("takes", "idle", parts={"$ref": "large"}, path=str(mended)), "attempts": 1}
+    run = client.submit(Graph.parse({"name": "g", "nodes": [node("first"), large, idle, takes]})).wait(TIMEOUT_S)
+    assert run.outcome == "failed"
+    settings = client.settings
+    later = int(time.time() * 1000 + settings.result_ttl_s * 1000 + 60_000)
+    Collector(client.kernel.results.objects, client.engine, settings.result_ttl_s).collect(later)
+    assert not client.kernel.results.objects.names(run.run_id)
+    mended.touch()
+    again = run.rerun(reason="the file is there").wait(TIMEOUT_S)
+    assert (again.outcome, by_id(again)["large"]["attempt"]) == ("succeeded", 1)
+    assert of_generations(again) == {"first": 1, "idle": 1, "large": None, "takes": None}
+    assert Counter(log.read_text().split()) == Counter(first=1, takes=2)

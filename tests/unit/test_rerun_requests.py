@@ -14,7 +14,7 @@ from sqlalchemy import Engine, insert, select, update
 from orchestrator.approval import to_approve, waiting
 from orchestrator.graph import Graph
 from orchestrator.recorder.requests import decide
-from orchestrator.recorder.reruns import below
+from orchestrator.recorder.reruns import below, wanted_again
 from orchestrator.recorder.tenants import create_tenant
 from orchestrator.store import tables as t
 from orchestrator.store.engine import create_tables, open_engine
@@ -198,3 +198,42 @@ def test_an_approval_that_admission_refused_is_still_to_be_given_again(desk: Des
     assert waiting(desk.engine, since=6.0) == waiting(desk.engine, tenant="birch") == []
     assert desk.approve(to_approve(desk.engine, "r"))["gen"] == 3
     assert desk.adopts(3) == {"a": 1}
+
+
+READING = Graph.parse(
+    {
+        "name": "reading",
+        "nodes": [
+            {"id": "a", "task": "synthetic.noop"},
+            {"id": "b", "task": "synthetic.noop", "params": {"inputs": [{"$ref": "a"}]}},
+            {"id": "c", "task": "synthetic.noop", "params": {"inputs": [{"$ref": "b"}]}},
+            {"id": "d", "task": "synthetic.noop", "after": ["a"]},
+            {"id": "e", "task": "synthetic.noop", "params": {"inputs": [{"$ref": "b"}]}, "after": ["d"]},
+        ],
+    }
+)
+
+
+@pytest.mark.parametrize(
+    ("adopted", "gone", "again"),
+    [
+        ("abcd", "", ""),
+        ("abcd", "b", "b"),  # e takes it
+        ("abcd", "ab", "ab"),  # and b takes that of a
+        ("abcd", "ad", ""),  # nobody who runs takes them
+        ("abcde", "bce", "bce"),  # the graph's own results are c and e
+        ("abcde", "ad", ""),
+    ],
+)
+def test_a_collected_result_runs_again_where_it_is_wanted_and_nowhere_else(adopted: str, gone: str, again: str) -> None:
+    assert wanted_again(READING, set(adopted), set(gone)) == set(again)
+
+
+def test_a_generation_does_not_adopt_what_was_collected(desk: Desk) -> None:
+    desk.ends(1, "failed", a="succeeded", b="succeeded", c="succeeded", d="failed")
+    assert desk.ask(more={"gone": json.dumps(["d", "nobody"])})["adopted"] == 3
+    assert desk.adopts(2) == {"a": 1, "b": 1, "c": 1}
+    desk.ends(2, "succeeded", a=1, b=1, c=1, d="succeeded")
+    assert desk.ask()["status"] == "nothing"
+    assert desk.ask(more={"gone": json.dumps(["d"])})["status"] == "accepted"
+    assert desk.adopts(3) == {"a": 1, "b": 1, "c": 1}
