@@ -11,14 +11,19 @@ from pathlib import Path
 from typing import Any
 
 from cost.money import format_units
+from orchestrator.graph import Graph
 from orchestrator.handle import RunHandle
 from orchestrator.store import read
 
 from .scene import TENANTS, Scene
+from .shortage import Shortage, announce, short_of_money, tell
 
 LOOK_S = 0.1
 WAIT_S = 60.0
 """How long the runs may take together before the demo gives up on them."""
+
+SHORT = TENANTS[0]
+"""Who has less money than its project needs."""
 
 _ANSWER_CHARACTERS = 320
 _HANG = "     "
@@ -42,14 +47,17 @@ def show(scene: Scene) -> bool:
     board.title("Three tenants index what the installed packages say about themselves")
     corpora = dict(zip(TENANTS, scene.documents.CORPORA, strict=True))
     folders = {tenant: _written(scene, tenant, corpus) for tenant, corpus in corpora.items()}
-    began = time.monotonic()
-    projects = [_submitted(scene, tenant, folders[tenant], corpus.questions) for tenant, corpus in corpora.items()]
-    _watch(scene, projects)
-    took_s = time.monotonic() - began
-    ended = [project for project in projects if project.run.status == "ended"]
-    board.say(f"{len(ended)} of {len(projects)} runs ended; together they took {took_s:.1f} s")
-    scene.figures["indexing_s"] = round(took_s, 3)
-    succeeded = [_tell(scene, project) for project in projects]
+    graphs = {tenant: scene.documents.rag_project(str(folders[tenant]), list(corpus.questions)) for tenant, corpus in corpora.items()}
+    with short_of_money(scene, SHORT, graphs[SHORT]) as shortage:
+        announce(scene, shortage, read.get_tenant(scene.client.engine, SHORT).currency)
+        began = time.monotonic()
+        projects = [_submitted(scene, tenant, graph) for tenant, graph in graphs.items()]
+        _watch(scene, projects)
+        took_s = time.monotonic() - began
+        ended = [project for project in projects if project.run.status == "ended"]
+        board.say(f"{len(ended)} of {len(projects)} runs ended; together they took {took_s:.1f} s")
+        scene.figures["indexing_s"] = round(took_s, 3)
+        succeeded = [_tell(scene, project, shortage if project.tenant == SHORT else None) for project in projects]
     return all(succeeded)
 
 
@@ -61,8 +69,8 @@ def _written(scene: Scene, tenant: str, corpus: Any) -> Path:
     return folder
 
 
-def _submitted(scene: Scene, tenant: str, folder: Path, questions: Sequence[str]) -> Project:
-    run = scene.client.submit(scene.documents.rag_project(str(folder), list(questions)), tenant=tenant)
+def _submitted(scene: Scene, tenant: str, graph: Graph) -> Project:
+    run = scene.client.submit(graph, tenant=tenant)
     return Project(tenant, run, read.get_tenant(scene.client.engine, tenant).currency)
 
 
@@ -112,15 +120,15 @@ def _seconds(node: read.NodeView) -> float:
     return 0.0 if node.started_at is None or node.finished_at is None else node.finished_at - node.started_at
 
 
-def _tell(scene: Scene, project: Project) -> bool:
-    """Print what a project found and cost; return whether its run succeeded."""
+def _tell(scene: Scene, project: Project, shortage: Shortage | None) -> bool:
+    """Print what a project found and cost; return whether its run succeeded, or ended as well as its money allowed."""
     board, view = scene.board, read.get_run(scene.client.engine, project.run.run_id)
     costs = read.run_cost(scene.client.engine, view.run_id)
     told: dict[str, Any] = {"tenant": project.tenant, "run_id": view.run_id, "outcome": view.outcome or view.status, "reason": view.reason}
     told |= {"currency": project.currency, "cost_micros": sum(costs.values()), "cost": dict(costs)}
     scene.figures.setdefault("runs", []).append(told)
     board.say("")
-    if view.outcome != "succeeded":
+    if view.outcome != ("succeeded" if shortage is None else "degraded"):
         board.say(f"{project.tenant}: the run is {view.outcome or view.status} ({view.reason or 'no reason on record'})")
         return False
     report = project.run.result("report")
@@ -132,7 +140,7 @@ def _tell(scene: Scene, project: Project) -> bool:
         board.say(f"  A: {_shortened(answer['answer'])}", _HANG)
         board.say(f"     from {', '.join(answer['sources'][:3])}", _HANG)
     board.say(f"  {_bill(costs, project.currency)}", _HANG)
-    return True
+    return shortage is None or tell(scene, shortage, project.run, told)
 
 
 def _quality(evaluation: Mapping[str, Any] | None) -> str:
