@@ -54,6 +54,11 @@ beat_schedule: dict[str, dict[str, Any]] = {
         # A sweep that nobody took before the next one is due is not wanted any more.
         "options": {"queue": SYSTEM_QUEUE, "expires": 2 * _settings.sweep_interval_s, "ignore_result": True},
     },
+    "cost-agent": {
+        "task": "headgate.govern",
+        "schedule": _settings.agent_interval_s,
+        "options": {"queue": SYSTEM_QUEUE, "expires": 2 * _settings.agent_interval_s, "ignore_result": True},
+    },
     "notify": {
         "task": "headgate.notify",
         "schedule": _settings.notify_interval_s,

@@ -356,6 +356,23 @@ local function void(run, gen, node, attempt, by, unfinished)
   return 'void'
 end
 
+-- A plan changed what is pending: the hold falls to what that costs, `left`, and never below what required nodes need. With `raised` it also
+-- rises to that, as far as there is room. Returns what the hold gained, less than 0 where it gave back.
+local function hold_to(rg, left, raised)
+  local purse = read_purse(rg)
+  local moved = math.max(left, purse.needed) - purse.hold
+  if moved > 0 then
+    local free = raised and room(purse.tenant) or 0
+    if purse.budget ~= '' then free = math.min(free, math.max(0, micros(purse.budget) - purse.spent - purse.reserved - purse.hold)) end
+    moved = math.min(moved, free)
+  end
+  if moved ~= 0 then
+    count_held(purse, moved)
+    put_back(rg, purse)
+  end
+  return moved
+end
+
 -- The run is over: what it still held is free again, and so is its place. Returns what it held.
 local function release_hold(rg)
   local purse = read_purse(rg)

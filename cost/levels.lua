@@ -9,6 +9,7 @@ local LEVELS, LEFT_LOWER = {'WARNING', 'CRITICAL', 'EXCEEDED'}, 5
 local STRENGTH = {notify = 1, hold = 2, suspend = 3, suspend_now = 4}
 local RATE_PPM_MAX = 1000000000
 local CALM_MAX = 2 ^ 60 -- above every sum: a level that is never reached
+local was_level_entered = false -- by this call
 
 -- The least amount that is so many percent of a limit. In parts: the product may be beyond what a double holds exactly.
 local function share_of(limit, percent)
@@ -122,6 +123,7 @@ local function take_levels(tenant, cause)
       if holds ~= it.held[n] then
         moved, it.held[n] = true, holds
         if holds then it.entries[n] = it.entries[n] + 1 end
+        was_level_entered = was_level_entered or holds
         emit({t = holds and 'level.entered' or 'level.left', tenant = tenant, period = it.period, level = level, entry = it.entries[n],
               rate_ppm = rate_ppm(it.committed, it.limit), committed = int(it.committed), limit = int(it.limit), cause = cause,
               would_act = holds and policy.tells and (STRENGTH[policy.act[n]] or 1) > 1 and policy.act[n] or nil})

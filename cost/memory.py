@@ -353,6 +353,19 @@ class MemoryLedger(MemoryLevels):
             for category, micros in cats.items():
                 book.categories[category] = book.categories.get(category, 0) + micros
 
+    def _hold_to(self, key: Key, left: int, *, raised: bool) -> int:
+        """The hold falls to what a plan costs, never below what required nodes need; or rises to it, as far as there is room."""
+        purse = self.purses[key]
+        moved = max(left, purse.needed) - purse.hold
+        if moved > 0:
+            free = self.room(purse.tenant).free if raised else 0
+            if purse.budget is not None:
+                free = min(free, max(0, purse.budget - purse.spent - purse.reserved - purse.hold))
+            moved = min(moved, free)
+        if moved:
+            self._count_held(key, moved)
+        return moved
+
     def _release_hold(self, key: Key) -> int:
         """The run is over: what it still held is free again, and so is its place. Returns what it held."""
         purse = self.purses[key]

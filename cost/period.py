@@ -37,3 +37,8 @@ def month_ends_ms(day: int) -> int:
     found = date.fromordinal(_EPOCH + day)
     year, month = divmod(found.year * 12 + found.month, 12)
     return (date(year, month + 1, 1).toordinal() - _EPOCH) * MS_PER_DAY
+
+
+def first_of_month(day: int) -> int:
+    """Return the first day of the month that `day` is in."""
+    return day - date.fromordinal(_EPOCH + day).day + 1

@@ -21,6 +21,7 @@ from cost.install import install as give_budgets
 from cost.task_ledger import Terms
 from orchestrator.auditor import Auditor
 from orchestrator.collector import Collector
+from orchestrator.govern import Governor
 from orchestrator.kernel import Kernel
 from orchestrator.loading import ROOT, load_by_path
 from orchestrator.node_task import NodeTask
@@ -58,6 +59,11 @@ class HeadgateApp(Celery):
     def headgate_sweeper(self) -> Sweeper:
         """The sweeper over this app's kernel and database."""
         return Sweeper(self.headgate_kernel, open_engine(self.headgate_settings.resolved_database_url()))
+
+    @cached_property
+    def headgate_governor(self) -> Governor:
+        """The cost agent, over the same."""
+        return Governor(self.headgate_kernel, open_engine(self.headgate_settings.resolved_database_url()))
 
     @cached_property
     def headgate_collector(self) -> Collector:

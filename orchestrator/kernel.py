@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 ADMIT = "headgate.admit"
 """The system task that lets waiting runs in."""
 
+GOVERN = "headgate.govern"
+"""The system task in which the cost agent decides."""
+
 log = logging.getLogger(__name__)
 
 
@@ -42,7 +45,8 @@ class Kernel:
         self.settings = settings
         self.link = Link(settings.resolved_client_url())
         rules = Backpressure(settings.backlog_per_slot, settings.park_at_percent, settings.release_below_percent)
-        self.state = State(self.link, rules, math.ceil(settings.recorder_lag_limit_s * 1000))
+        patience = [math.ceil(seconds * 1000) for seconds in (settings.recorder_lag_limit_s, settings.refusal_wait_s)]
+        self.state = State(self.link, rules, *patience)
         self.results = ResultStore(open_objects(settings.resolved_results_url()), settings.result_inline_bytes, settings.result_ttl_s)
         self.prices = PriceBook(self.link)
 
@@ -65,9 +69,11 @@ class Kernel:
     def settle(self, spent: Spent, by: str = "signal") -> None:
         """Settle one execution. Raises Unavailable; a conflict is a fault of ours and is raised as ValueError."""
         execution = spent.run_id, spent.generation, spent.node_id, spent.attempt
-        answer, may_start = self.state.charge(*execution, spent.cats, by, spent.price_version, spent.lines)
+        answer, may_start, entered = self.state.charge(*execution, spent.cats, by, spent.price_version, spent.lines)
         if may_start:
             self.call_admission()
+        if entered:
+            self.call_agent(spent.run_id, spent.generation, "level", ".".join(map(str, execution)))
         if answer == "conflict":
             raise ValueError(f"{spent.run_id}.{spent.node_id} attempt {spent.attempt} was settled before with another amount")
 
@@ -78,6 +84,17 @@ class Kernel:
             self.app.send_task(ADMIT, queue=SYSTEM_QUEUE, ignore_result=True, expires=2 * self.settings.sweep_interval_s, retry=False)
         except (KombuError, RedisError) as error:
             log.warning("admission was not called: %s", error)
+
+    def call_agent(self, run_id: str, generation: int, trigger: str, cause: str) -> None:
+        """Have some worker decide on the run's tenant at once. When the message is lost, beat's next one does it.
+
+        trigger: gate (the money does not cover the node `cause`), or level (which the execution `cause` made it enter).
+        """
+        told = {"args": [f"{run_id}.{generation}", trigger, cause], "queue": SYSTEM_QUEUE, "ignore_result": True, "retry": False}
+        try:
+            self.app.send_task(GOVERN, **told, expires=2 * self.settings.agent_interval_s)
+        except (KombuError, RedisError) as error:
+            log.warning("the cost agent was not called: %s", error)
 
     def finish_cascade(self, run_id: str, generation: int) -> set[str]:
         """Write every fate that is sealed: of descendants, and of what a failure stopped. Return the nodes that became due by it."""

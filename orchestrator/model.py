@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 from cost.memory import Short
 from orchestrator.graph.condition import holds
@@ -76,8 +76,7 @@ class Model(AdmissionModel):
             if it is None or not it.waits:
                 continue
             self._drop_once(state.task_id(node))
-            it.result, it.verdict, it.adopted = result, verdict or it.verdict, generation
-            state.degraded = state.degraded or verdict != ""
+            it.result, it.verdict, it.adopted = result, verdict, generation
             self._write_outcome(state, node, "succeeded")
             adopted[node] = generation
         if adopted:
@@ -93,7 +92,6 @@ class Model(AdmissionModel):
             return []
         if state.status == "loading" and last:
             state.status, state.roots = "running", {}
-            state.degraded = state.degraded or bool(degraded)
             self._run_event(state, "run.started", degraded=bool(degraded))
         ready = [id_ for id_ in roots if id_ in state.nodes and state.nodes[id_].state == "pending" and state.nodes[id_].wait == 0]
         for id_ in ready:
@@ -105,8 +103,13 @@ class Model(AdmissionModel):
 
     # A node from its message to its outcome
 
-    def begin(self, run: str, gen: int, node: str, inc: str, tag: str, delivery: int, worker: str, lag_ms: int = 0) -> Reply:
-        """The gate: claim a node for the execution that a delivered message asks for; a row of the gate table."""
+    def begin(
+        self, run: str, gen: int, node: str, inc: str, tag: str, delivery: int, worker: str, lag_ms: int = 0, refusal_ms: int = 0
+    ) -> Reply:
+        """The gate: claim a node for the execution that a delivered message asks for; a row of the gate table.
+
+        refusal_ms: how long one that the money does not cover waits for a decision before that is its outcome.
+        """
         self._fence()
         if not self._holds(inc, tag, delivery):
             return ["gone"]
@@ -130,6 +133,9 @@ class Model(AdmissionModel):
         if it.stop is not None:
             self._close_lost(state, node)
             return self._give_up(state, node, "stopped", "cancelled", it.stop)
+        if over := state.ends(node):
+            self._close_lost(state, node)
+            return self._give_up(state, node, "stopped", "cancelled", over)
         if state.status != "running" or it.state == "pending":
             self._let_go(inc, tag)
             self._drop(tag)
@@ -164,9 +170,15 @@ class Model(AdmissionModel):
                 it.notbefore = self.now_ms + SHORT_MS
                 self._release(inc, tag, SHORT_MS)
                 return ["later", SHORT_MS]
+            if refusal_ms:
+                first, it.refused = it.refused is None, self.now_ms if it.refused is None else it.refused
+                if self.now_ms - it.refused < refusal_ms:
+                    it.notbefore = self.now_ms + SHORT_MS
+                    self._release(inc, tag, SHORT_MS)
+                    return ["later", SHORT_MS, int(first)]
             outcome = "failed" if it.ctl["required"] else "skipped"
             return self._give_up(state, node, "refused", outcome, f"the budget does not cover its {amount} micros")
-        it.claims, it.state, it.since = attempt, "running", None
+        it.claims, it.state, it.since, it.refused = attempt, "running", None, None
         it.lease = Lease(attempt, inc, tag, delivery, self.now_ms)
         details = {
             "attempt": attempt,
@@ -259,7 +271,8 @@ class Model(AdmissionModel):
         else:
             it.fault = error
             it.fails += 1
-            if it.fails < it.ctl["attempts"] and delay_ms >= 0 and state.status == "running" and not state.stopped:
+            goes_on = state.status == "running" and not state.stopped and not state.ends(node)
+            if it.fails < it.ctl["attempts"] and delay_ms >= 0 and goes_on:
                 it.lease, it.state = None, "due"
                 self.purses[state.key].needed += self._need(state, node)
                 it.since = it.notbefore = self.now_ms + delay_ms
@@ -282,43 +295,90 @@ class Model(AdmissionModel):
 
     def _give_up(self, state: RunState, node: str, row: str, outcome: str, reason: str) -> Reply:
         it = state.nodes[node]
+        named = _named(state.terminated)
         if row == "stopped":
-            self._end_node(state, node, outcome, reason=reason)
+            self._end_node(state, node, outcome, reason=reason, **named)
         else:
             it.fault = json.dumps({"type": row, "message": reason})
-            self._end_node(state, node, outcome, attempt=it.claims, reason=reason)
+            self._end_node(state, node, outcome, attempt=it.claims, reason=reason, **named)
         due = self._propagate(state, node)
         self._consequences(state, due)
         return [row, outcome, reason, due]
 
     # Decisions about nodes that have not begun
 
-    def skip(self, run: str, gen: int, reason: str, nodes: Sequence[str]) -> Reply:
+    def decide(self, run: str, gen: int, n: int, mark: str, fence: str, plan: str, event: str, kept: Sequence[str] = ()) -> int:
+        """Store the n-th decision about a run, once; 0 where another is the n-th, one is being applied, or nothing is to be decided."""
+        self._fence()
+        state = self.runs.get((run, gen))
+        if state is None or state.status not in ("running", "loading") or state.stopped or state.terminated:
+            return 0
+        if n != state.decisions + 1 or state.open:
+            return 0
+        decision = f"{run}.{gen}.{n}"
+        state.decisions, state.mark = n, mark
+        if plan:
+            state.open, state.plan = decision, plan
+        if fence == "terminated":
+            state.terminated = decision
+        elif fence:
+            state.waits = "" if fence == "none" else fence
+        state.kept.update(kept)
+        self._append_text(event)
+        return 1
+
+    def judge(self, run: str, gen: int, decision: str, choices: Mapping[str, str]) -> int:
+        """Set what nodes that have not begun run as: a variant, or '' for as they are. Returns how many were changed."""
+        self._fence()
+        state = self.runs.get((run, gen))
+        if state is None or state.status not in ("running", "loading") or not state.stands(decision):
+            return 0
+        judged = {id_: choice for id_, choice in choices.items() if id_ in state.nodes}
+        judged = {id_: choice for id_, choice in judged.items() if state.nodes[id_].waits and state.nodes[id_].verdict != choice}
+        for id_, choice in judged.items():
+            state.nodes[id_].verdict = choice
+        if judged:
+            self._run_event(state, "node.judged", nodes=judged, decision=decision)
+            state.progress = self.now_ms
+        return len(judged)
+
+    def conclude(self, run: str, gen: int, decision: str, left: str, raised: int, event: str) -> Reply:
+        """All of a decision is applied: the hold falls to `left`, or with `raised` rises to it; [1, what it gained] or [0, '0']."""
+        self._fence()
+        state = self.runs.get((run, gen))
+        if state is None or state.open != decision:
+            return [0, "0"]
+        state.open = state.plan = ""
+        moved = self._hold_to(state.key, int(left), raised=bool(raised)) if left and state.status != "ended" else 0
+        self._append_text(event, **({"to_hold": str(moved)} if moved else {}))
+        return [1, str(moved)]
+
+    def skip(self, run: str, gen: int, reason: str, nodes: Sequence[str], decision: str = "") -> Reply:
         """Give up optional nodes that have not begun; joins let them pass. Returns [number skipped, due nodes..].
 
         Comes after the last `load`: a child that is loaded later would wait for what was skipped before.
         """
         self._fence()
         state = self.runs.get((run, gen))
-        if state is None or state.status in ("ended", "cancelling"):
+        if state is None or state.status in ("ended", "cancelling") or not state.stands(decision):
             return [0]
         skipped, due = 0, []
         for id_ in nodes:
             it = state.nodes.get(id_)
             if it is not None and it.waits and not it.ctl["required"]:
                 self._drop_once(state.task_id(id_))
-                self._end_node(state, id_, "skipped", reason=reason)
+                self._end_node(state, id_, "skipped", reason=reason, **_named(decision))
                 due += self._propagate(state, id_)
                 skipped += 1
         state.progress = self.now_ms
         self._consequences(state, due)
         return [skipped, *self._still_due(state, due)]
 
-    def revoke(self, run: str, gen: int, outcome: str, reason: str, nodes: Sequence[str]) -> Reply:
+    def revoke(self, run: str, gen: int, outcome: str, reason: str, nodes: Sequence[str], decision: str = "") -> Reply:
         """Give nodes that have not begun, or whose worker is gone, an outcome: [number, unwritten, due nodes..]. Their messages go."""
         self._fence()
         state = self.runs.get((run, gen))
-        if state is None or state.status == "ended":
+        if state is None or state.status == "ended" or not state.stands(decision):
             return [0, 0]
         revoked, due = 0, []
         for id_ in nodes:
@@ -327,7 +387,7 @@ class Model(AdmissionModel):
                 continue
             self._close_lost(state, id_)
             self._drop_once(state.task_id(id_))
-            self._end_node(state, id_, outcome, reason=reason)
+            self._end_node(state, id_, outcome, reason=reason, **_named(decision))
             due += self._propagate(state, id_)
             revoked += 1
         unwritten = self._consequences(state, due)
@@ -470,20 +530,22 @@ class Model(AdmissionModel):
         return ["refused", answer.reason, str(answer.limit), str(answer.current)] if isinstance(answer, Short) else [answer]
 
     def settle(self, run: str, gen: int, node: str, attempt: int, cats: str, by: str, price_version: str = "") -> Reply:
-        """Charge an execution, once: [settled, same, conflict, waste (it was void before) or unknown, 0 or 1]. May end the run.
+        """Charge an execution, once: [settled, same, conflict, waste (it was void before) or unknown, 0 or 1, 0 or 1]. May end the run.
 
-        1: a run that waits may be able to start.
+        The first 1: a run that waits may be able to start; the second: a level was entered.
         """
         self._fence()
         state = self.runs.get((run, gen))
         if state is None:
-            return ["unknown", 0]
+            return ["unknown", 0, 0]
+        told = len(self.events)
         had_ended = state.status == "ended"
         answer = self._settle(state.key, node, attempt, cats, by, unfinished=state.left > 0, price_version=price_version)
         if answer == "settled":
             self._need_again(state, node, attempt)
         self._maybe_end(state)
-        return [answer, self._somebody_may_start(ended=state.status == "ended" and not had_ended)]
+        entered = any(event["t"] == "level.entered" for event in self.events[told:])
+        return [answer, self._somebody_may_start(ended=state.status == "ended" and not had_ended), int(entered)]
 
     def void(self, run: str, gen: int, node: str, attempt: int, by: str) -> str:
         """Give an execution's reservation back: void, same, conflict (it was charged) or unknown. May end the run."""
@@ -543,6 +605,10 @@ class Model(AdmissionModel):
         waiting = next((event for event in self.events if event["id"] > self.recorded), None)
         return waiting is not None and self.now_ms - waiting["at"] > most_ms
 
+    def _append_text(self, text: str, **more: object) -> None:
+        event = {**json.loads(text), **more}
+        self._append(event.pop("t"), **event)
+
     def _node_event(self, state: RunState, node: str, type_: str, **fields: object) -> None:
         self._run_event(state, type_, node=node, **fields)
 
@@ -593,6 +659,8 @@ class Model(AdmissionModel):
                 state.required_failed = True
             else:
                 state.degraded = True
+        elif outcome == "succeeded" and it.verdict:
+            state.degraded = True
 
     def _consequences(self, state: RunState, due: list[str], limit: int = TAGS_MAX) -> int:
         """Write what is sealed; adds to the nodes that became `due` in this call, and returns what is unwritten, as `cascade` says it."""
@@ -760,3 +828,8 @@ class Model(AdmissionModel):
                 assert self._unmet(state, id_) == "", f"{id_} runs against its condition"
             if it.not_taken:
                 assert id_ not in taken or self._unmet(state, id_), f"{id_} was taken"
+
+
+def _named(decision: str) -> dict[str, Any]:
+    """The field of an event that a decision brought about."""
+    return {"decision": decision} if decision else {}

@@ -392,7 +392,9 @@ class AdmissionModel(MemoryLedger):
         purse = self.purses.get(state.key)
         if state.left or (purse is not None and purse.open) or state.status not in ("running", "cancelling"):
             return
-        if state.status == "cancelling":
+        if state.terminated:
+            state.outcome = "terminated_by_cost"
+        elif state.status == "cancelling":
             state.outcome = "cancelled"
         elif state.required_failed:
             state.outcome = "failed"

@@ -50,6 +50,8 @@ class NodeState:
     lease: Lease | None = None
     lacks: int | None = None
     """since when no worker of its pool has had its task"""
+    refused: int | None = None
+    """since when the money has not covered it"""
     notbefore: int = 0
     since: int | None = None
     result: str | None = None
@@ -88,6 +90,8 @@ class RunState:
     """A run of one generation: `status` is held, loading, running, cancelling or ended; `left` counts nodes without an outcome.
 
     stops: the first required node that fails stops it; stopped: why nothing more of it begins.
+    decisions: how many; mark: action and flags of the last; open, plan: the one that is being applied. terminated: the decision by which it
+    ends, whatever but `kept` has not begun; waits: what a decision paused it for (hold, finish).
     Of one that waits, `why`, `want` (as it was asked for) and `order`. roots: by pool, of a run that is loading.
     """
 
@@ -114,6 +118,13 @@ class RunState:
     required_failed: bool = False
     stops: bool = False
     stopped: str = ""
+    decisions: int = 0
+    mark: str = ""
+    open: str = ""
+    plan: str = ""
+    terminated: str = ""
+    waits: str = ""
+    kept: set[str] = field(default_factory=set)
     nodes: dict[str, NodeState] = field(default_factory=dict)
     fragments: dict[str, str] = field(default_factory=dict)
     cascade: list[str] = field(default_factory=list)
@@ -126,3 +137,11 @@ class RunState:
     def task_id(self, node: str) -> str:
         """The Celery task id of a node, and the once-id of its message."""
         return f"{self.run}.{self.gen}.{node}"
+
+    def stands(self, decision: str) -> bool:
+        """Whether a decision is still to be applied; '' is none, and always is."""
+        return decision in ("", self.terminated, self.open)
+
+    def ends(self, node: str) -> str:
+        """Why a node does not begin because its run is terminated, '' where it may."""
+        return f"terminated by cost: decision {self.terminated}" if self.terminated and node not in self.kept else ""

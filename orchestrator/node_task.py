@@ -202,6 +202,8 @@ class _Execution:
             self._publish(set(row[3]) | self.kernel.finish_cascade(self.run_id, self.generation))
         if kind in ("ended", "stopped"):
             raise NodeCancelled(f"the node {self.node_id!r} is {row[1] if len(row) > 1 else 'cancelled'}")
+        if kind == "later" and len(row) > 2 and row[2]:
+            self.kernel.call_agent(self.run_id, self.generation, "gate", self.node_id)
         raise Ignore(f"{self.node_id}: {kind}")
 
     # -- run ------------------------------------------------------------------------------------

@@ -14,6 +14,9 @@ from tenancy.errors import HeadgateError, Unavailable
 PART = ".part-"
 """Begins the name of a file that is not whole yet."""
 
+DECISION = "+decision."
+"""Begins the name of what a decision was made from, in the folder of its generation; no node's name begins with "+"."""
+
 PART_KEPT_S = 86_400.0
 """What began so long ago and is not whole belongs to nobody."""
 

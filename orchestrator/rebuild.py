@@ -49,11 +49,13 @@ class Recorded:
     """A live, admitted run as the record knows it.
 
     run: columns of its row. nodes: columns by node id, for nodes that were ever due. ledger: its entries, in any order.
+    decisions: the events `decision.made` about it, in their order.
     """
 
     run: Mapping[str, Any]
     nodes: Mapping[str, Mapping[str, Any]]
     ledger: Sequence[Mapping[str, Any]]
+    decisions: Sequence[Mapping[str, Any]] = ()
 
 
 @dataclass
@@ -76,7 +78,7 @@ def run_keys(recorded: Recorded, loaded: Loaded, epoch: int, now: int, own_pool:
         states |= {row.node: "pending" for row in loaded.nodes if row.wait == 0 and states[row.node] == "due"}
     required = {node: bool(control["required"]) for node, control in controls.items()}
     keys = Keys()
-    keys.hashes[names.of_run("run", rg)] = _run_hash(run, loaded, states, required, recorded.nodes)
+    keys.hashes[names.of_run("run", rg)] = _run_hash(run, loaded, states, required, recorded)
     if "on_failure" in loaded.want:
         keys.hashes[names.of_run("run", rg)]["on_failure"] = loaded.want["on_failure"]
         if stopped := stopped_by(recorded.nodes.items(), required):
@@ -97,8 +99,10 @@ def run_keys(recorded: Recorded, loaded: Loaded, epoch: int, now: int, own_pool:
     keys.hashes[names.of_run("ctl", rg)] = {row.node: row.ctl for row in loaded.nodes}
     keys.hashes[names.of_run("spec", rg)] = {row.node: row.spec for row in loaded.nodes}
     keys.hashes[names.of_run("fragment", rg)] = {**loaded.fragments, **{f"of:{row.node}": row.fragment for row in loaded.nodes}}
-    verdicts = {row.node: (recorded.nodes.get(row.node, {}).get("verdict") or row.verdict) for row in loaded.nodes}
+    verdicts = _verdicts(recorded, loaded)
     keys.hashes[names.of_run("verdict", rg)] = {node: verdict for node, verdict in verdicts.items() if verdict}
+    fields, keys.hashes[names.of_run("decision", rg)] = _decisions(recorded.decisions)
+    keys.hashes[names.of_run("run", rg)] |= fields
     keys.hashes[names.of_run("attempt", rg)] = _attempts(states, recorded.nodes, epoch)
     cancelled = {node: row["stop"] for node, row in recorded.nodes.items() if row["stop"] is not None and not row["outcome"]}
     keys.hashes[names.of_run("stop", rg)] = cancelled
@@ -110,6 +114,38 @@ def run_keys(recorded: Recorded, loaded: Loaded, epoch: int, now: int, own_pool:
     fenced = run["status"] == "cancelling" or "stopped" in keys.hashes[names.of_run("run", rg)]
     keys.lists[names.of_run("cascade", rg)] = [] if fenced else sealed
     return keys
+
+
+def _verdicts(recorded: Recorded, loaded: Loaded) -> dict[str, str]:
+    """Return what nodes are to run as: by the last decision that touched them, else as they were loaded."""
+    found: dict[str, str] = {}
+    for row in loaded.nodes:
+        known = recorded.nodes.get(row.node, {}).get("verdict")
+        found[row.node] = row.verdict if known is None else known
+    return found
+
+
+def _decisions(events: Sequence[Mapping[str, Any]]) -> tuple[dict[str, str], dict[str, str]]:
+    """Return what a run has of its decisions: fields of the run itself, and its decisions' hash.
+
+    One that was not applied to the end is not gone on with: the next one is decided from what there is. But a run that was terminated is.
+    """
+    if not events:
+        return {}, {}
+    last, acted = events[-1], [event for event in events if not event.get("observed")]
+    mark = {"action": last["action"], "flags": last.get("flags") or [], "basis": last.get("basis")}
+    own = {"n": str(last["decision"]).rpartition(".")[2], "last": json.dumps(mark, separators=(",", ":"), ensure_ascii=False)}
+    run: dict[str, str] = {}
+    for event in acted:
+        match event["action"]:
+            case "terminate":
+                run["terminated"] = str(event["decision"])
+                own |= {f"kept:{node}": "1" for node in event.get("kept") or ()}
+            case "hold" | "finish" as kind:
+                run["waits"] = str(kind)
+            case "restore":
+                run.pop("waits", None)
+    return run, own
 
 
 def was_admitted(run: Mapping[str, Any]) -> bool:
@@ -177,8 +213,9 @@ def _run_hash(
     loaded: Loaded,
     states: Mapping[str, str],
     required: Mapping[str, bool],
-    nodes: Mapping[str, Mapping[str, Any]],
+    recorded: Recorded,
 ) -> dict[str, str]:
+    nodes, verdicts = recorded.nodes, _verdicts(recorded, loaded)
     ended = {node: state for node, state in states.items() if state not in ("pending", "due")}
     fields = {
         "tenant": run["tenant"],
@@ -197,11 +234,9 @@ def _run_hash(
     bad = [node for node, outcome in ended.items() if outcome != "succeeded" and not is_not_taken(nodes[node])]
     if any(required[node] for node in bad):
         fields["required_failed"] = "1"
-    # A run that was planned down at admission gave something up before its first node began.
-    planned_down = run["status"] != "submitted" and any(row.verdict for row in loaded.nodes)
-    # What is adopted as a cheaper variant is no better than when it ran.
-    downgraded = any(row["adopted"] and row["verdict"] for row in nodes.values())
-    if any(not required[node] for node in bad) or planned_down or downgraded:
+    # Also what is adopted as a cheaper variant, which is no better than when it ran.
+    downgraded = any(verdicts[node] for node, outcome in ended.items() if outcome == "succeeded")
+    if any(not required[node] for node in bad) or downgraded:
         fields["degraded"] = "1"
     if run["status"] == "cancelling":
         fields["reason"] = run["reason"] or ""

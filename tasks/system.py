@@ -7,7 +7,7 @@ from typing import Any
 
 from celery import Celery, shared_task
 
-from orchestrator.kernel import ADMIT
+from orchestrator.kernel import ADMIT, GOVERN
 from tenancy.errors import HeadgateError
 
 logger = logging.getLogger(__name__)
@@ -34,6 +34,22 @@ def admit(self: Any) -> None:
         app.headgate_sweeper.admission.let_in()
     except HeadgateError as error:
         logger.warning("admission put off: %s", error)
+
+
+@shared_task(name=GOVERN, bind=True, ignore_result=True, acks_late=False)  # type: ignore[untyped-decorator]
+def govern(self: Any, run: str = "", trigger: str = "beat", cause: str = "") -> None:
+    """Decide on every tenant's runs, or on those of one run's tenant; a decision that somebody left half applied is completed.
+
+    However many do this at once, a run has one decision at a time. `run` is `{run}.{generation}`.
+    """
+    app: Celery = self.app
+    try:
+        governed = app.headgate_governor.tick(run, trigger, cause)
+    except HeadgateError as error:
+        logger.warning("the cost agent's pass was put off: %s", error)
+        return
+    if any(vars(governed).values()):
+        logger.info("governed: %s", governed)
 
 
 @shared_task(name="headgate.notify", bind=True, ignore_result=True, acks_late=False)  # type: ignore[untyped-decorator]

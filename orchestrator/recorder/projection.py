@@ -394,6 +394,10 @@ def _decided(changes: Changes, event: Event, _position: Position) -> None:
 def _applied(changes: Changes, event: Event, _position: Position) -> None:
     if event.get("decision"):
         changes.applied.append(applied_row(event))
+        if moved := _micros(event, "to_hold"):
+            kind, day = ("hold" if moved > 0 else "release"), day_of(int(event["at"]))
+            number = str(event["decision"]).rpartition(".")[2]
+            changes.ledger.append(_entry(event, kind, abs(moved), day=day, cause="verdict", to_hold=moved, again=number))
     else:
         changes.decisions.append(older_row(event))
     name = str(event.get("decision") or changes.decisions[-1]["id"])

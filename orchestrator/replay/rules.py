@@ -181,9 +181,13 @@ def _expected(told: list[Told], outcomes: Mapping[str, tuple[str, str]], require
         for node, (outcome, reason) in outcomes.items()
         if outcome != "succeeded" and not (outcome == "skipped" and reason.startswith(NOT_TAKEN))
     }
+    made = [event for _, event in _of(told, "decision.made") if event.get("action") == "terminate" and not event.get("observed")]
+    if made:
+        return "terminated_by_cost"
     if next(_of(told, "run.cancelling"), None) is not None:
         return "cancelled"
     if any(required.get(node, True) for node in bad):
         return "failed"
-    lowered = lowered or any(event.get("degraded") for _, event in _of(told, "run.started"))
-    return "degraded" if bad or lowered or next(_of(told, "decision.applied"), None) is not None else "succeeded"
+    began = {str(event["node"]): str(event.get("verdict") or "") for _, event in _of(told, "node.began")}
+    lowered = lowered or any(outcomes.get(node, ("", ""))[0] == "succeeded" and verdict for node, verdict in began.items())
+    return "degraded" if bad or lowered else "succeeded"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from orchestrator.backpressure import DEFAULT, Backpressure
 from tenancy.link import Link
@@ -13,16 +13,28 @@ ROWS_MAX = 200
 """Rows or nodes that one script call may carry."""
 
 
+class Charged(NamedTuple):
+    """What became of a settlement; whether a run that waits may start now (`let_in` finds out), and whether a level was entered."""
+
+    answer: str
+    may_start: bool
+    entered: bool
+
+
 class State:
     """One method for each script; arguments as docs/protocol.md has them, without the server id.
 
     Replies are the scripts' own, as lists of str and int.
     """
 
-    def __init__(self, link: Link, backpressure: Backpressure = DEFAULT, lag_ms: int = 0) -> None:
-        """lag_ms: how far the record may be behind before nothing begins any more; 0 is no limit."""
+    def __init__(self, link: Link, backpressure: Backpressure = DEFAULT, lag_ms: int = 0, refusal_ms: int = 0) -> None:
+        """lag_ms: how far the record may be behind before nothing begins any more; 0 is no limit.
+
+        refusal_ms: how long a node that the money does not cover waits for the agent before that is its outcome; 0 is not at all.
+        """
         self.link = link
         self.lag_ms = lag_ms
+        self.refusal_ms = refusal_ms
         self.rules = backpressure
 
     def _call(self, script: str, *arguments: str | int) -> Any:
@@ -61,7 +73,7 @@ class State:
 
     def begin(self, run: str, gen: int, node: str, inc: str, tag: str, delivery: int, worker: str) -> list[Any]:
         """Claim a node: a row of the gate table."""
-        return list(self._call("begin", run, gen, node, inc, tag, delivery, worker, self.lag_ms))
+        return list(self._call("begin", run, gen, node, inc, tag, delivery, worker, self.lag_ms, self.refusal_ms))
 
     def lack(self, run: str, gen: int, node: str, inc: str, tag: str, delivery: int, task: str, patience_ms: int) -> list[Any]:
         """Hand back a node whose task this worker lacks: ['gone'], ['back', delay_ms], ['early'] or ['failed', more, reason, due..]."""
@@ -93,12 +105,10 @@ class State:
         """Settle an execution once: settled, same, conflict, waste or unknown."""
         return self.charge(run, gen, node, attempt, cats, by)[0]
 
-    def charge(
-        self, run: str, gen: int, node: str, attempt: int, cats: str, by: str, price_version: str = "", lines: str = ""
-    ) -> tuple[str, bool]:
-        """Settle an execution, and say whether a run that waits may start now: `let_in` finds out."""
-        answer, may_start = self._call("settle", run, gen, node, attempt, cats, by, price_version, *self.rules, lines)
-        return str(answer), bool(may_start)
+    def charge(self, run: str, gen: int, node: str, attempt: int, cats: str, by: str, price_version: str = "", lines: str = "") -> Charged:
+        """Settle an execution, and say what may follow from that."""
+        answer, may_start, entered = self._call("settle", run, gen, node, attempt, cats, by, price_version, *self.rules, lines)
+        return Charged(str(answer), bool(may_start), bool(entered))
 
     def void(self, run: str, gen: int, node: str, attempt: int, by: str) -> str:
         """Give a reservation back: void, same, conflict or unknown."""
@@ -108,9 +118,29 @@ class State:
         """End an execution whose process was ended on purpose: settled, void or gone; its node is due again."""
         return str(self._call("give_up", run, gen, node, attempt, inc, by))
 
-    def skip(self, run: str, gen: int, reason: str, nodes: Sequence[str]) -> list[Any]:
-        """Give up optional nodes that have not begun: [count, due..]."""
-        return list(self._call("skip", run, gen, reason, *nodes))
+    def skip(self, run: str, gen: int, reason: str, nodes: Sequence[str], decision: str = "") -> list[Any]:
+        """Give up optional nodes that have not begun: [count, due..]; nothing for a decision that is completed."""
+        return list(self._call("skip", run, gen, reason, decision, *nodes))
+
+    def decide(self, run: str, gen: int, n: int, mark: str, fence: str, plan: str, event: str, kept: Sequence[str] = ()) -> bool:
+        """Store the n-th decision about a run; False when another one is the n-th, or nothing is to be decided.
+
+        fence: '', terminated, hold, finish or none (docs/protocol.md). plan: JSON of what is to be applied, '' for nothing. event: JSON.
+        """
+        return bool(self._call("decide", run, gen, n, mark, fence, plan, event, *kept))
+
+    def judge(self, run: str, gen: int, decision: str, choices: Mapping[str, str]) -> int:
+        """Set what nodes (at most 200) that have not begun run as: a variant, or '' for as they are; how many were changed."""
+        return int(self._call("judge", run, gen, decision, *(text for pair in choices.items() for text in pair)))
+
+    def conclude(self, run: str, gen: int, decision: str, left: int | None, event: str, *, raised: bool = False) -> int | None:
+        """Say that all of a decision is applied, and bring the hold to `left` micros (None: it stays); `raised`: also upwards.
+
+        Returns what the hold gained, less than 0 where it gave back; None when somebody else completed it.
+        """
+        said = "" if left is None else str(left)
+        done, moved = self._call("conclude", run, gen, decision, said, int(raised), event)
+        return int(moved) if done else None
 
     def cancel(self, run: str, gen: int, reason: str, by: str, tenant: str = "", want: Mapping[str, Any] | None = None) -> int:
         """Set the fence of a run; with tenant and want also of one that is on record only."""
@@ -136,9 +166,9 @@ class State:
         """Set the fence of `platform` or `tenant:{id}`; returns its time, ms."""
         return int(self._call("fence", scope, reason, by))
 
-    def revoke(self, run: str, gen: int, outcome: str, reason: str, nodes: Sequence[str]) -> list[Any]:
+    def revoke(self, run: str, gen: int, outcome: str, reason: str, nodes: Sequence[str], decision: str = "") -> list[Any]:
         """Give nodes that have not begun an outcome: [count, unwritten, due..]; unwritten as `cascade` says it."""
-        return list(self._call("revoke", run, gen, outcome, reason, *nodes))
+        return list(self._call("revoke", run, gen, outcome, reason, decision, *nodes))
 
     def cascade(self, run: str, gen: int, limit: int = ROWS_MAX) -> list[Any]:
         """Go on writing the fate of descendants: [unwritten, due..]; 1: there are more, 2: a failure stopped the run, revoke the rest."""

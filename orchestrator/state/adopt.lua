@@ -15,10 +15,7 @@ for i = 4, #ARGV, 4 do
     local ctl = ctl_of(node)
     drop_once(task_id(node))
     redis.call('HSET', 'hg1:result:' .. RG, node, result)
-    if verdict ~= '' then
-      redis.call('HSET', 'hg1:verdict:' .. RG, node, verdict)
-      redis.call('HSET', 'hg1:run:' .. RG, 'degraded', 1)
-    end
+    if verdict ~= '' then redis.call('HSET', 'hg1:verdict:' .. RG, node, verdict) else redis.call('HDEL', 'hg1:verdict:' .. RG, node) end
     write_outcome(run, node, 'succeeded', ctl)
     generations[node] = tonumber(generation)
     adopted[#adopted + 1] = {node, ctl}

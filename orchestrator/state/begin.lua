@@ -1,6 +1,8 @@
 -- The gate: claim a node for the execution that a delivered message asks for. The table of rows is in docs/protocol.md.
--- ARGV: S, run, gen, node, inc, tag, delivery, worker name, ms that the record may be behind ('' = no limit).
--- Returns {row, ..}: gone, none, held, stopped, early; ended, outcome, error JSON or '', {due children}; later, wait_ms;
+-- ARGV: S, run, gen, node, inc, tag, delivery, worker name, ms that the record may be behind ('' = no limit), ms that a node which the
+-- money does not cover waits for the agent's decision ('' = none).
+-- Returns {row, ..}: gone, none, held, stopped, early; ended, outcome, error JSON or '', {due children}; later, wait_ms, and 1 where the
+-- agent is to be called, because the money did not cover the node for the first time;
 -- poison, refused or stopped (where the node alone was cancelled), outcome, reason, {due nodes}; run, attempt, spec, verdict, fails,
 -- reserved micros.
 -- @include tenancy/kernel
@@ -34,7 +36,7 @@ end
 local ctl = ctl_of(node)
 local attempts = 'hg1:attempt:' .. RG
 local function give_up(outcome, reason, row)
-  local fields = {reason = reason}
+  local fields = {reason = reason, decision = run.terminated or nil}
   if row ~= 'stopped' then
     redis.call('HSET', 'hg1:fault:' .. RG, node, cjson.encode({type = row, message = reason}))
     fields.attempt = tonumber(redis.call('HGET', attempts, node) or 0)
@@ -59,6 +61,11 @@ if not mine then
   if told then
     if lease then close_lost(run, node, lease) end
     return give_up('cancelled', told, 'stopped')
+  end
+  local over = terminated(run, node)
+  if over then
+    if lease then close_lost(run, node, lease) end
+    return give_up('cancelled', over, 'stopped')
   end
   if run.status ~= 'running' or state == 'pending' then
     forget_message()
@@ -106,9 +113,20 @@ if not covered then
     release(inc, tag, SHORT_MS)
     return {'later', SHORT_MS}
   end
+  local patience = tonumber(ARGV[10] or '') or 0
+  if patience > 0 then
+    -- A refusal leaves the node due, for the agent to decide; it is the outcome once nobody has for so long.
+    local first = redis.call('HSETNX', attempts, node .. ':refused', int(NOW))
+    if NOW - redis.call('HGET', attempts, node .. ':refused') < patience then
+      redis.call('HSET', 'hg1:notbefore:' .. RG, node, int(NOW + SHORT_MS))
+      release(inc, tag, SHORT_MS)
+      return {'later', SHORT_MS, first}
+    end
+  end
   return give_up(ctl.required and 'failed' or 'skipped', 'the budget does not cover its ' .. int(amount) .. ' micros', 'refused')
 end
 redis.call('HSET', attempts, node, attempt)
+redis.call('HDEL', attempts, node .. ':refused')
 redis.call('HSET', 'hg1:state:' .. RG, node, 'running')
 redis.call('ZREM', 'hg1:due:' .. RG, node)
 redis.call('HSET', 'hg1:lease:' .. RG, node, attempt .. '|' .. inc .. '|' .. tag .. '|' .. delivery .. '|' .. int(NOW))

@@ -46,7 +46,7 @@ progress()
 if outcome == 'failed' or outcome == 'timed_out' then
   redis.call('HSET', 'hg1:fault:' .. RG, node, fault)
   local fails = redis.call('HINCRBY', attempts, node .. ':fails', 1)
-  if fails < ctl.attempts and delay >= 0 and run.status == 'running' and not run.stopped then
+  if fails < ctl.attempts and delay >= 0 and run.status == 'running' and not run.stopped and not terminated(run, node) then
     redis.call('HDEL', 'hg1:lease:' .. RG, node)
     count_needed(need_of(node, ctl))
     make_due(node, NOW + delay)

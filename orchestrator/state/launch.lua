@@ -1,5 +1,5 @@
 -- Make roots due, and with the last piece of them start the run (once): until then its gate lets nobody in, so a producer that dies
--- between two pieces leaves a run that is still loading. ARGV: S, run, gen, degraded 0|1, last 0|1, roots.. (at most 200 a call).
+-- between two pieces leaves a run that is still loading. ARGV: S, run, gen, degraded 0|1 (for the event: something was given up), last 0|1, roots.. (at most 200 a call).
 -- Returns the roots that are due: to be published once the run has started.
 -- @include tenancy/kernel
 -- @include tenancy/transport/messages
@@ -10,7 +10,6 @@ local run = get_run()
 if not run or run.status == 'ended' or run.status == 'cancelling' or run.status == 'held' then return {} end
 if run.status == 'loading' and ARGV[5] == '1' then
   redis.call('HSET', 'hg1:run:' .. RG, 'status', 'running')
-  if ARGV[4] == '1' then redis.call('HSET', 'hg1:run:' .. RG, 'degraded', 1) end
   emit({t = 'run.started', tenant = run.tenant, run = RUN, gen = tonumber(GEN), degraded = ARGV[4] == '1'})
   run.status = 'running'
   unload(RG)

@@ -1,7 +1,8 @@
 -- Nodes and runs: outcomes, joins, the end of a run. Suffix {rg} = {run}.{gen}.
 --
 -- hg1:run:{rg}      tenant graph status total left outcome estimate floor hold created degraded required_failed reason priority n:{outcome}
---                   on_failure ('stop'), stopped (why nothing more of it begins)
+--                   on_failure ('stop'), stopped (why nothing more of it begins); terminated: the decision by which it ends; waits (hold, finish):
+--                   what a decision paused it for
 -- hg1:state:{rg}    node -> pending, due, running or its outcome        hg1:wait:{rg}     node -> parents that stand in its way
 --                   of one that counts its parents: those that have not ended; node:ok successes, node:taken 1 when one was taken
 -- hg1:ctl:{rg}      node -> JSON {amounts, floor, required, attempts, next, joins?, least?, when?}; joins: [[child, rule], ..], children that
@@ -14,6 +15,8 @@
 -- hg1:fragment:{rg} index -> JSON of a fragment; of:{node} -> index
 -- hg1:stop:{rg}     node -> why it is cancelled, of those that a person cancelled
 -- hg1:timeout:{rg}  task id, or * for all -> s to which the time limit was raised
+-- hg1:decision:{rg} n (decisions so far), last (action and flags of the last one), open (the one that is being applied), plan (JSON of it),
+--                   kept:{node} of those that run although the run is terminated
 -- hg1:runs          zset rg -> last progress
 -- hg1:fence         platform, tenant:{t} -> ms: what was admitted up to then does not begin
 local RUN, GEN = ARGV[2], ARGV[3]
@@ -26,9 +29,20 @@ local function task_id(node)
 end
 
 local function get_run()
-  local row = redis.call('HMGET', 'hg1:run:' .. RG, 'tenant', 'status', 'left', 'on_failure', 'stopped')
+  local row = redis.call('HMGET', 'hg1:run:' .. RG, 'tenant', 'status', 'left', 'on_failure', 'stopped', 'terminated')
   if not row[2] then return nil end
-  return {tenant = row[1], status = row[2], left = tonumber(row[3]), stops = row[4] == 'stop', stopped = row[5]}
+  return {tenant = row[1], status = row[2], left = tonumber(row[3]), stops = row[4] == 'stop', stopped = row[5], terminated = row[6]}
+end
+
+-- Whether a decision is still to be applied: one that was completed, by whoever came first, changes nothing any more.
+local function stands(run, decision)
+  return decision == '' or run.terminated == decision or redis.call('HGET', 'hg1:decision:' .. RG, 'open') == decision
+end
+
+-- Why nothing of a terminated run begins, but what its decision keeps.
+local function terminated(run, node)
+  if not run.terminated or redis.call('HEXISTS', 'hg1:decision:' .. RG, 'kept:' .. node) == 1 then return nil end
+  return 'terminated by cost: decision ' .. run.terminated
 end
 
 local function state_of(node)
@@ -98,7 +112,7 @@ local function stop_run(run, node, outcome)
 end
 
 -- What an outcome changes in state; `adopt` says it of what an earlier generation did, everybody else by `set_outcome`.
--- not_taken: it was skipped because it is on a branch not taken, which says nothing against the run.
+-- not_taken: it was skipped because it is on a branch not taken, which says nothing against the run. What succeeds as a variant was given up.
 local function write_outcome(run, node, outcome, ctl, not_taken)
   redis.call('HSET', 'hg1:state:' .. RG, node, outcome)
   if redis.call('HDEL', 'hg1:lease:' .. RG, node) == 0 then count_needed(-need_of(node, ctl)) end
@@ -107,6 +121,8 @@ local function write_outcome(run, node, outcome, ctl, not_taken)
   redis.call('HINCRBY', 'hg1:run:' .. RG, 'n:' .. outcome, 1)
   if outcome ~= 'succeeded' and not not_taken then
     redis.call('HSET', 'hg1:run:' .. RG, ctl.required and 'required_failed' or 'degraded', 1)
+  elseif outcome == 'succeeded' and redis.call('HEXISTS', 'hg1:verdict:' .. RG, node) == 1 then
+    redis.call('HSET', 'hg1:run:' .. RG, 'degraded', 1)
   end
 end
 
@@ -232,7 +248,8 @@ local function maybe_end(run)
   local key = 'hg1:run:' .. RG
   local flags = redis.call('HMGET', key, 'required_failed', 'degraded')
   local outcome = 'succeeded'
-  if run.status == 'cancelling' then outcome = 'cancelled'
+  if run.terminated then outcome = 'terminated_by_cost'
+  elseif run.status == 'cancelling' then outcome = 'cancelled'
   elseif flags[1] then outcome = 'failed'
   elseif flags[2] then outcome = 'degraded' end
   local released = 0

@@ -1,4 +1,5 @@
--- Give nodes that have not begun an outcome, and forget their messages. ARGV: S, run, gen, outcome, reason, nodes.. (at most 200).
+-- Give nodes that have not begun an outcome, and forget their messages. ARGV: S, run, gen, outcome, reason, decision ('' = none),
+-- nodes.. (at most 200).
 -- Nodes whose worker is gone count as not begun. The outcome stands in the way of children; only joins that tolerate it become due.
 -- Returns {number revoked, unwritten 0|1|2 (as `cascade`), due nodes..}.
 -- @include tenancy/kernel
@@ -6,9 +7,10 @@
 -- @include cost/ledger
 -- @include orchestrator/state/nodes
 local run = get_run()
-if not run or run.status == 'ended' then return {0, 0} end
+local decision = ARGV[6]
+if not run or run.status == 'ended' or not stands(run, decision) then return {0, 0} end
 local revoked = 0
-for i = 6, #ARGV do
+for i = 7, #ARGV do
   local node = ARGV[i]
   local state = state_of(node)
   local lease = state == 'running' and read_lease(node)
@@ -19,7 +21,7 @@ for i = 6, #ARGV do
   if state == 'pending' or state == 'due' then
     local ctl = ctl_of(node)
     drop_once(task_id(node))
-    set_outcome(run, node, ARGV[4], {reason = ARGV[5]}, ctl)
+    set_outcome(run, node, ARGV[4], {reason = ARGV[5], decision = decision ~= '' and decision or nil}, ctl)
     propagate(run, node, 'bad', ctl)
     revoked = revoked + 1
   end

@@ -35,7 +35,10 @@ def live_runs(connection: Connection) -> Iterator[Recorded]:
         nodes = connection.execute(select(t.node).where(t.node.c.run_id == run_id, t.node.c.generation == generation)).mappings()
         of_run = and_(t.ledger.c.run_id == run_id, t.ledger.c.generation == generation)
         ledger = connection.execute(select(t.ledger).where(of_run).order_by(t.ledger.c.id)).mappings().all()
-        yield Recorded(dict(row), {node["node_id"]: dict(node) for node in nodes}, [dict(entry) for entry in ledger])
+        made = (t.event.c.run_id == run_id) & (t.event.c.generation == generation) & (t.event.c.type == "decision.made")
+        told = connection.execute(select(t.event.c.data).where(made).order_by(t.event.c.epoch, t.event.c.seq)).scalars()
+        decisions = [json.loads(data) for data in told]
+        yield Recorded(dict(row), {node["node_id"]: dict(node) for node in nodes}, [dict(entry) for entry in ledger], decisions)
 
 
 def over_on_record(connection: Connection, names: Sequence[str]) -> list[str]:

@@ -52,7 +52,7 @@ class Cell:
         run, gen, node = json.loads(str(self.redis.hget("hg1:meta", delivery.tag)))["o"].split(".", 2)
         assert self.state.begin(run, int(gen), node, "w1", delivery.tag, delivery.number, "w")[0] == "run"
         self.state.finish(run, int(gen), node, 1, "w1", "succeeded", "1", "", "", -1)
-        _, may_start = self.state.charge(run, int(gen), node, 1, "", "signal")
+        _, may_start, _ = self.state.charge(run, int(gen), node, 1, "", "signal")
         self.queue.ack("w1", delivery.tag, delivery.number)
         return may_start
 

@@ -117,8 +117,10 @@ class Kernel:
     def fence(self, scope: str, reason: str, by: str) -> Any:
         return int(self.link.call("orchestrator/state/fence", scope, reason, by))
 
-    def begin(self, run: str, gen: int, node: str, inc: str, tag: str, delivery: int, worker: str, lag_ms: int = 0) -> Any:
-        return self.link.call("orchestrator/state/begin", run, gen, node, inc, tag, delivery, worker, lag_ms)
+    def begin(
+        self, run: str, gen: int, node: str, inc: str, tag: str, delivery: int, worker: str, lag_ms: int = 0, refusal_ms: int = 0
+    ) -> Any:
+        return self.link.call("orchestrator/state/begin", run, gen, node, inc, tag, delivery, worker, lag_ms, refusal_ms)
 
     def lack(self, run: str, gen: int, node: str, inc: str, tag: str, delivery: int, task: str, patience_ms: int) -> Any:
         return self.link.call("orchestrator/state/lack", run, gen, node, inc, tag, delivery, task, patience_ms)
@@ -128,11 +130,20 @@ class Kernel:
     ) -> Any:
         return self.link.call("orchestrator/state/finish", run, gen, node, attempt, inc, outcome, result, error, cats, delay_ms)
 
-    def skip(self, run: str, gen: int, reason: str, nodes: Sequence[str]) -> Any:
-        return self.link.call("orchestrator/state/skip", run, gen, reason, *nodes)
+    def skip(self, run: str, gen: int, reason: str, nodes: Sequence[str], decision: str = "") -> Any:
+        return self.link.call("orchestrator/state/skip", run, gen, reason, decision, *nodes)
 
-    def revoke(self, run: str, gen: int, outcome: str, reason: str, nodes: Sequence[str]) -> Any:
-        return self.link.call("orchestrator/state/revoke", run, gen, outcome, reason, *nodes)
+    def revoke(self, run: str, gen: int, outcome: str, reason: str, nodes: Sequence[str], decision: str = "") -> Any:
+        return self.link.call("orchestrator/state/revoke", run, gen, outcome, reason, decision, *nodes)
+
+    def decide(self, run: str, gen: int, n: int, mark: str, fence: str, plan: str, event: str, kept: Sequence[str] = ()) -> Any:
+        return self.link.call("orchestrator/state/decide", run, gen, n, mark, fence, plan, event, *kept)
+
+    def judge(self, run: str, gen: int, decision: str, choices: Mapping[str, str]) -> Any:
+        return self.link.call("orchestrator/state/judge", run, gen, decision, *(text for pair in choices.items() for text in pair))
+
+    def conclude(self, run: str, gen: int, decision: str, left: str, raised: int, event: str) -> Any:
+        return self.link.call("orchestrator/state/conclude", run, gen, decision, left, raised, event)
 
     def cascade(self, run: str, gen: int, limit: int) -> Any:
         return self.link.call("orchestrator/state/cascade", run, gen, limit)
@@ -306,6 +317,7 @@ class _View:
             rg: {k: v for k, v in self.keys.get(f"fragment:{rg}", {}).items() if not k.startswith("of:")} for rg in view["runs"]
         }
         view["cascade"] = dict(self.family("cascade"))
+        view["decisions"] = dict(self.family("decision"))
         known = ("stop", "state", "wait", "ctl", "spec", "verdict", "attempt", "lease", "notbefore", "due", "result", "fault", "fragment")
         unknown = [name for name in self.keys if name.split(":")[0] not in known]
         assert not unknown, f"keys that docs/protocol.md does not have: {unknown}"
@@ -345,6 +357,7 @@ class _View:
             "due": None if since is None else since > self.now_ms + FAR_MS,
             "result": of("result"),
             "stop": of("stop"),
+            "refused": of("attempt", f"{node}:refused") is not None,
             "fault": fault and json.loads(fault),
         }
 
@@ -429,6 +442,7 @@ def model_view(model: Model) -> View:
         "nodes": {s.task_id(node): _node(it, far) for s in model.runs.values() for node, it in s.nodes.items()},
         "fragments": {f"{s.run}.{s.gen}": s.fragments for s in model.runs.values()},
         "cascade": {f"{s.run}.{s.gen}": s.cascade for s in model.runs.values() if s.cascade},
+        "decisions": {f"{s.run}.{s.gen}": _decisions(s) for s in model.runs.values() if s.decisions},
     }
     view["spent"] = {name: row for name, row in view["spent"].items() if row}
     return {name: part for name, part in view.items() if part}
@@ -471,11 +485,20 @@ def _levels(model: Model) -> dict[str, dict[str, str]]:
     return found
 
 
+def _decisions(state: Any) -> dict[str, str]:
+    row = {"n": str(state.decisions), "last": state.mark} | {f"kept:{node}": "1" for node in state.kept}
+    return row | ({"open": state.open, "plan": state.plan} if state.open else {})
+
+
 def _run(state: Any) -> dict[str, Any]:
     row: dict[str, Any] = {
         name: str(getattr(state, name)) for name in ("tenant", "graph", "status", "total", "left", "estimate", "floor", "hold", "priority")
     }
-    row |= {name: getattr(state, name) for name in ("outcome", "reason", "why", "roots", "stopped") if getattr(state, name)}
+    row |= {
+        name: getattr(state, name)
+        for name in ("outcome", "reason", "why", "roots", "stopped", "terminated", "waits")
+        if getattr(state, name)
+    }
     row |= {"on_failure": "stop"} if state.stops else {}
     row |= {"want": json.loads(state.want)} if state.want else {}
     row |= {name: "1" for name in ("degraded", "required_failed") if getattr(state, name)}
@@ -497,5 +520,6 @@ def _node(it: Any, far: int) -> dict[str, Any]:
         "due": None if it.since is None else it.since > far,
         "result": it.result,
         "stop": it.stop,
+        "refused": it.refused is not None,
         "fault": it.fault and json.loads(it.fault),
     }

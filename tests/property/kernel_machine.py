@@ -20,6 +20,8 @@ from tenancy.link import Link
 FAR_MS = 1_000_000_000
 TTL_MS = 100_000_000
 LAG_MS = 60_000
+REFUSAL_MS = 5
+"""A few calls: some refusals wait for a decision, and others are the outcome."""
 POOL = "default"
 PRIORITIES = (1, 3, 5, 7, 9)
 INFO = {"name": "w", "host": "h", "pid": 1, "pools": [POOL], "tasks": ["draft", "merge"]}
@@ -289,7 +291,7 @@ class KernelMachine(RuleBasedStateMachine):
         return claim
 
     def begin(self, claim: Claim) -> Claim | None:
-        reply = self.both("begin", claim.run, 1, claim.node, claim.inc, claim.tag, claim.delivery, "w@h", LAG_MS)
+        reply = self.both("begin", claim.run, 1, claim.node, claim.inc, claim.tag, claim.delivery, "w@h", LAG_MS, REFUSAL_MS)
         if reply[0] != "run":
             self.publish(claim.run, reply[-1] if reply[0] in ("ended", "poison", "refused") or len(reply) == 4 else [])
             return None
@@ -463,6 +465,42 @@ class KernelMachine(RuleBasedStateMachine):
         elif what == "fence" and odds == 0:
             scope = data.draw(st.sampled_from(["platform", "tenant:acme", "tenant:beta", "tenant:gamma"]))
             self.fence(scope, dies=data.draw(st.booleans()))
+
+    @precondition(lambda self: self.model.runs)
+    @rule(
+        data=st.data(),
+        what=st.sampled_from(["judge", "judge", "judge", "skip", "terminated", "hold", "none"]),
+        until=st.sampled_from([9, 9, 9, 0, 1, 2]),
+        late=st.integers(0, 5),
+    )
+    def govern(self, data: st.DataObject, what: str, until: int, late: int) -> None:
+        """The agent decides and applies, or dies in between, and another one completes it; or one comes that slept meanwhile."""
+        run, nodes = self.some_nodes(data)
+        state = self.model.runs[run, 1]
+        if not self.is_loaded(run) or (what == "terminated" and late % 3):
+            return
+        n = max(1, state.decisions + (0 if late == 5 else 1))
+        decision = state.open or f"{run}.1.{n}"
+        left, raised = data.draw(st.sampled_from(["", "0", "30", "200"])), data.draw(st.integers(0, 1))
+        fence = what if what in ("terminated", "hold", "none") else ""
+        kept = nodes[:1] if fence == "terminated" else []
+        choices = {node: data.draw(st.sampled_from(["", "cheap"])) for node in nodes[:200]}
+        made = json.dumps({"t": "decision.made", "tenant": state.tenant, "run": run, "gen": 1, "decision": f"{run}.1.{n}"})
+        done = json.dumps({"t": "decision.applied", "tenant": state.tenant, "run": run, "gen": 1, "decision": decision})
+        steps: list[Callable[[], Any]] = [
+            lambda: self.both("decide", run, 1, n, what, fence, "" if late == 4 else '{"what": 1}', made, kept),
+            lambda: self.publish(run, self.both("skip", run, 1, "too dear", nodes[:200], decision)[1:] if what == "skip" else []),
+            lambda: self.both("judge", run, 1, decision, choices) if what == "judge" else None,
+            lambda: (
+                self.publish(run, self.both("revoke", run, 1, "cancelled", "cost", nodes[1:200], decision)[2:])
+                if what == "terminated"
+                else None
+            ),
+            lambda: self.both("conclude", run, 1, decision, left, raised, done),
+        ]
+        for step in steps[: until + 1]:
+            if step() == FENCED:
+                return
 
     def fence(self, scope: str, *, dies: bool) -> None:
         """Everything of a scope: the fence first, then each run that was submitted before, also where nobody has admitted it yet."""

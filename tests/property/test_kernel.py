@@ -154,7 +154,7 @@ def test_the_fate_of_many_descendants_is_written_in_pieces(world: KernelMachine)
     assert world.finish(begun, "failed", "", -1) == ["done", 1]
     assert world.finish(begun, "failed", "", -1) == ["done", 1]
     assert world.both("cascade", "r1", 1, 1) == [1]
-    assert world.both("settle", "r1", 1, "a", 1, "", "worker") == ["settled", 0]
+    assert world.both("settle", "r1", 1, "a", 1, "", "worker") == ["settled", 0, 0]
     assert run.left == 2
     assert world.both("cascade", "r1", 1, 2) == [0]
     assert run.outcome == "failed"
@@ -166,7 +166,7 @@ def test_the_largest_amount_goes_through_unrounded(world: KernelMachine) -> None
     claim = world.pop("i1")
     assert claim is not None
     assert world.begin(claim)
-    assert world.both("settle", "r1", 1, "a", 1, f"llm={most}", "worker") == ["settled", 0]
+    assert world.both("settle", "r1", 1, "a", 1, f"llm={most}", "worker") == ["settled", 0, 0]
     assert world.model.purses["r1", 1].spent == most
 
 

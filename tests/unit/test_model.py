@@ -172,7 +172,7 @@ def test_a_zombie_cannot_finish_and_its_money_returns_when_another_begins() -> N
     assert world.begin("w2")[3][:2] == ["run", 2]
     assert world.finish("a", attempt=1) == ["fenced"]
     assert world.model.reservations[RUN, GEN]["a", 1].state == "void"
-    assert world.model.settle(RUN, GEN, "a", 1, "llm=7", "worker") == ["waste", 0]
+    assert world.model.settle(RUN, GEN, "a", 1, "llm=7", "worker") == ["waste", 0, 0]
     assert world.model.spent["acme", world.model.today].waste == 7
     world.model.check()
 
@@ -317,7 +317,7 @@ def test_an_execution_is_charged_once_with_the_same_amount() -> None:
     answers = [world.model.settle(RUN, GEN, "a", 1, cats, "worker")[0] for cats in ("llm=4", "llm=4", "llm=5")]
     assert answers == ["settled", "same", "conflict"]
     assert world.model.void(RUN, GEN, "a", 1, "sweeper") == "conflict"
-    assert world.model.settle(RUN, GEN, "a", 2, "", "worker") == ["unknown", 0]
+    assert world.model.settle(RUN, GEN, "a", 2, "", "worker") == ["unknown", 0, 0]
     assert world.model.purses[RUN, GEN].hold == 96
     world.model.check()
 

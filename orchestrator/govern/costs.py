@@ -1,0 +1,69 @@
+"""What the nodes of a run cost, are worth and may be given up for, as its graph says; kept for the next look."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from sqlalchemy import Engine, select
+
+from cost.plan import NodeCost
+from orchestrator.launched import recorded_submission
+from orchestrator.settings import Settings
+from orchestrator.store import tables as t
+from orchestrator.store.read import open_record
+from tenancy.errors import GraphInvalid
+
+NODES_KEPT = 50_000
+"""Nodes of graphs that are kept in memory, at most; the run that was asked for longest ago goes first."""
+
+
+@dataclass(frozen=True)
+class RunCosts:
+    """The nodes of a run that run in this generation, by id; all parents; and the nodes that run whatever became of theirs."""
+
+    costs: Mapping[str, NodeCost]
+    parents: Mapping[str, tuple[str, ...]]
+    tolerant: frozenset[str]
+
+
+class CostBook:
+    """Reads the graphs of runs from the record. A graph never changes, so each is read once by a process that has room for it."""
+
+    def __init__(self, engine: Engine, settings: Settings) -> None:
+        self.engine = engine
+        self.settings = settings
+        self._known: OrderedDict[tuple[str, int], RunCosts] = OrderedDict()
+
+    def of(self, run_id: str, generation: int) -> RunCosts | None:
+        """Return the costs of a run; None where the record has no graph of it, or one that this version cannot read.
+
+        Raises Unavailable.
+        """
+        key = run_id, generation
+        if key not in self._known:
+            read = self._read(run_id, generation)
+            if read is None:
+                return None
+            self._known[key] = read
+            while len(self._known) > 1 and sum(len(each.parents) for each in self._known.values()) > NODES_KEPT:
+                self._known.popitem(last=False)
+        self._known.move_to_end(key)
+        return self._known[key]
+
+    def _read(self, run_id: str, generation: int) -> RunCosts | None:
+        query = select(t.run).where(t.run.c.run_id == run_id, t.run.c.generation == generation)
+        with open_record(self.engine) as connection:
+            row = connection.execute(query).mappings().one_or_none()
+        if row is None:
+            return None
+        try:
+            submission = recorded_submission(dict(row), self.settings)
+        except (ValueError, GraphInvalid):
+            return None
+        return RunCosts(
+            {cost.id: cost for cost in submission.costs},
+            {node: tuple(above) for node, above in submission.plan.parents.items()},
+            frozenset(node.id for node in submission.graph.nodes if node.join == "all_done"),
+        )
