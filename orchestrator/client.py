@@ -323,6 +323,8 @@ class Client:
         timezone: str = "UTC",
         budget: str | int | None = None,
         priority: Priority | str | None = None,
+        reason: str = "",
+        by: str | None = None,
     ) -> Iterator[Backfilled]:
         """Run a schedule, by its name, or a graph for each time from `since` on and before `until`; yield each as its run ends.
 
@@ -336,7 +338,9 @@ class Client:
         else:
             terms = terms_of(cron=cron, every_s=every_s, timezone=timezone, budget=budget, priority=priority)
             graph, schedule = what, None
-        return Backfill(self, graph, terms, since, until, tenant=tenant, schedule=schedule, concurrency=concurrency).run()
+        return Backfill(
+            self, graph, terms, since, until, tenant=tenant, schedule=schedule, concurrency=concurrency, by=by, reason=reason
+        ).run()
 
     def check(self, graph: Graph, served: Collection[str] | None = None) -> None:
         """Raise GraphInvalid with all that keeps a graph from being submitted. served: names of tasks, if they were asked for already."""

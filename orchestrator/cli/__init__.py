@@ -25,6 +25,7 @@ from orchestrator.cli import (
     schedule,
     stack,
     tenant,
+    verify,
     workers,
 )
 from orchestrator.cli.group import Headgate
@@ -45,7 +46,7 @@ def main() -> None:
 for command in (
     *(stack.demo, stack.up, stack.sweep, console.console),
     *(run.run, run.submit, run.watch, cancel.cancel, generations.rerun, priority.priority, deadline.deadline, audit.audit),
-    *(record.runs, record.show, replay.replay),
+    *(record.runs, record.show, replay.replay, verify.verify),
     *(decisions.decisions, decisions.explain, decisions.agent, approve.approve),
     *(plan.plan, plan.schema),
     *(tenant.tenant, pause.pause, pause.resume),

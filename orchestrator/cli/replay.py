@@ -19,11 +19,13 @@ if TYPE_CHECKING:
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
+key_file = click.option("--key-file", type=_FILE, help="The key that the log was chained with; HEADGATE_LOG_KEY or the home's unless said.")
+
 
 @click.command()
 @click.argument("which", metavar="RUN|DIR")
 @click.option("--generation", type=click.IntRange(min=1), help="Only this one; all unless said.")
-@click.option("--key-file", type=_FILE, help="The key that the log was chained with; HEADGATE_LOG_KEY or the home's unless said.")
+@key_file
 @as_json
 @click.pass_context
 def replay(context: click.Context, which: str, generation: int | None, key_file: Path | None, as_json: bool) -> None:
@@ -35,7 +37,7 @@ def replay(context: click.Context, which: str, generation: int | None, key_file:
 
     Prints a line for each difference, and exits with 1 where there is one.
     """
-    key = _key(key_file)
+    key = key_at(key_file)
     place = Path(which)
     from_files = os.sep in which or place.is_dir() or which.endswith(".jsonl")
     found = list(_of_files(place, generation, key) if from_files else _of_run(RUN.convert(which, None, context), generation, key))
@@ -50,7 +52,8 @@ def replay(context: click.Context, which: str, generation: int | None, key_file:
         raise click.exceptions.Exit(Exit.FAILED)
 
 
-def _key(file: Path | None) -> bytes | None:
+def key_at(file: Path | None) -> bytes | None:
+    """Return the key of a file, else that of the setting or the home; None where there is none."""
     from orchestrator.log_key import known_key, read_key
     from orchestrator.settings import Settings
 

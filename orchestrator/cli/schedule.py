@@ -228,6 +228,7 @@ def delete(name: str, tenant: str, reason: str, by: str | None, as_json: bool) -
 @tenant_
 @times
 @tasks_
+@audited
 @as_json
 def backfill(
     target: str,
@@ -237,6 +238,8 @@ def backfill(
     concurrency: int,
     tenant: str,
     tasks: tuple[str, ...],
+    reason: str,
+    by: str | None,
     as_json: bool,
     **terms: Any,
 ) -> None:
@@ -250,7 +253,7 @@ def backfill(
         raise click.UsageError(f"{target} is a schedule: it has its own times and graph; give --from, --to and --concurrency")
     client, rows, code = running_here(), [], Exit.OK
     try:
-        for each in client.backfill(what, since, until, tenant=tenant, concurrency=concurrency, **given):
+        for each in client.backfill(what, since, until, tenant=tenant, concurrency=concurrency, reason=reason, by=by, **given):
             ended = of_run(each.run.status, each.run.outcome)
             code = code if ended == Exit.OK else ended
             row = {"time": each.at.isoformat(), "run_id": each.run.run_id, "outcome": each.run.outcome, "earlier": each.earlier}

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.graph import Graph
 from orchestrator.handle import RunHandle
+from orchestrator.note import note
 from orchestrator.store import read
 from tenancy.errors import QueueFull, Rate, Refused, RunsLimit
 from tenancy.priorities import Priority
@@ -57,6 +58,8 @@ class Backfill:
         tenant: str = "default",
         schedule: str | None = None,
         concurrency: int = 1,
+        by: str | None = None,
+        reason: str = "",
     ) -> None:
         if type(concurrency) is not int or not 1 <= concurrency <= CONCURRENCY_MAX:
             raise Refused(f"the concurrency is {concurrency!r}; give 1 to {CONCURRENCY_MAX}")
@@ -64,6 +67,7 @@ class Backfill:
         self.tenant, self.schedule, self.concurrency = tenant, schedule, concurrency
         self.times = self._times(_moment(since, terms), _moment(until, terms))
         self._keyed = self.schedule or self.graph.name
+        self.by, self.reason = by, reason
 
     def run(self) -> Iterator[Backfilled]:
         """Submit each time that has no run yet, at most `concurrency` live at once, and yield each when its run is over.
@@ -74,6 +78,7 @@ class Backfill:
         lease = Lease(self.client.kernel.link, f"backfill:{self.tenant}:{self._keyed}")
         self._take(lease)
         try:
+            self._note()
             left = list(reversed(self.times))
             live: dict[int, Backfilled] = {}
             while left or live:
@@ -88,6 +93,12 @@ class Backfill:
                     time.sleep(POLL_S)
         finally:
             lease.give_up()
+
+    def _note(self) -> None:
+        """Have the audit say who fills which range; once more for each call that goes on with it."""
+        first, last = (self.terms.timetable.local(at).isoformat() for at in (self.times[0], self.times[-1])) if self.times else ("", "")
+        said = {"first": first, "last": last, "times": len(self.times), "concurrency": self.concurrency}
+        note(self.client.kernel.link, "backfill.begun", self._keyed, self.by, self.reason, tenant=self.tenant, **said)
 
     def _begin(self, at: int) -> Backfilled | None:
         """Return the run of a time, submitted if there is none; None where it is to be tried again in a moment."""

@@ -22,11 +22,11 @@ from orchestrator.web.console import HANDLERS
 READS = {
     *("audit", "console", "estimate", "plan", "schema", "runs", "show", "watch", "queues", "queues letters", "workers list"),
     *("workers wanted", "tenant list", "tenant show", "tenant history", "prices list", "prices show", "prices diff", "ledger export"),
-    *("ledger audit", "replay", "schedule list", "schedule show", "decisions", "explain", "agent status"),
+    *("ledger audit", "replay", "verify", "schedule list", "schedule show", "decisions", "explain", "agent status"),
 }
 """Commands that change nothing."""
 
-BEGIN = {"demo", "up", "sweep", "run", "submit", "backfill"}
+BEGIN = {"demo", "up", "sweep", "run", "submit"}
 """Commands that start services or runs, or repair; an admission is audited with its tenant."""
 
 CONTROLS = {
@@ -54,6 +54,7 @@ CONTROLS = {
     "schedule pause": ("schedule.paused", ["nightly", "--tenant", "{tenant}"]),
     "schedule resume": ("schedule.resumed", ["nightly", "--tenant", "{tenant}"]),
     "schedule delete": ("schedule.deleted", ["nightly", "--tenant", "{tenant}"]),
+    "backfill": ("backfill.begun", ["{graph}", "--every", "1d", "--from", "2026-01-01", "--to", "2026-01-02", "--tenant", "{tenant}"]),
     "queues requeue": ("letters.requeue", ["--all"]),
     "queues discard": ("letters.discard", ["--all"]),
     "workers scale": ("workers.scaled", ["4"]),
@@ -91,7 +92,7 @@ def test_every_client_call_that_changes_something_says_who_and_why() -> None:
     from orchestrator.tenants import Tenants
 
     reads = {
-        Client: {"run", "submit", "backfill", "check", "decisions", "explain"},
+        Client: {"run", "submit", "check", "decisions", "explain"},
         RunHandle: {"wait", "result", "decisions", "explain"},
         Tenants: {"get", "list", "history", "usage", "default_priority", "is_strict"},
         PriceTables: {"list", "get", "in_force"},

@@ -77,6 +77,7 @@ def test_every_command_says_what_it_does_and_takes_json() -> None:
         "runs",
         "show",
         "replay",
+        "verify",
         "watch",
         "cancel",
         "rerun",
