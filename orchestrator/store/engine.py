@@ -11,7 +11,7 @@ from sqlalchemy.engine import Connection, make_url
 from sqlmodel import SQLModel
 
 from .tables import TABLES
-from .upgrade import add_columns, missing_columns
+from .upgrade import add_columns, bring_indexes, missing_columns
 
 BUSY_TIMEOUT_MS = 5_000
 
@@ -61,8 +61,9 @@ def create_tables(engine: Engine) -> None:
 
 
 def complete_tables(connection: Connection) -> list[str]:
-    """Create what is missing of the record's tables and of their columns; return the columns that existing tables got, `table.column`."""
+    """Create what is missing of the record's tables, columns and indexes; return the columns that existing tables got, `table.column`."""
     missing = missing_columns(connection, TABLES)
     add_columns(connection, missing)
+    bring_indexes(connection, TABLES)
     SQLModel.metadata.create_all(connection, tables=list(TABLES))
     return [f"{column.table.name}.{column.name}" for column in missing]

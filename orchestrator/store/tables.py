@@ -18,6 +18,9 @@ LIVE = ("submitted", "held", "running", "cancelling")
 OF_WORKERS = "type IN ('worker.enrolled', 'worker.retired', 'worker.dead', 'epoch.opened')"
 """What tells the lives of workers: few among many events, so they have an index, which is used where a query says it in these words."""
 
+LATER = "generation > 1"
+"""What tells the generations that a run was given later: few, so they have an index, which is used where a query says it in these words."""
+
 
 def _big(*, optional: bool = False) -> Any:
     return Field(default=None if optional else 0, sa_column=Column(BigInteger, nullable=optional))
@@ -63,7 +66,14 @@ class RunRow(SQLModel, table=True):
     """
 
     __tablename__ = "run"
-    __table_args__ = (Index("run_key", "tenant", "key", "generation", unique=True), Index("run_status", "status", "submitted_at"))
+    __table_args__ = (
+        Index("run_key", "tenant", "key", "generation", unique=True),
+        Index("run_status", "status", "submitted_at"),
+        # Whatever lists of runs are sorted, filtered and counted by, so that they read no row that they do not show: rows have the spec.
+        Index("run_recent", "submitted_at", "run_id", "generation", "status", "outcome", "tenant", "graph_name", "key", "cost_micros"),
+        Index("run_graph", "graph_name", "submitted_at", "run_id", "generation", "status", "outcome", "tenant"),
+        Index("run_again", "run_id", "generation", sqlite_where=text(LATER), postgresql_where=text(LATER)),
+    )
 
     run_id: str = Field(primary_key=True)
     generation: int = Field(primary_key=True)
@@ -223,7 +233,11 @@ class LedgerRow(SQLModel, table=True):
     """
 
     __tablename__ = "ledger"
-    __table_args__ = (Index("ledger_run", "run_id", "generation"), Index("ledger_day", "tenant", "day"))
+    __table_args__ = (
+        Index("ledger_run", "run_id", "generation"),
+        # All that sums of charges read.
+        Index("ledger_spend", "tenant", "day", "kind", "at", "category", "amount"),
+    )
 
     id: str = Field(primary_key=True)
     tenant: str

@@ -1,4 +1,4 @@
-"""A record that an older version made gets the columns that have come since."""
+"""A record that an older version made gets the columns and indexes that have come since."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from typing import Any
 from sqlalchemy import Column, Table, inspect
 from sqlalchemy.engine import Connection
 from sqlalchemy.schema import CreateColumn
+
+REPLACED = frozenset({"ledger_day"})
+"""Indexes of older versions that a newer one does the work of."""
 
 
 def missing_columns(connection: Connection, tables: Iterable[Table]) -> list[Column[Any]]:
@@ -29,6 +32,21 @@ def add_columns(connection: Connection, columns: Iterable[Column[Any]]) -> None:
     quote = connection.dialect.identifier_preparer.format_table
     for column in columns:
         connection.exec_driver_sql(f"ALTER TABLE {quote(column.table)} ADD COLUMN {_described(connection, column)}")
+
+
+def bring_indexes(connection: Connection, tables: Iterable[Table]) -> None:
+    """Make the indexes that existing tables do not have yet, and drop those that newer ones replaced; after `add_columns`."""
+    inspector = inspect(connection)
+    existing = set(inspector.get_table_names())
+    for table in tables:
+        if table.name not in existing:
+            continue
+        there = {str(found["name"]) for found in inspector.get_indexes(table.name)}
+        for index in table.indexes:
+            if index.name not in there:
+                index.create(connection)
+        for name in there & REPLACED:
+            connection.exec_driver_sql(f"DROP INDEX {name}")
 
 
 def _described(connection: Connection, column: Column[Any]) -> str:

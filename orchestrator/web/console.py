@@ -6,25 +6,48 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from flower.app import Flower, rewrite_handler
+from flower.app import Flower
+from sqlalchemy import Engine
+from tornado.web import StaticFileHandler, url
 
 from orchestrator.assembly import HeadgateApp
+from orchestrator.client import Client
+from orchestrator.store.engine import open_engine
+from orchestrator.web.acts import RunsAct
+from orchestrator.web.banner import BannerData
 from orchestrator.web.broker import BrokerPage, QueueLengths
 from orchestrator.web.entry import Announce
 from orchestrator.web.overlay import Overlay
+from orchestrator.web.runs import RunsData, RunsPage, StripsData
 from tenancy.link import Link
 
 HERE = Path(__file__).resolve().parent
 
 HANDLERS: tuple[tuple[str, type], ...] = (
+    (r"/runs", RunsPage),
+    (r"/runs/data", RunsData),
+    (r"/runs/strips", StripsData),
+    (r"/runs/(cancel|rerun|pause|resume)", RunsAct),
+    (r"/console/banner", BannerData),
     (r"/broker", BrokerPage),
     (r"/api/queues/length", QueueLengths),
 )
 """Our pages; the public API lies under /api, as Flower's does. Paths must not begin with /tasks or /workers."""
 
+NAVIGATION = (("runs", "/runs", "Runs"),)
+"""Name, path and label of our pages in the navigation."""
+
 SWITCH_S = 0.0005
 """How long the loop's thread waits at most for a thread of the executor to let it go on. It does so at every system call: with Python's
 5 ms an answer took 100 ms while a page read the lengths of 25,000 queues."""
+
+
+class Asset(StaticFileHandler):
+    """A file of ours, which is asked for anew each time and mostly found unchanged: it must be of the version of its page."""
+
+    def set_extra_headers(self, _path: str) -> None:
+        """Have it asked for anew."""
+        self.set_header("Cache-Control", "no-cache")
 
 
 class Console(Flower):
@@ -38,9 +61,19 @@ class Console(Flower):
         under = Path(given.pop("template_path"))
         super().__init__(capp=capp, **given, template_path=str(HERE), template_loader=Overlay(HERE, under))
         self.link: Link = capp.headgate_kernel.link
+        self.engine: Engine = open_engine(capp.headgate_settings.resolved_database_url())
+        self.client = Client(capp.headgate_settings)
         self._announce = announce
-        prefix = self.options.url_prefix
-        self.add_handlers(r".*", [rewrite_handler(each, prefix) if prefix else each for each in HANDLERS])
+        own = (self.options.url_prefix or "").strip("/")
+        self.prefix = f"/{own}" if own else ""
+        self.navigation = [(name, self.prefix + path, label) for name, path, label in NAVIGATION]
+        routes = [url(self.prefix + pattern, handler) for pattern, handler in HANDLERS]
+        routes.append(url(self.asset("(.*)"), Asset, {"path": str(HERE / "static")}))
+        self.add_handlers(r".*", routes)
+
+    def asset(self, name: str) -> str:
+        """Return the path of a file of ours."""
+        return f"{self.prefix}/static/headgate/{name}"
 
     def start(self) -> None:
         """Serve until the loop is stopped."""

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from tornado.template import Loader, Template
 
+NAVBAR = "navbar.html"
+SPLICES: Mapping[str, tuple[tuple[str, str], ...]] = {
+    NAVBAR: (
+        ('<ul class="app-nav navbar-nav">', '{% include "navigation.html" %}'),
+        ("</nav>", '{% include "banner.html" %}'),
+    )
+}
+"""What is put into templates of Flower's: after the first place of a text, our own template."""
+
 
 class Overlay(Loader):
-    """A loader that looks in `over` first and in `under` for what is not there.
+    """A loader that looks in `over` first and in `under` for what is not there, where it splices in what `SPLICES` says.
 
     Names are flat, as Flower's are; a template extends or includes another one by its name, whichever folder that is in.
     """
@@ -19,4 +29,8 @@ class Overlay(Loader):
 
     def _create_template(self, name: str) -> Template:
         path = next((folder / name for folder in self._folders if (folder / name).is_file()), self._folders[-1] / name)
-        return Template(path.read_bytes(), name=name, loader=self)
+        text = path.read_text()
+        if path.parent == self._folders[-1]:
+            for anchor, put in SPLICES.get(name, ()):
+                text = text.replace(anchor, f"{anchor}\n{put}", 1)
+        return Template(text, name=name, loader=self)

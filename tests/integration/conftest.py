@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import redis
 import singles
+from consoles import HEADGATE, opened
 from running import SLOTS, WORKERS, Running, producer, until
 
 from orchestrator.embedded import RedisServer, Stack
@@ -79,6 +80,13 @@ def stack() -> Iterator[Running]:
         os.environ.update(before)
         Settings.forget()
         shutil.rmtree(home, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def console(stack: Running) -> Iterator[str]:
+    """The URL of a console of the shared stack."""
+    with opened(stack.client.settings, HEADGATE) as url:
+        yield url
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from orchestrator.graph import Graph
 from orchestrator.handle import RunHandle
 from orchestrator.store import read
 from orchestrator.web.console import HANDLERS
+from orchestrator.web.page import Act
 
 READS = {
     *("audit", "console", "estimate", "plan", "schema", "runs", "show", "watch", "queues", "queues letters", "workers list"),
@@ -105,16 +106,25 @@ def test_every_client_call_that_changes_something_says_who_and_why() -> None:
                 assert {"by", "reason"} <= set(inspect.signature(call).parameters), f"{kind.__name__}.{name} does not say who and why"
 
 
-def test_no_web_route_of_ours_changes_anything() -> None:
+WEB = {"RunsAct.post": "test_console_runs.py::test_what_pages_do_to_runs_is_done_and_audited_and_one_refusal_keeps_no_other_from_it"}
+"""Routes of the console that change something: where their lines in the audit are looked at."""
+
+
+def test_every_web_route_of_ours_that_changes_something_is_listed_and_a_console_that_is_read_only_has_none() -> None:
     changing = ("post", "put", "patch", "delete")
-    found = [
-        f"{handler.__name__}.{verb}"
+    found = {
+        f"{handler.__name__}.{verb}": handler
         for _, handler, *_ in HANDLERS
         for verb in changing
         for owner in handler.__mro__
         if verb in vars(owner) and owner.__module__.startswith("orchestrator")
-    ]
-    assert found == [], f"give {found} their lines in the audit, and list them here"
+    }
+    assert found.keys() == WEB.keys(), "give it its lines in the audit, and list it here"
+    for handler in found.values():
+        assert issubclass(handler, Act), f"{handler.__name__} must refuse in a console that is read-only, and what other sites ask"
+    for place in WEB.values():
+        file, _, test = place.partition("::")
+        assert f"def {test}(" in (Path(__file__).parent / file).read_text(), place
 
 
 def test_every_control_command_leaves_its_line(stack: Running, tmp_path: Path) -> None:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import re
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -16,12 +14,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from html import unescape
 from pathlib import Path
-from urllib.error import HTTPError, URLError
-from urllib.request import Request, urlopen
+from urllib.error import URLError
 
 import psutil
 import pytest
 import redis
+from consoles import answer, opened
 from running import until
 
 from orchestrator.assembly import producer_app
@@ -32,18 +30,6 @@ from orchestrator.web.queues import Ordinary, read_lengths
 
 _ROW = re.compile(r"<tr>\s*<td>([^<]*)</td>\s*<td>(?:<span[^>]*>)?([^<]*)(?:</span>)?</td>\s*<td[^>]*>([^<]*)</td>\s*</tr>")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-
-
-def answer(url: str, user: str | None = None) -> tuple[int, str]:
-    """Status and body of a GET."""
-    request = Request(url)
-    if user is not None:
-        request.add_header("Authorization", "Basic " + base64.b64encode(user.encode()).decode())
-    try:
-        with urlopen(request, timeout=30) as reply:
-            return reply.status, reply.read().decode()
-    except HTTPError as error:
-        return error.code, error.read().decode()
 
 
 def rows(page: str) -> dict[tuple[str, str], str]:
@@ -141,23 +127,6 @@ def served() -> Iterator[Settings]:
         wait_in_line(settings, {"acme": 3, "beta": 1})
         yield settings
     shutil.rmtree(home, ignore_errors=True)
-
-
-@contextmanager
-def opened(settings: Settings, argv: list[str], said: str, **environment: str) -> Iterator[str]:
-    """Flower by `argv`; gives its URL once it listens, which its output tells by the pattern `said`."""
-    env = {**os.environ, **settings.environment(), **environment}
-    log = settings.home / f"console-{len(list(settings.home.glob('console-*')))}.log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(argv, env=env, cwd=settings.home, stdout=output, stderr=subprocess.STDOUT)
-    try:
-        until(lambda: process.poll() is not None or re.search(said, log.read_text()), 60)
-        found = re.search(said, log.read_text())
-        assert found is not None, log.read_text()
-        yield found[1].rstrip("/")
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(20)
 
 
 HEADGATE = [str(Path(sys.executable).with_name("headgate")), "console", "--port=0", "--json"]

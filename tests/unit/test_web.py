@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import flower
 import flower.command
@@ -17,7 +19,7 @@ from kombu.transport.redis import Channel
 
 from orchestrator.web import entry
 from orchestrator.web.console import HANDLERS, HERE, Console
-from orchestrator.web.overlay import Overlay
+from orchestrator.web.overlay import NAVBAR, SPLICES, Overlay
 from orchestrator.web.queues import Length, Ordinary, lengths, ordinary_names
 from tenancy.priorities import Priority
 
@@ -45,14 +47,41 @@ def test_flower_takes_what_the_console_overrides_and_calls() -> None:
     assert "template_path" in flower.urls.settings
 
 
-def test_every_page_of_flowers_that_we_replace_is_still_there() -> None:
+REPLACED = {"/broker", "/api/queues/length"}
+"""Pages of Flower's that we replace."""
+
+
+def test_pages_of_flowers_that_we_replace_are_there_and_no_other_is_hidden_by_ours() -> None:
     theirs = {(getattr(each, "regex", None) and each.regex.pattern.rstrip("$")) or each[0] for each in flower.urls.handlers}
-    assert {pattern for pattern, _ in HANDLERS} <= theirs
+    ours = [pattern for pattern, _ in HANDLERS]
+    assert theirs >= REPLACED
+    # Flower's script takes every path that begins with /tasks or /workers for its own page.
+    assert not [pattern for pattern in ours if pattern.startswith(("/tasks", "/workers"))]
+    hidden = {path for path in theirs for pattern in ours if re.fullmatch(pattern, path.replace("(.+)", "x"))}
+    assert hidden == REPLACED
+
+
+def test_our_pages_are_in_the_navigation_of_every_page_and_the_banner_is_below_it() -> None:
+    navbar = (FLOWERS / "navbar.html").read_text()
+    for anchor, _ in SPLICES[NAVBAR]:
+        assert anchor in navbar, "Flower's navbar has no such place any more"
+    application = SimpleNamespace(
+        navigation=[("runs", "/ops/runs", "Runs")], prefix="/ops", asset=lambda name: f"/ops/{name}", options=SimpleNamespace(auth=None)
+    )
+    told = {
+        "active_tab": "runs",
+        "handler": SimpleNamespace(application=application),
+        "reverse_url": lambda name: f"/{name}",
+        "static_url": str,
+    }
+    page = Overlay(HERE, FLOWERS).load(NAVBAR).generate(**told, current_user=None).decode()
+    assert re.search(r'<a class="nav-link active"\s+href="/ops/runs" aria-current="page">Runs</a>', page)
+    assert page.index("</nav>") < page.index('id="hg-banner"')
 
 
 def test_what_our_templates_extend_and_call_is_there() -> None:
     base = (FLOWERS / "base.html").read_text()
-    assert all(f"{{% block {name} %}}" in base for name in ("title", "navbar", "container"))
+    assert all(f"{{% block {name} %}}" in base for name in ("title", "navbar", "container", "extra_scripts"))
     assert "active_tab == 'broker'" in (FLOWERS / "navbar.html").read_text()
     style = (FLOWERS.parent / "static" / "css" / "flower.css").read_text()
     classes = ("page-section", "page-header", "page-eyebrow", "page-description", "broker-page", "broker-table", "empty-table-message")
