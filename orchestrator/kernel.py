@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING, Any
 from kombu.exceptions import KombuError
 from redis.exceptions import RedisError
 
-from cost.middleware import Spent
+from cost.middleware import BY, Spent
 from cost.price_book import PriceBook
 from orchestrator import keys
 from orchestrator.backpressure import Backpressure
 from orchestrator.objects import open_objects
 from orchestrator.patience import patiently
 from orchestrator.results import ResultStore
+from orchestrator.riders import Riders
 from orchestrator.settings import Settings
-from orchestrator.state import State
+from orchestrator.state import Charge, Charged, State
 from tenancy.link import Link
 from tenancy.queues import SYSTEM_QUEUE
 
@@ -51,6 +52,11 @@ class Kernel:
         self.prices = PriceBook(self.link)
 
     @cached_property
+    def riders(self) -> Riders:
+        """Settlements that wait for a command of this process."""
+        return Riders(self.settle)
+
+    @cached_property
     def launcher(self) -> Launcher:
         """Publishes nodes that are due."""
         from orchestrator.launcher import Launcher
@@ -68,14 +74,33 @@ class Kernel:
 
     def settle(self, spent: Spent, by: str = "signal") -> None:
         """Settle one execution. Raises Unavailable; a conflict is a fault of ours and is raised as ValueError."""
-        execution = spent.run_id, spent.generation, spent.node_id, spent.attempt
-        answer, may_start, entered = self.state.charge(*execution, spent.cats, by, spent.price_version, spent.lines)
-        if may_start:
+        self._settled(spent, self.state.charge(*_charge(spent, by)))
+
+    def _settled(self, spent: Spent, charged: Charged) -> None:
+        if charged.may_start:
             self.call_admission()
-        if entered:
-            self.call_agent(spent.run_id, spent.generation, "level", ".".join(map(str, execution)))
-        if answer == "conflict":
+        if charged.entered:
+            cause = f"{spent.run_id}.{spent.generation}.{spent.node_id}.{spent.attempt}"
+            self.call_agent(spent.run_id, spent.generation, "level", cause)
+        if charged.answer == "conflict":
             raise ValueError(f"{spent.run_id}.{spent.node_id} attempt {spent.attempt} was settled before with another amount")
+
+    def begin(self, run_id: str, generation: int, node: str, inc: str, tag: str, number: int, worker: str, for_s: float) -> list[Any]:
+        """Claim a node, with the settlements of this process that wait for a ride; tries for so long where Redis is away.
+
+        Returns a row of the gate table. Raises Unavailable; what rode along is then left to the sweeper.
+        """
+        riders = self.riders.take()
+        charges = [_charge(spent, BY) for spent in riders]
+        answers, row = patiently(
+            lambda: self.state.charge_and_begin(charges, run_id, generation, node, inc, tag, number, worker), for_s=for_s
+        )
+        for spent, charged in zip(riders, answers, strict=True):
+            try:
+                self._settled(spent, charged)
+            except ValueError:
+                log.exception("a settlement was refused")
+        return row
 
     def call_admission(self) -> None:
         """Have some worker let waiting runs in at once. When the message is lost, the next sweep does it."""
@@ -106,3 +131,7 @@ class Kernel:
         if unwritten:
             self.launcher.revoke_rest(run_id, generation)
         return due
+
+
+def _charge(spent: Spent, by: str) -> Charge:
+    return Charge(spent.run_id, spent.generation, spent.node_id, spent.attempt, spent.cats, by, spent.price_version, spent.lines)

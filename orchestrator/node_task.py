@@ -179,10 +179,7 @@ class _Execution:
 
     def _claim(self) -> list[Any]:
         worker = str(getattr(self.request, "hostname", "") or "")
-        return patiently(
-            lambda: self.kernel.state.begin(self.run_id, self.generation, self.node_id, self.inc, self.tag, self.number, worker),
-            for_s=PATIENCE_S,
-        )
+        return self.kernel.begin(self.run_id, self.generation, self.node_id, self.inc, self.tag, self.number, worker, PATIENCE_S)
 
     def _turn_away(self, row: list[Any]) -> str:
         """What the gate found instead of work to do; see the table in docs/state-chart.md."""

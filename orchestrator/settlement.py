@@ -23,8 +23,8 @@ class NodeSettlement:
         return self._kernel()
 
     def settle(self, spent: Spent) -> None:
-        """Settle what an execution said that it used."""
-        self.kernel.settle(spent, BY)
+        """Settle what an execution said that it used: with the next command of this process, or by itself a moment later."""
+        self.kernel.riders.add(spent)
 
     def settle_ended(self, task_id: str) -> None:
         """Settle the last execution of a node that has ended, as after a hard time limit, with what it had noted.

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 from orchestrator.backpressure import DEFAULT, Backpressure
 from tenancy.link import Link
 
+PREFIX = "orchestrator/state/"
+
 ROWS_MAX = 200
 """Rows or nodes that one script call may carry."""
 
@@ -19,6 +21,19 @@ class Charged(NamedTuple):
     answer: str
     may_start: bool
     entered: bool
+
+
+class Charge(NamedTuple):
+    """What an execution is charged: cats is `llm=30000,compute=12`, lines its usage by unit as JSON; '' where that is not known."""
+
+    run: str
+    gen: int
+    node: str
+    attempt: int
+    cats: str
+    by: str
+    price_version: str = ""
+    lines: str = ""
 
 
 class State:
@@ -38,7 +53,7 @@ class State:
         self.rules = backpressure
 
     def _call(self, script: str, *arguments: str | int) -> Any:
-        return self.link.call(f"orchestrator/state/{script}", *arguments)
+        return self.link.call(PREFIX + script, *arguments)
 
     def admit(self, run: str, gen: int, tenant: str, want: Mapping[str, Any], until_ms: int = 0) -> list[Any]:
         """Admit a run: ['admitted', hold], ['held', why, nudge], ['refused', reason, limit, current, retry_after_ms], or ['stale'].
@@ -73,7 +88,16 @@ class State:
 
     def begin(self, run: str, gen: int, node: str, inc: str, tag: str, delivery: int, worker: str) -> list[Any]:
         """Claim a node: a row of the gate table."""
-        return list(self._call("begin", run, gen, node, inc, tag, delivery, worker, self.lag_ms, self.refusal_ms))
+        return self.charge_and_begin((), run, gen, node, inc, tag, delivery, worker)[1]
+
+    def charge_and_begin(
+        self, charges: Sequence[Charge], run: str, gen: int, node: str, inc: str, tag: str, delivery: int, worker: str
+    ) -> tuple[list[Charged], list[Any]]:
+        """Settle executions, then claim a node, in one round trip: the answers of `charge`, and a row of the gate table."""
+        calls: list[tuple[str, Sequence[str | int]]] = [(f"{PREFIX}settle", self._arguments(charge)) for charge in charges]
+        calls.append((f"{PREFIX}begin", (run, gen, node, inc, tag, delivery, worker, self.lag_ms, self.refusal_ms)))
+        *answers, row = self.link.batch(calls)
+        return [_charged(answer) for answer in answers], list(row)
 
     def lack(self, run: str, gen: int, node: str, inc: str, tag: str, delivery: int, task: str, patience_ms: int) -> list[Any]:
         """Hand back a node whose task this worker lacks: ['gone'], ['back', delay_ms], ['early'] or ['failed', more, reason, due..]."""
@@ -107,8 +131,10 @@ class State:
 
     def charge(self, run: str, gen: int, node: str, attempt: int, cats: str, by: str, price_version: str = "", lines: str = "") -> Charged:
         """Settle an execution, and say what may follow from that."""
-        answer, may_start, entered = self._call("settle", run, gen, node, attempt, cats, by, price_version, *self.rules, lines)
-        return Charged(str(answer), bool(may_start), bool(entered))
+        return _charged(self._call("settle", *self._arguments(Charge(run, gen, node, attempt, cats, by, price_version, lines))))
+
+    def _arguments(self, charge: Charge) -> tuple[str | int, ...]:
+        return *charge[:-1], *self.rules, charge.lines
 
     def void(self, run: str, gen: int, node: str, attempt: int, by: str) -> str:
         """Give a reservation back: void, same, conflict or unknown."""
@@ -181,3 +207,8 @@ class State:
     def stale(self, run: str, gen: int, age_ms: int, nodes: Sequence[str]) -> list[str]:
         """Which of the nodes have neither message nor live lease: to publish."""
         return list(self._call("stale", run, gen, age_ms, *nodes))
+
+
+def _charged(answer: Sequence[Any]) -> Charged:
+    said, may_start, entered = answer
+    return Charged(str(said), bool(may_start), bool(entered))
