@@ -16,7 +16,7 @@ from tenancy.errors import HeadgateError
 
 logger = logging.getLogger(__name__)
 
-RIDE_S = 0.05
+RIDE_S = 0.02
 """How long a settlement waits for a command to ride with."""
 
 
