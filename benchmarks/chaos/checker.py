@@ -164,7 +164,7 @@ def outcome_follows(e: Evidence) -> Iterator[Violation]:
     """A run's outcome follows from its nodes', and its counts are theirs."""
     nodes: dict[RunKey, dict[str, str]] = defaultdict(dict)
     cancelled: set[RunKey] = set()
-    lowered: set[RunKey] = set()
+    cheaper: dict[tuple[str, int, str], bool] = {}
     untaken: set[tuple[str, int, str]] = set()
     ends: dict[RunKey, list[Event]] = defaultdict(list)
     for event in e.events:
@@ -174,8 +174,8 @@ def outcome_follows(e: Evidence) -> Iterator[Violation]:
                 untaken.add(event.node)
         elif event.kind == "run.cancelling":
             cancelled.add(event.run)
-        elif event.kind == "decision.applied" or (event.kind == "node.began" and event.data.get("verdict")):
-            lowered.add(event.run)
+        elif event.kind == "node.began":
+            cheaper[event.node] = bool(event.data.get("verdict"))
         elif event.kind == "run.ended":
             ends[event.run].append(event)
     for row in e.runs:
@@ -190,7 +190,7 @@ def outcome_follows(e: Evidence) -> Iterator[Violation]:
             expected = "cancelled"
         elif required_bad:
             expected = "failed"
-        elif bad or run in lowered:
+        elif bad or any(outcome == "succeeded" and cheaper.get((*run, node)) for node, outcome in outcomes.items()):
             expected = "degraded"
         if row.outcome != expected:
             yield Violation("run outcome", row.run_id, f"is {row.outcome}, its nodes make it {expected}")
