@@ -253,6 +253,7 @@ class OurSystem:
             "worker children": children(pids["w1"]),
             "redis": [pids["redis"]],
             "recorder": [pids["recorder"]],
+            "system": [pids["system"]],
             "beat": [pids["beat"]],
         }
         return System("headgate", redis.Redis.from_url(self.stack.client_url, decode_responses=True), roles, self.producer)

@@ -7,9 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from tenancy.queues import SYSTEM_QUEUE
+
 # -P: the working directory is a user's, and a celery.py or redis.py there must not stand in for the real one.
 _PYTHON = (sys.executable, "-P", "-m")
 _CELERY = (*_PYTHON, "celery", "-A", "orchestrator.app")
+# One message in hand per process: what waits stays in Redis, where fairness, cancel and priorities reach it.
+_WORKER = ("--prefetch-multiplier=1", "--without-gossip", "--without-mingle", "--loglevel=INFO")
 
 
 def recorder() -> tuple[str, ...]:
@@ -19,9 +23,12 @@ def recorder() -> tuple[str, ...]:
 
 def worker(index: int, concurrency: int) -> tuple[str, ...]:
     """Return the command of worker `index` (from 1) with `concurrency` processes."""
-    # One message in hand per process: what waits stays in Redis, where fairness, cancel and priorities reach it.
-    flags = ("--prefetch-multiplier=1", "--without-gossip", "--without-mingle", "--loglevel=INFO")
-    return (*_CELERY, "worker", "-n", f"w{index}@%h", "-c", str(concurrency), *flags)
+    return (*_CELERY, "worker", "-n", f"w{index}@%h", "-c", str(concurrency), *_WORKER)
+
+
+def system() -> tuple[str, ...]:
+    """Return the command of the worker that does beat's work alone, so that no node keeps it waiting; two at once, one may be slow."""
+    return (*_CELERY, "worker", "-n", "system@%h", "-P", "threads", "-c", "2", "-Q", SYSTEM_QUEUE, *_WORKER)
 
 
 def beat(schedule: Path) -> tuple[str, ...]:
@@ -40,5 +47,6 @@ class Commands:
 
     recorder: Callable[[], tuple[str, ...]] = recorder
     worker: Callable[[int, int], tuple[str, ...]] = worker
+    system: Callable[[], tuple[str, ...]] = system
     beat: Callable[[Path], tuple[str, ...]] = beat
     console: Callable[[int], tuple[str, ...]] = console

@@ -111,7 +111,7 @@ class Stack:
         return for_client(self.redis_url)
 
     def pids(self) -> dict[str, int]:
-        """Return the process id of each running child by name: redis, recorder, w1 ..., beat, console."""
+        """Return the process id of each running child by name: redis, recorder, w1 ..., system, beat, console."""
         found = {"redis": self.redis.pid} if self.redis is not None and self.redis.alive() else {}
         return found | {name: child.pid for name, child in self._children.items() if child.pid is not None}
 
@@ -189,6 +189,7 @@ class Stack:
         argvs = {"recorder": commands.recorder()}
         argvs |= {f"w{index}": commands.worker(index, self._concurrency) for index in range(1, self._workers + 1)}
         if self._beat:
+            argvs["system"] = commands.system()
             argvs["beat"] = commands.beat(self.home / "beat-schedule")
         if self._console:
             port = free_port()

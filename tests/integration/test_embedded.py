@@ -44,6 +44,7 @@ def idle_commands(worker: str = WORKER) -> Commands:
     return Commands(
         recorder=lambda: python(IDLE),
         worker=lambda index, slots: python(worker),
+        system=lambda: python(IDLE),
         beat=lambda file: python(IDLE),
         console=lambda port: python(IDLE),
     )
@@ -218,7 +219,7 @@ def test_a_stack_writes_where_it_is_and_leaves_nothing_behind(home: Path) -> Non
     settings = Settings(home=home)
     with Stack(settings, workers=2, commands=idle_commands(), ready=said_ready) as stack:
         found = json.loads(settings.stack_file.read_text())
-        assert list(found["pids"]) == ["stack", "redis", "recorder", "w1", "w2", "beat", "console"]
+        assert list(found["pids"]) == ["stack", "redis", "recorder", "w1", "w2", "system", "beat", "console"]
         assert settings.resolved_redis_url() == found["redis_url"] == stack.redis_url
         assert found["database_url"] == f"sqlite:///{home / 'headgate.db'}"
         assert found["console_url"].startswith("http://127.0.0.1:")
@@ -266,7 +267,7 @@ def test_nothing_of_a_killed_stack_is_left_and_its_home_is_free_again(home: Path
     process = owner(STACK_OWNER, home)
     assert process.stdout is not None
     groups = [int(pid) for pid in process.stdout.readline().split()]
-    assert sum(len(members(group)) for group in groups) == 8  # 6 children, 2 of them with a pool process
+    assert sum(len(members(group)) for group in groups) == 9  # 7 children, 2 of them with a pool process
     process.kill()
     process.wait()
     with Stack(Settings(home=home), workers=1, commands=idle_commands(), ready=said_ready):
