@@ -15,6 +15,7 @@ from typing import Any
 from benchmarks import harness, profiling
 from benchmarks.fan import WORKLOADS, Workload
 from benchmarks.money.cost import main as money
+from benchmarks.plans.speed import main as plan
 from benchmarks.retention import main as retention
 from benchmarks.transport.__main__ import main as transport
 
@@ -83,11 +84,13 @@ def main() -> None:
         sys.exit(transport(sys.argv[2:]))
     if sys.argv[1:2] == ["money"]:
         sys.exit(money(sys.argv[2:]))
+    if sys.argv[1:2] == ["plan"]:
+        sys.exit(plan(sys.argv[2:]))
     if sys.argv[1:2] == ["retention"]:
         sys.exit(retention(sys.argv[2:]))
     parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
     parser.add_argument(
-        "workloads", nargs="*", metavar="WORKLOAD", help=f"{', '.join(WORKLOADS)}; all if none; or transport, money, or retention"
+        "workloads", nargs="*", metavar="WORKLOAD", help=f"{', '.join(WORKLOADS)}; all if none; or transport, money, plan, or retention"
     )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", type=Path, help="write the results to this file")

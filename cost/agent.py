@@ -107,12 +107,18 @@ def _short(tenant: TenantView, run: RunView, least: int) -> _Judged:
 
 
 def _degraded(tenant: TenantView, run: RunView, choosable: Choosable, trigger: Trigger, reason: str, *, proven: bool = False) -> _Judged:
-    """The plan of most value that fits, at what it is expected to cost if that is known; the floor always fits."""
-    lowered = choosable.lowered()
-    plan = _planned(tenant, lowered, trigger, run.available)
-    if proven and run.expected(plan.cost_micros) > run.available:
-        seen, told = run.spent + run.prior, run.finished + run.prior
-        plan = _planned(tenant, lowered, trigger, run.available * told // seen)
+    """The plan of most value that fits, at what it is expected to cost if that is known; the floor always fits.
+
+    A node that was given less in this very situation is given less again only where nothing else helps.
+    """
+    again = run.basis == tenant.basis
+    for nodes in [choosable.lowered(kept=True), choosable.lowered()] if again and run.current else [choosable.lowered()]:
+        plan = _planned(tenant, nodes, trigger, run.available)
+        if proven and run.expected(plan.cost_micros) > run.available:
+            seen, told = run.spent + run.prior, run.finished + run.prior
+            plan = _planned(tenant, nodes, trigger, run.available * told // seen)
+        if plan.fits:
+            break
     if not plan.modifications:
         return "continue", reason, None, 0
     expected = run.expected(plan.cost_micros) if proven else 0

@@ -64,9 +64,13 @@ class Choosable(NamedTuple):
     nodes: tuple[NodeCost, ...]
     current: Mapping[str, str]
 
-    def lowered(self) -> list[NodeCost]:
-        """Return each node as it is chosen now, with what is cheaper still: a node that was given less is given nothing more here."""
-        return [chosen(node, self.current.get(node.id, AS_IS)) for node in self.nodes]
+    def lowered(self, *, kept: bool = False) -> list[NodeCost]:
+        """Return each node as it is chosen now, with what is cheaper still: what was given less is given nothing more here.
+
+        kept: those that were given less stay as they are.
+        """
+        found = [chosen(node, self.current.get(node.id, AS_IS)) for node in self.nodes]
+        return [replace(node, required=True, variants=()) if kept and node.id in self.current else node for node in found]
 
     def raised(self) -> list[NodeCost]:
         """Return each node at its full quality, with what lies between that and what it is chosen to be now. None of them is skipped."""

@@ -26,6 +26,7 @@ from orchestrator.cli import (
     stack,
     tenant,
     verify,
+    whatif,
     workers,
 )
 from orchestrator.cli.group import Headgate
@@ -52,6 +53,6 @@ for command in (
     *(tenant.tenant, pause.pause, pause.resume),
     *(queues.queues, workers.workers),
     *(schedule.schedule, schedule.backfill),
-    *(prices.prices, estimate.estimate, ledger.ledger),
+    *(prices.prices, estimate.estimate, whatif.whatif, ledger.ledger),
 ):
     main.add_command(command)

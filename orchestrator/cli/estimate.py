@@ -53,8 +53,8 @@ def estimate(
     resolved.check(registry=registry, served=unknown, limits=limits_of(settings))
     if unknown:
         say(f"not known here, so estimated only as far as the graph or the record says: {', '.join(unknown)} (--tasks MODULE loads them)")
-    submission = Submission.of(resolved, settings, learned=_learned(settings, resolved, tenant))
-    standing = _standing(settings, tenant) if runs(settings) else None
+    submission = Submission.of(resolved, settings, learned=learned_of(settings, resolved, tenant))
+    standing = standing_of(settings, tenant) if runs(settings) else None
     found = facts(submission, tenant, standing, parse_units(budget) if budget is not None else None, full=quality == "full")
     if as_json:
         print_json(found)
@@ -97,7 +97,7 @@ def _given_up(submission: Submission, prospect: Prospect) -> list[dict[str, Any]
     return [{"node": m.node, "type": m.type, "change": m.change, "saving_micros": m.estimated_saving_micros} for m in changes]
 
 
-def _learned(settings: Settings, graph: Graph, tenant: str) -> Means:
+def learned_of(settings: Settings, graph: Graph, tenant: str) -> Means:
     """Return what the record knows of the tasks; nothing where there is none."""
     from orchestrator.cli.service import recorded
     from orchestrator.store.learned import learned_means
@@ -107,7 +107,8 @@ def _learned(settings: Settings, graph: Graph, tenant: str) -> Means:
     return {}
 
 
-def _standing(settings: Settings, tenant: str) -> Standing:
+def standing_of(settings: Settings, tenant: str) -> Standing:
+    """Return what a running stack knows of a tenant's limits."""
     from cost.estimate import Standing
     from orchestrator.cli.service import running
 

@@ -35,7 +35,7 @@ def test_alone_it_prints_one_line_for_each_verb() -> None:
     done = run()
     assert done.returncode == 0
     assert [line.split()[:2] for line in done.stdout.splitlines()] == [
-        ["./dev", verb] for verb in ("demo", "test", "up", "lint", "bench", "chaos", "torture", "stops", "money", "headgate")
+        ["./dev", verb] for verb in ("demo", "test", "up", "lint", "bench", "chaos", "torture", "stops", "money", "plans", "headgate")
     ]
 
 

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from cost.plan import NodeCost, VariantCost, floor, plan_down
@@ -76,7 +79,7 @@ def test_the_kinds_of_modification_are_the_strategies() -> None:
     assert [m.type for m in plan_down(nodes, 10).modifications] == ["retrieval", "skip"]
 
 
-def test_a_large_graph_is_planned_greedily_and_says_so() -> None:
+def test_a_large_graph_keeps_nearly_all_that_can_be_kept_and_says_of_how_much() -> None:
     nodes = [
         NodeCost(f"n{i:03d}", False, 1 + i * 7919 % 1000, 1 + i * 104_729 % 9973, children=tuple(f"n{j:03d}" for j in range(i + 1, i + 4)))
         for i in range(300)
@@ -84,6 +87,28 @@ def test_a_large_graph_is_planned_greedily_and_says_so() -> None:
     plan = plan_down(nodes, sum(node.estimate_micros for node in nodes) // 2)
     assert plan.fits
     assert not plan.exact
+    assert plan.bound >= plan.value >= 0.99 * plan.bound
+
+
+def test_many_identical_branches_are_given_up_one_by_one() -> None:
+    nodes = [NodeCost("start", True, 1, 0, children=tuple(f"a{i:04d}" for i in range(3_000)))]
+    nodes += [NodeCost(f"a{i:04d}", False, 1, 100, children=(f"b{i:04d}",)) for i in range(3_000)]
+    nodes += [NodeCost(f"b{i:04d}", False, 5, 100) for i in range(3_000)]
+    plan = plan_down(nodes, 200 * 1_000 + 150)
+    assert (plan.value, plan.cost_micros) == (6 * 1_000 + 1 + 1, 200 * 1_000 + 100)
+    assert plan.bound == 6 * 1_000 + 1 + 4
+
+
+def test_a_node_that_something_else_feeds_runs_without_those_that_are_skipped() -> None:
+    nodes = [NodeCost("a", False, 1, 100, children=("b",)), NodeCost("b", False, 1, 10)]
+    assert plan_down(nodes, 50).choices == {"a": "skip", "b": "skip"}
+    assert plan_down([nodes[0], NodeCost("b", False, 1, 10, fed=True)], 50).choices == {"a": "skip", "b": "as_is"}
+
+
+def test_neither_producers_nor_workers_load_the_solver_until_a_plan_needs_it() -> None:
+    said = "import sys, cost.agent, orchestrator; print('scipy' in sys.modules, 'numpy' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", said], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "False"]
 
 
 def test_a_long_optional_chain_can_be_given_up_whole() -> None:
