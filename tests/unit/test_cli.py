@@ -96,6 +96,7 @@ def test_every_command_says_what_it_does_and_takes_json() -> None:
         "workers",
         "prices",
         "estimate",
+        "whatif",
         "ledger",
         "schedule",
         "backfill",

@@ -1,18 +1,22 @@
-"""What plans keep of the optimum, on a part of the graphs of `./dev plans`."""
+"""What plans keep of the optimum, on a part of the graphs of `./dev plans`; the results of all of them are committed."""
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from benchmarks.plans.__main__ import summary
 from benchmarks.plans.graphs import WORKFLOWS, case, workflow
 from benchmarks.plans.oracle import faults
 from benchmarks.plans.trial import trial
 from cost.plan import plan_down
 
 pytestmark = pytest.mark.unit
+
+RESULTS = Path(__file__).resolve().parents[2] / "benchmarks" / "results" / "plans.json"
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
@@ -38,3 +42,13 @@ def test_the_oracle_sees_a_plan_that_breaks_a_rule() -> None:
     assert faults(made.nodes, plan, plan.cost_micros - 1) == [f"it costs {plan.cost_micros} of {plan.cost_micros - 1} micros"]
     skipped = {node.id: "skip" for node in made.nodes}
     assert any("is required, and skipped" in said for said in faults(made.nodes, replace(plan, choices=skipped), made.available))
+
+
+def test_the_committed_results_are_of_200_graphs_and_every_workflow_without_a_problem() -> None:
+    found = json.loads(RESULTS.read_text())
+    rows = list(found["graphs"].values())
+    assert found["summary"] == summary(rows)
+    assert found["summary"]["problems"] == 0
+    assert {path.stem for path in WORKFLOWS} | {str(number) for number in range(1, 201)} <= found["graphs"].keys()
+    assert found["summary"]["least kept of the optimum"] >= 0.99
+    assert found["summary"]["least kept of the bound above"] >= 0.95
