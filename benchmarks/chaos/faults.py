@@ -18,9 +18,12 @@ from orchestrator.embedded import Stack
 
 ACTS = ("cancel", "cancel nodes", "pause", "point")
 """What the harness does itself: cancels a run or nodes of one, pauses a run, a tenant or everything for a while, arms a named point."""
-KINDS = ("worker", "child", "recorder", "beat", "redis", "freeze", *ACTS)
+KINDS = ("worker", "child", "recorder", "beat", "redis", "freeze", "stall", "restart", *ACTS)
 """SIGKILL of a worker's group, of one of its pool's processes, of recorder, beat and Redis; `freeze`: SIGSTOP of a worker's group
-for a while."""
+for a while; `stall`: of recorder, beat or Redis, for up to 4 s; `restart`: SIGTERM of a worker, the recorder or beat."""
+STALLED = ("recorder", "redis", "beat")
+RESTARTED = ("w1", "recorder", "w2", "beat")
+STALL_MOST_S = 4.0
 POWER = "power"
 """Redis loses part of its last second, as with a machine without power: in some seeds, or where it is asked for."""
 POWER_ODDS = 0.25
@@ -76,6 +79,8 @@ class Saboteur:
         self._act = act
         self._busy = busy
         self._thaws: list[threading.Timer] = []
+        self.restarted: list[str] = []
+        """What was told to end, and ends with code 0 because of that."""
 
     def do(self, fault: Fault) -> Done | None:
         """Do one fault; None when nothing could be found to do it to, because it had not come back from the one before."""
@@ -84,7 +89,15 @@ class Saboteur:
             target = self._act(fault.kind, fault.pick)
             return Done(fault.kind, at, target, 0) if target else None
         try:
-            return self._at_worker(fault) if fault.kind in ("worker", "freeze", "child") else self._at_service(fault)
+            match fault.kind:
+                case "worker" | "freeze" | "child":
+                    return self._at_worker(fault)
+                case "stall":
+                    return self._stall(STALLED[fault.pick % len(STALLED)], 1.0 + fault.pick % 100 / 100 * (STALL_MOST_S - 1.0))
+                case "restart":
+                    return self._restart(RESTARTED[fault.pick % len(RESTARTED)])
+                case _:
+                    return self._at_service(fault)
         except (psutil.NoSuchProcess, ProcessLookupError):
             return None  # it ended by itself just before
 
@@ -105,8 +118,31 @@ class Saboteur:
         os.kill(pid, signal.SIGKILL)
         return Done(fault.kind, at, "redis" if log is not None else fault.kind, pid)
 
+    def _stall(self, name: str, for_s: float) -> Done | None:
+        pid = self._await(name)
+        if pid is None:
+            return None
+        at, created = time.time_ns() // 1_000_000, psutil.Process(pid).create_time()
+        os.kill(pid, signal.SIGSTOP)
+        self._thaw_later(for_s, pid, created, os.kill)
+        return Done("stall", at, name, pid)
+
+    def _restart(self, name: str) -> Done | None:
+        pid = self._await(name)
+        if pid is None:
+            return None
+        at = time.time_ns() // 1_000_000
+        self.restarted.append(name)
+        os.kill(pid, signal.SIGTERM)
+        return Done("restart", at, name, pid)
+
+    def _thaw_later(self, for_s: float, pid: int, created: float, send: Callable[[int, int], None]) -> None:
+        timer = threading.Timer(for_s, _go_on, (pid, created, send))
+        timer.start()
+        self._thaws.append(timer)
+
     def thaw(self) -> None:
-        """Wait until every frozen worker goes on."""
+        """Wait until everything that was frozen goes on."""
         for timer in self._thaws:
             timer.join()
 
@@ -123,9 +159,7 @@ class Saboteur:
             os.killpg(pid, signal.SIGKILL)
         elif fault.kind == "freeze":
             os.killpg(pid, signal.SIGSTOP)
-            timer = threading.Timer(FREEZE_S, _go_on, (pid, psutil.Process(pid).create_time()))
-            timer.start()
-            self._thaws.append(timer)
+            self._thaw_later(FREEZE_S, pid, psutil.Process(pid).create_time(), os.killpg)
         else:
             children = psutil.Process(pid).children()
             if not children:
@@ -154,10 +188,10 @@ def _append_only_file(stack: Stack) -> Path:
     return max(stack.redis.directory.glob("appendonlydir/*.incr.aof"), key=lambda file: file.stat().st_mtime)
 
 
-def _go_on(pid: int, created: float) -> None:
-    """Wake the group of `pid`, if it is still the process that was frozen."""
+def _go_on(pid: int, created: float, send: Callable[[int, int], None]) -> None:
+    """Wake `pid`, or with killpg its group, if it is still the process that was frozen."""
     try:
         if psutil.Process(pid).create_time() == created:
-            os.killpg(pid, signal.SIGCONT)
+            send(pid, signal.SIGCONT)
     except (psutil.NoSuchProcess, ProcessLookupError):
         pass  # somebody killed it in its sleep

@@ -21,6 +21,8 @@ _WHAT = {
     "worker": ("SIGKILL of a worker and its pool", "until a node that it ran began again"),
     "child": ("SIGKILL of one pool process", "until the node that it ran began again"),
     "freeze": ("SIGSTOP of a worker for 6 s, then SIGCONT", "until a node that it ran began again elsewhere"),
+    "stall": ("SIGSTOP of recorder, beat or Redis for 1 to 4 s", ""),
+    "restart": ("SIGTERM of a worker, the recorder or beat", ""),
     "redis": ("SIGKILL of Redis", "until the next epoch was open, or a node lost to it began again"),
     "power": ("Redis loses part of its last second and is killed", "until the next epoch was open, or a node lost to it began again"),
     "recorder": ("SIGKILL of the recorder", "until the next one held the lease"),

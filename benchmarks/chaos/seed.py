@@ -87,6 +87,7 @@ class Seed:
         self.documents: dict[str, dict[str, Any]] = {}
         self.points = home / "points"
         self._over = False
+        self._saboteur: Saboteur | None = None
         self._mutex = threading.Lock()
 
     def play(self) -> dict[str, Any]:
@@ -112,7 +113,7 @@ class Seed:
             ]
             for thread in submitting:
                 thread.start()
-            saboteur = Saboteur(stack, control.act, lambda pid: look.executes(direct, pid))
+            saboteur = self._saboteur = Saboteur(stack, control.act, lambda pid: look.executes(direct, pid))
             self._sabotage(saboteur, stack)
             for thread in submitting:
                 thread.join()
@@ -271,7 +272,10 @@ class Seed:
             self.broken.append(Violation(rule, subject, detail))
 
     def _tell(self, sentence: str) -> None:
-        if " ended with code " in sentence and not self._over:
+        name, _, rest = sentence.partition(" ")
+        if rest.startswith("ended with code 0") and self._saboteur is not None and name in self._saboteur.restarted:
+            self._saboteur.restarted.remove(name)
+        elif " ended with code " in sentence and not self._over:
             self._break("process", sentence.split()[0], f"{sentence}; only we end processes here")
         with (self.settings.home / "supervisor.log").open("a") as log:
             log.write(f"{time.time():.3f} {sentence}\n")
