@@ -10,9 +10,9 @@ from typing import Any
 from kombu.exceptions import KombuError
 from redis.exceptions import RedisError
 
-from cost.plan import SKIP
 from orchestrator import canvas, keys
 from orchestrator.compiler import decode_fragment
+from orchestrator.govern.at_admission import plan_down
 from orchestrator.kernel import Kernel
 from orchestrator.node_task import describe
 from orchestrator.refusal import refusal
@@ -20,7 +20,6 @@ from orchestrator.state import ROWS_MAX
 from orchestrator.store.adopted import Adopted
 from orchestrator.submission import Submission
 from tenancy.errors import Unavailable, Unknown
-from tenancy.log import append
 
 
 class Launcher:
@@ -57,9 +56,9 @@ class Launcher:
             if reply[2]:
                 self.kernel.call_admission()
             return False
-        down = submission.planned_down(int(reply[1]))
-        choices = down.choices if down else {}
-        for rows in submission.rows(choices):
+        hold = int(reply[1])
+        down = hold < submission.estimate_micros
+        for rows in submission.rows({}):
             state.load(run_id, generation, rows, {})
         for fragments in submission.fragments():
             state.load(run_id, generation, [], fragments)
@@ -69,7 +68,7 @@ class Launcher:
         if adoptions:
             self.kernel.finish_cascade(run_id, generation)
         if down:
-            self._give_up(run_id, generation, tenant, choices, down.modifications)
+            plan_down(self.kernel, run_id, generation, tenant, submission, hold)
         roots = submission.openers()
         due: list[str] = []
         for first in range(0, len(roots), ROWS_MAX):
@@ -80,28 +79,6 @@ class Launcher:
             due = self.kernel.link.read("ZRANGE", keys.of_run("due", f"{run_id}.{generation}"), 0, -1)
         self.publish(run_id, generation, tenant, due)
         return True
-
-    def _give_up(self, run_id: str, generation: int, tenant: str, choices: Any, modifications: Any) -> None:
-        if self.kernel.link.read("HGET", keys.of_run("run", f"{run_id}.{generation}"), "status") != "loading":
-            return
-        skipped = [node for node, choice in choices.items() if choice == SKIP]
-        for first in range(0, len(skipped), ROWS_MAX):
-            self.kernel.state.skip(run_id, generation, "given up at admission: the budget is short", skipped[first : first + ROWS_MAX])
-        self.kernel.finish_cascade(run_id, generation)
-        append(
-            self.kernel.link,
-            {
-                "t": "decision.applied",
-                "tenant": tenant,
-                "run": run_id,
-                "gen": generation,
-                "trigger": "admission",
-                "modifications": [
-                    {"type": m.type, "node": m.node, "change": m.change, "reason": m.reason, "saving": str(m.estimated_saving_micros)}
-                    for m in modifications
-                ],
-            },
-        )
 
     def publish(self, run_id: str, generation: int, tenant: str, nodes: Collection[str]) -> int:
         """Publish nodes that are due, each with what its fragment carries; a node whose message still exists is passed over.

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
-from typing import Any, Final, NamedTuple, cast
+from typing import Final, NamedTuple, cast
 
 from sqlalchemy import Engine
 
@@ -15,7 +14,6 @@ from cost.agent import Decision, Inputs, RunView, Trigger, decide_on, solver
 from cost.period import day_of
 from orchestrator import keys
 from orchestrator.kernel import Kernel
-from orchestrator.objects import DECISION
 from orchestrator.pauses import AGENT
 from orchestrator.schedules.lease import Lease
 from orchestrator.state import ROWS_MAX
@@ -23,13 +21,11 @@ from tenancy import keys as transport
 from tenancy.errors import Fenced, Unavailable
 
 from .costs import CostBook, RunCosts
+from .made import Made
 from .order import Order, carry_out, left_to_revoke, revoke
 from .survey import RunRow, Survey, TenantRow, kept, live_runs, look_at, survey
 from .views import PENDING, Period, children_first, is_quiet, run_view, tenant_view, tightest, waiting
 from .views import kept as kept_of
-
-INLINE_BYTES: Final = 4_096
-"""Inputs up to this many bytes are in the event; larger ones are an object, and the event has `@` and its name."""
 
 DECISIONS_AT_ONCE: Final = 100
 """Decisions about a tenant's runs in one pass; the next one goes on."""
@@ -155,44 +151,15 @@ class Governor:
             self._seen[rg] = _seen(looked.survey.tenant, row)
             return False
         done = None if tenant.observe else wanted
-        mark = {"action": decision.action, "flags": decision.flags, "basis": tenant.basis if done else before.get("basis")}
-        number = row.decisions + 1
-        kept_nodes = {"kept": list(done.kept)} if done and done.kept else {}
-        event = _json(self._event(row, inputs, decision, cause, mark["basis"]) | kept_nodes)
+        made = Made(rg, row.decisions + 1, inputs, decision, cause)
+        basis = tenant.basis if done else before.get("basis")
+        event = made.event(self.kernel, row.tenant, basis, done.kept if done else ())
         told = (done.fence, done.order.to_json(), event, done.kept) if done else ("", "", event, ())
-        if not self.kernel.state.decide(row.run_id, row.generation, number, _json(mark), *told):
+        if not self.kernel.state.decide(row.run_id, row.generation, made.number, made.mark(basis), *told):
             return False
         if done:
-            carry_out(self.kernel, rg, row.tenant, f"{rg}.{number}", done.order)
+            carry_out(self.kernel, rg, row.tenant, made.name, done.order)
         return done is not None
-
-    def _event(self, row: RunRow, inputs: Inputs, decision: Decision, cause: str, basis: Any) -> dict[str, Any]:
-        text = inputs.to_json()
-        if len(text.encode()) > INLINE_BYTES:
-            path = f"{row.run_id}/{row.generation}/{DECISION}{row.decisions + 1}.{inputs.digest()[:16]}.json"
-            self.kernel.results.objects.write(path, text.encode())
-            text = f"@{path}"
-        return {
-            "t": "decision.made",
-            "tenant": row.tenant,
-            "run": row.run_id,
-            "gen": row.generation,
-            "decision": f"{row.rg}.{row.decisions + 1}",
-            "trigger": inputs.trigger,
-            "action": decision.action,
-            "reason": decision.reason,
-            "flags": list(decision.flags),
-            "inputs_hash": inputs.digest(),
-            "inputs": text,
-            "plan": _json(decision.modifications()),
-            "projected": str(decision.projected),
-            "confidence_permille": decision.confidence_permille,
-            "concurrency_percent": decision.concurrency_percent,
-            "policy_version": inputs.policy_version,
-            "observed": int(inputs.tenant.observe),
-            "cause": cause,
-            "basis": basis,
-        }
 
 
 @dataclass(frozen=True)
@@ -248,7 +215,3 @@ def _seen(tenant: TenantRow, row: RunRow) -> tuple[object, ...]:
 def _saving(costs: RunCosts, node: str) -> str:
     cost = costs.costs.get(node)
     return str(cost.estimate_micros if cost else 0)
-
-
-def _json(value: object) -> str:
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)

@@ -63,16 +63,20 @@ class Order:
         return cls(**{**row, **{name: tuple(row[name]) for name in ("skip", "revoke", "modifications")}})
 
 
-def carry_out(kernel: Kernel, rg: str, tenant: str, decision: str, order: Order) -> None:
-    """Do all of an order, or what is left of it, and say so once. Raises Unavailable and Fenced; the next pass goes on."""
+def carry_out(kernel: Kernel, rg: str, tenant: str, decision: str, order: Order, *, publish: bool = True) -> None:
+    """Do all of an order, or what is left of it, and say so once. Raises Unavailable and Fenced; the next pass goes on.
+
+    publish: put in line what became due by it; whoever starts the run does that himself.
+    """
     run_id, _, generation = rg.rpartition(".")
     run = run_id, int(generation)
     queue, scope = Queue(kernel.link), f"run:{rg}"
     if order.pause == "pause":
         queue.pause(scope, BY, order.reason)
     due: set[str] = set()
+    why = "given up at admission: the budget is short" if order.trigger == "admission" else f"given up: {order.reason}"
     for piece in pieces(order.skip):
-        due.update(kernel.state.skip(*run, f"given up: {order.reason}", piece, decision)[1:])
+        due.update(kernel.state.skip(*run, why, piece, decision)[1:])
     for pairs in pieces(order.judge.items()):
         kernel.state.judge(*run, decision, dict(pairs))
     due |= revoke(kernel, rg, order.revoke, order.reason, decision)
@@ -81,7 +85,8 @@ def carry_out(kernel: Kernel, rg: str, tenant: str, decision: str, order: Order)
     if order.pause == "resume":
         while queue.resume(scope, BY, order.reason):
             pass
-    kernel.launcher.publish(*run, tenant, due)
+    if publish:
+        kernel.launcher.publish(*run, tenant, due)
     event = {"t": "decision.applied", "tenant": tenant, "run": run_id, "gen": run[1], "decision": decision, "trigger": order.trigger}
     told = json.dumps({**event, "modifications": list(order.modifications)}, separators=(",", ":"), ensure_ascii=False)
     moved = kernel.state.conclude(*run, decision, order.left, told, raised=order.raised)

@@ -112,23 +112,30 @@ def waiting(survey: Survey, rg: str, costs: RunCosts) -> list[NodeCost]:
 
 def tenant_view(survey: Survey, rg: str, views: Mapping[str, RunView], period: Period) -> TenantView:
     """Return the tenant as the agent sees it when it decides on the run `rg`; `views` are all of its active runs."""
-    tenant, policy = survey.tenant, survey.tenant.policy
     return TenantView(
         limit=period.limit,
         committed=period.settled + period.reserved,
         elsewhere=period.settled - sum(each.spent - each.before for each in views.values()),
         others=sum(each.projected for other, each in views.items() if other != rg),
         active=len(views),
-        running=int(policy.get("running") or 0),
-        max_runs=int(policy.get("max_runs") or 0),
-        waiting=tenant.waiting,
-        basis=basis(tenant),
-        levels=(_percent(policy, "warn", 80) or 0, _percent(policy, "critical", 90) or 0, _percent(policy, "exceeded", 100) or 0),
-        budget=_percent(policy, "degrade_budget", 90),
-        concurrency=_percent(policy, "degrade_concurrency", 80),
-        on_floor=_on_floor(policy.get("on_floor")),
-        observe=tenant.enforcement == "observe",
+        **tenant_terms(survey.tenant),
     )
+
+
+def tenant_terms(tenant: TenantRow) -> dict[str, Any]:
+    """Return what the agent goes by of a tenant beside its money: places, the situation of now, and the policy, by fields of TenantView."""
+    policy = tenant.policy
+    return {
+        "running": int(policy.get("running") or 0),
+        "max_runs": int(policy.get("max_runs") or 0),
+        "waiting": tenant.waiting,
+        "basis": basis(tenant),
+        "levels": (_percent(policy, "warn", 80) or 0, _percent(policy, "critical", 90) or 0, _percent(policy, "exceeded", 100) or 0),
+        "budget": _percent(policy, "degrade_budget", 90),
+        "concurrency": _percent(policy, "degrade_concurrency", 80),
+        "on_floor": _on_floor(policy.get("on_floor")),
+        "observe": tenant.enforcement == "observe",
+    }
 
 
 def is_quiet(tenant: TenantRow, row: RunRow) -> bool:
