@@ -12,6 +12,7 @@ from cost.plan import AS_IS, SKIP
 from orchestrator import keys
 from orchestrator.kernel import Kernel
 from orchestrator.state import ROWS_MAX
+from orchestrator.unrun import show_unrun
 from tenancy import keys as transport
 from tenancy.transport.queue import Queue
 
@@ -90,6 +91,7 @@ def carry_out(kernel: Kernel, rg: str, tenant: str, decision: str, order: Order,
     event = {"t": "decision.applied", "tenant": tenant, "run": run_id, "gen": run[1], "decision": decision, "trigger": order.trigger}
     told = json.dumps({**event, "modifications": list(order.modifications)}, separators=(",", ":"), ensure_ascii=False)
     moved = kernel.state.conclude(*run, decision, order.left, told, raised=order.raised)
+    show_unrun(kernel, rg, (*order.skip, *order.revoke), order.reason)
     if moved is not None and moved < 0 and kernel.link.read("EXISTS", transport.WAITING):
         kernel.call_admission()
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from celery.result import AsyncResult
 from running import Running, by_id, until
+from test_revoked_states import watched
 
 from orchestrator.graph import Graph
 from orchestrator.handle import RunHandle
@@ -28,6 +30,12 @@ def quality(id_: str, path: Path, estimate: int, cheap: int | None = None, **fie
         variant = {"name": "cheap", "kind": "generation", "params": {"level": "cheap"}, "estimate": {"other": cheap}, "value": 1}
         node["variants"] = [variant]
     return {"value": 3, **node, **fields}
+
+
+def alone(id_: str, path: Path, estimate: int, **fields: Any) -> dict[str, Any]:
+    """One of these runs at a time, and waits for a file: the others stay in the broker."""
+    params = {"log": f"{path}.{id_}", "seconds": 0, "until": str(path)}
+    return {"id": id_, "task": "slots.alone", "params": params, "estimate": {"other": estimate}, **fields}
 
 
 def submit(stack: Running, tenant: str, limit: int, *nodes: dict[str, Any], max_parallel: int = 1, **policy: Any) -> RunHandle:
@@ -76,6 +84,7 @@ def test_one_charge_degrades_what_is_queued_while_the_node_that_charged_goes_on(
         "join": "succeeded",
     }
     assert Path(f"{release}.draft").read_text() == "cheap\n"
+    assert AsyncResult(f"{run.run_id}.1.extra", app=stack.app).result.startswith("skipped: ")
     assert not Path(f"{release}.extra").exists()
     [made] = [each for each in decisions(stack, run) if each.action == "degrade"]
     assert made.applied_at is not None
@@ -84,20 +93,25 @@ def test_one_charge_degrades_what_is_queued_while_the_node_that_charged_goes_on(
 
 
 def test_what_can_no_longer_be_paid_for_is_revoked_and_the_join_outside_it_passes(stack: Running, tmp_path: Path) -> None:
-    release, started = tmp_path / "release", tmp_path / "started"
-    started.touch()
+    release, begin = tmp_path / "release", tmp_path / "begin"
     run = submit(
         stack,
         "gov-terminate",
         1_000_000,
-        spending("sibling", release, 10_000, 0),
-        spending("dear", started, 400_000, 950_000),
-        quality("draft", release, 300_000, after=["dear"]),
+        alone("sibling", release, 10_000),
+        alone("draft", release, 300_000),
+        {"id": "start", "task": "node_tasks.wait_for", "params": {"path": str(begin), "log": f"{begin}.log"}, "estimate": {"other": 0}},
+        spending("dear", tmp_path, 400_000, 950_000, after=["start"]),
         {"id": "review", "task": "synthetic.noop", "after": ["draft"], "estimate": {"other": 50_000}},
         {"id": "tidy", "task": "synthetic.noop", "after": ["sibling", "review"], "join": "all_done", "estimate": {"other": 1_000}},
-        max_parallel=2,
+        max_parallel=3,
     )
-    until(lambda: state(stack, run, "draft") == "cancelled", TICKS_S)
+    until(lambda: state(stack, run, "sibling") == "running" and in_broker(stack, run, "draft"))
+    with watched(stack) as seen:
+        begin.touch()
+        until(lambda: state(stack, run, "draft") == "cancelled", TICKS_S)
+        until(lambda: f"{run.run_id}.1.draft" in seen.tasks and seen.tasks[f"{run.run_id}.1.draft"].state == "REVOKED")
+    assert AsyncResult(f"{run.run_id}.1.draft", app=stack.app).state == "REVOKED"
     assert state(stack, run, "review") == "cancelled"
     assert state(stack, run, "sibling") == "running"
     assert state(stack, run, "tidy") == "pending"
@@ -107,12 +121,90 @@ def test_what_can_no_longer_be_paid_for_is_revoked_and_the_join_outside_it_passe
     assert run.outcome == "terminated_by_cost"
     assert {id_: node["outcome"] for id_, node in by_id(run).items()} == {
         "sibling": "succeeded",
+        "start": "succeeded",
         "dear": "succeeded",
         "draft": "cancelled",
         "review": "cancelled",
         "tidy": "succeeded",
     }
-    made = decisions(stack, run)[-1]
+    [made] = [each for each in decisions(stack, run) if each.action == "terminate"]
     assert (made.action, "TERMINATED_BY_COST" in made.flags) == ("terminate", True)
     assert made.applied is not None
     assert {change.node for change in made.applied} == {"draft", "review"}
+
+
+def test_a_refusal_at_the_gate_is_a_trigger_and_the_node_runs_as_its_variant(stack: Running, tmp_path: Path) -> None:
+    """What is spent before it leaves too little for the dear way, and nothing trips before the node asks."""
+    step = tmp_path / "step"
+    run = submit(
+        stack,
+        "gov-gate",
+        1_000_000,
+        spending("first", tmp_path, 300_000, 700_000),
+        {"id": "step", "task": "node_tasks.wait_for", "params": {"path": str(step), "log": f"{step}.log"}, "estimate": {"other": 10_000}},
+        quality("draft", step, 400_000, 50_000, after=["first", "step"]),
+        max_parallel=2,
+        degrade_budget_percent=None,
+    )
+    until(lambda: int(stack.redis.hget(f"hg1:purse:{run.run_id}.1", "spent") or 0) >= 700_000)
+    step.touch()
+    run.wait(TIMEOUT_S)
+    assert (run.outcome, Path(f"{step}.draft").read_text()) == ("degraded", "cheap\n")
+    [made] = [each for each in decisions(stack, run) if each.action == "degrade"]
+    assert (made.trigger, made.cause) == ("gate", "draft")
+
+
+def test_what_was_given_up_is_given_back_when_the_limit_is_raised(stack: Running, tmp_path: Path) -> None:
+    release = tmp_path / "release"
+    run = submit(stack, "gov-restore", 1_000_000, spending("first", release, 400_000, 900_000), quality("draft", release, 300_000, 50_000))
+    verdict = f"hg1:verdict:{run.run_id}.1"
+    until(lambda: stack.redis.hget(verdict, "draft") == "cheap", TICKS_S)
+    stack.client.tenants.update("gov-restore", limit_per_day_micros=3_000_000, reason="more money")
+    until(lambda: not stack.redis.hexists(verdict, "draft"), TICKS_S)
+    release.touch()
+    run.wait(TIMEOUT_S)
+    assert (run.outcome, Path(f"{release}.draft").read_text()) == ("succeeded", "full\n")
+    assert [each.action for each in decisions(stack, run)][:2] == ["degrade", "restore"]
+    assert [each.applied_at is not None for each in decisions(stack, run)][:2] == [True, True]
+
+
+def test_a_tenant_that_is_only_observed_is_told_and_keeps_everything(stack: Running, tmp_path: Path) -> None:
+    release = tmp_path / "release"
+    run = submit(
+        stack,
+        "gov-observe",
+        1_000_000,
+        spending("first", release, 400_000, 950_000),
+        quality("draft", release, 300_000, 50_000),
+        enforcement="observe",
+    )
+    until(lambda: any(each.observed and each.action == "degrade" for each in decisions(stack, run)), TICKS_S)
+    release.touch()
+    run.wait(TIMEOUT_S)
+    assert (run.outcome, Path(f"{release}.draft").read_text()) == ("succeeded", "full\n")
+    assert not any(each.applied_at for each in decisions(stack, run))
+
+
+def test_a_run_below_its_floor_is_held_until_somebody_lets_it_go_on(stack: Running, tmp_path: Path) -> None:
+    release = tmp_path / "release"
+    run = submit(
+        stack,
+        "gov-hold",
+        1_000_000,
+        alone("sibling", release, 10_000),
+        alone("draft", release, 300_000),
+        spending("dear", tmp_path, 400_000, 950_000),
+        max_parallel=2,
+        on_floor="hold",
+    )
+    scope = f"run:{run.run_id}.1"
+    until(lambda: stack.redis.sismember("hg1:paused", scope), TICKS_S)
+    try:
+        until(lambda: [each.action for each in decisions(stack, run)][-1:] == ["hold"])
+        stack.client.tenants.update("gov-hold", limit_per_day_micros=3_000_000, reason="more money")
+        assert state(stack, run, "draft") == "due"
+    finally:
+        release.touch()
+        stack.client.resume(scope, reason="approved")
+    run.wait(TIMEOUT_S)
+    assert run.outcome == "succeeded"

@@ -1,0 +1,87 @@
+"""What Celery's own tools see of nodes that got their outcome while they waited: no worker says anything of them."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from celery import states
+from celery.exceptions import TaskRevokedError
+from kombu.exceptions import KombuError
+from redis.exceptions import RedisError
+
+from orchestrator import keys
+from tenancy.errors import Unavailable
+
+if TYPE_CHECKING:
+    from orchestrator.kernel import Kernel
+
+SHOWN_MAX: Final = 500
+"""Nodes that one call shows, at most: the record has all of them, and a page of Flower's has room for fewer."""
+
+AT_ONCE: Final = 200
+REVOKED: Final = ("cancelled", "upstream_failed")
+
+log = logging.getLogger(__name__)
+
+
+def show_unrun(kernel: Kernel, rg: str, nodes: Iterable[str], reason: str) -> int:
+    """Store REVOKED, or SUCCESS with the result "skipped: reason", for those of these nodes that were given up, and send the events by
+    which Flower knows it; return how many.
+
+    Only shows what is in state already: where Celery's backend or its events are away, that is a warning.
+    """
+    shown = 0
+    try:
+        for piece in _pieces(list(nodes)[:SHOWN_MAX]):
+            ended = list(_ended(kernel, rg, piece))
+            _store(kernel.app.backend, rg, ended, reason)
+            _announce(kernel.app, rg, ended, reason)
+            shown += len(ended)
+    except (KombuError, RedisError, Unavailable, OSError) as error:
+        log.warning("what became of nodes of run %s that waited is not shown to Celery: %s", rg, error)
+    return shown
+
+
+def _ended(kernel: Kernel, rg: str, nodes: Sequence[str]) -> Iterator[tuple[str, str, str]]:
+    """Yield node, outcome and task of those that were given up."""
+    outcomes, specs = kernel.link.read_at_once(("HMGET", keys.of_run("state", rg), *nodes), ("HMGET", keys.of_run("spec", rg), *nodes))
+    for node, outcome, spec in zip(nodes, outcomes, specs, strict=True):
+        if outcome in (*REVOKED, "skipped"):
+            yield node, outcome, str(json.loads(spec or "{}").get("task", ""))
+
+
+def _store(backend: Any, rg: str, ended: Sequence[tuple[str, str, str]], reason: str) -> None:
+    with backend.client.pipeline(transaction=False) as pipe:
+        for node, outcome, _ in ended:
+            task_id = f"{rg}.{node}"
+            if outcome == "skipped":
+                result, state = f"skipped: {reason}", states.SUCCESS
+            else:
+                result, state = backend.prepare_exception(TaskRevokedError(reason)), states.REVOKED
+            meta = backend.encode(backend._get_result_meta(result=result, state=state, traceback=None, request=None) | {"task_id": task_id})
+            key = backend.get_key_for_task(task_id)
+            pipe.set(key, meta, ex=backend.expires)
+            pipe.publish(key, meta)
+        pipe.execute()
+
+
+def _announce(app: Any, rg: str, ended: Sequence[tuple[str, str, str]], reason: str) -> None:
+    if not ended:
+        return
+    with app.events.default_dispatcher() as dispatcher:
+        for node, outcome, task in ended:
+            task_id = f"{rg}.{node}"
+            # Without a name Flower's pages do not know what it is.
+            dispatcher.send("task-sent", uuid=task_id, name=task, args="()", kwargs="{}", root_id=task_id, parent_id=None, retries=0)
+            if outcome == "skipped":
+                dispatcher.send("task-succeeded", uuid=task_id, result=repr(f"skipped: {reason}"), runtime=0.0)
+            else:
+                dispatcher.send("task-revoked", uuid=task_id, terminated=False, signum=None, expired=False)
+
+
+def _pieces(nodes: Sequence[str]) -> Iterator[Sequence[str]]:
+    for first in range(0, len(nodes), AT_ONCE):
+        yield nodes[first : first + AT_ONCE]
