@@ -175,6 +175,8 @@ class AdmissionModel(MemoryLedger):
             self._step_out(state)
             self._run_event(state, "run.refused", reason=stop.why, limit=stop.limit, current=stop.current)
             del self.runs[state.key]
+            self.ranks.pop(f"{state.run}.{state.gen}", None)
+            self.timeouts.pop(f"{state.run}.{state.gen}", None)
         else:
             if stop.why == state.why:
                 return False

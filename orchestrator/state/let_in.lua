@@ -31,7 +31,8 @@ local function serve(rg, tenant, let_in)
   elseif stop.refuse then
     step_out(rg, tenant)
     refuse_run(rg, tenant, stop)
-    redis.call('DEL', key)
+    redis.call('DEL', key, 'hg1:timeout:' .. rg)
+    redis.call('HDEL', 'hg1:ranks', rg)
     return true
   end
   if stop.why == row[2] then return false end

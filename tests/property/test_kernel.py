@@ -214,6 +214,21 @@ def test_a_run_that_is_over_on_record_leaves_nothing_not_even_what_was_parked_of
     assert "r1" not in str(world.kernel.everything())
 
 
+def test_a_run_that_is_refused_while_it_waits_leaves_nothing(world: KernelMachine) -> None:
+    world.account("acme", 100, 1)
+    submitted(world, row("a", 0))
+    waiting = Graph("r2", "acme", (row("b", 0),), 0, graph_of(row("b", 0)).want)
+    assert world.both("admit", "r2", 1, "acme", waiting.want)[0] == "held"
+    assert world.both("deadline", "r2", 1, 900, "", "it takes longer", "alice") == "0"
+    assert world.both("rank", "r2", 1, 3, "it is late", "alice") == "5"
+    world.account("acme", 5, 1)
+    assert world.both("let_in", 10) == [0]
+    world.both("cancel", "r1", 1, "changed my mind", "alice")
+    world.account("acme", 5, 2, status="closed")
+    assert world.both("let_in", 10) == [0]
+    assert "r2" not in str(world.kernel.everything())
+
+
 def test_who_comes_to_start_a_run_after_it_may_have_been_forgotten_starts_nothing(world: KernelMachine) -> None:
     run = graph_of(row("a", 0))
     assert world.both("admit", "r1", 1, "acme", run.want, world.now_ms - 1) == ["stale"]
