@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from cost.meter import meter
     from orchestrator.attempts import Fatal, Retryable
-    from orchestrator.building import dag, equals, not_equals, one_of, task, with_default
+    from orchestrator.building import dag, equals, item, not_equals, one_of, task, with_default
     from orchestrator.client import Client
     from orchestrator.graph import Graph
     from orchestrator.limit import Limit
@@ -51,6 +51,7 @@ __all__ = [
     "dag",
     "equals",
     "install",
+    "item",
     "meter",
     "not_equals",
     "one_of",
@@ -69,6 +70,7 @@ _HOMES = {
     "dag": "orchestrator.building",
     "equals": "orchestrator.building",
     "install": "orchestrator.ordinary",
+    "item": "orchestrator.building",
     "meter": "cost.meter",
     "not_equals": "orchestrator.building",
     "one_of": "orchestrator.building",

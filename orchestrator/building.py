@@ -21,10 +21,10 @@ from .graph.model import FALLBACKS
 from .graph.parse import parse, sentences
 from .graph.wording import Suggestions, shown
 from .limit import Limit, problems_of
-from .placeholder import Placeholder, referenced, with_default
+from .placeholder import Item, Placeholder, referenced, with_default
 from .registry import TaskDefinition, module_name, registry
 
-__all__ = ["Dag", "Task", "dag", "equals", "not_equals", "one_of", "task", "with_default"]
+__all__ = ["Dag", "Task", "dag", "equals", "item", "not_equals", "one_of", "task", "with_default"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -55,6 +55,19 @@ class Task(Generic[P, R]):
             return cast("R", self.function(*args, **kwargs))
         return cast("R", building.add(self.definition, self._options, args, kwargs))
 
+    def map(self, items: Sequence[Any] | Any, /, *args: Any, **kwargs: Any) -> list[R]:
+        """Run the task once for each item of a list, or of what another task returns; a placeholder for the list of what they return.
+
+        Where `item` stands among the arguments, or inside them, the item is passed; where it stands nowhere, the item is the first
+        argument, and `args` follow it. Outside a `@dag` function the task is called for each item.
+        """
+        if not _takes_item((args, kwargs)):
+            args = (item, *args)
+        building = _building.get()
+        if building is None:
+            return [self.function(*_with_item(args, each), **_with_item(kwargs, each)) for each in items]
+        return cast("list[R]", building.add(self.definition, {**self._options, "map": items}, args, kwargs))
+
     def options(
         self,
         *,
@@ -72,19 +85,23 @@ class Task(Generic[P, R]):
         max_cost: int | None = None,
         variants: Sequence[Variant | Mapping[str, Any]] | None = None,
         labels: Mapping[str, str] | None = None,
+        max_items: int | None = None,
+        expected_items: int | None = None,
     ) -> Task[P, R]:
         """Return the task with options for the node that the next call adds; they add to earlier ones.
 
         id: default the function's name, then name-2, name-3. required: false lets the run go on without it. value: 0 to 10^9.
         after: results or ids, one or several, to wait for without using them. timeout_s: 1 to 604800. attempts: 1 to 20.
         estimate, max_cost: micros. pool: the workers that may run it. join: all_succeeded, all_done or at_least(n). when: what
-        `equals`, `not_equals` or `one_of` gives, or such an object as JSON has. What is wrong with an option
+        `equals`, `not_equals` or `one_of` gives, or such an object as JSON has. max_items, expected_items: of a map, 1 to 10,000. What is
+        wrong with an option
         is among the problems that calling the `@dag` function reports.
         """
         said = {
             "id": id, "required": required, "value": value, "after": after, "priority": priority, "timeout_s": timeout_s,
             "attempts": attempts, "join": join, "when": when, "pool": pool, "estimate": estimate, "max_cost": max_cost,
             "variants": variants, "labels": labels,
+            "max_items": max_items, "expected_items": expected_items,
         }  # fmt: skip
         given = {name: option for name, option in said.items() if option is not None}
         return Task(self.definition, self.function, {**self._options, **given})
@@ -223,6 +240,26 @@ def _is_duration(seconds: object) -> bool:
 
 def _plain(option: Any) -> Any:
     return dict(option) if isinstance(option, Mapping) else option
+
+
+# ---- items ------------------------------------------------------------------------------------------------------------
+
+item: Any = Item()
+"""For arguments of `map`: the item, alone or inside lists and objects."""
+
+
+def _takes_item(value: Any) -> bool:
+    if isinstance(value, dict):
+        return any(_takes_item(each) for each in value.values())
+    return isinstance(value, Item) or (isinstance(value, (list, tuple)) and any(_takes_item(each) for each in value))
+
+
+def _with_item(value: Any, given: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _with_item(each, given) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_with_item(each, given) for each in value]
+    return given if isinstance(value, Item) else value
 
 
 # ---- conditions -------------------------------------------------------------------------------------------------------
@@ -396,6 +433,8 @@ class _Building:
             if isinstance(option, Mapping) and isinstance(option.get("$ref"), Placeholder):
                 return {name: said for name, said in option.items() if name != "$ref"} | referenced(option["$ref"], self)
             return _plain(option)
+        if key == "map":
+            return referenced(option, self)
         if key == "variants":
             return tuple(_plain(variant) for variant in option)
         return option if isinstance(option, Priority) else _plain(option)

@@ -116,13 +116,16 @@ class Cancellation:
         return found
 
     def _chosen(self, row: Mapping[str, Any], nodes: Sequence[str], *, below: bool) -> list[str]:
-        """Return the nodes, children before their parents."""
+        """Return the nodes, children before their parents; what they became is found by whoever cancels them."""
         parents = Graph.model_validate_json(zlib.decompress(row["spec"])).parents() if row["spec"] else {}
-        if unknown := [node for node in nodes if node not in parents]:
+        others = [node for node in nodes if node not in parents]
+        key = keys.of_run("state", f"{row['run_id']}.{row['generation']}")
+        there = self.kernel.link.read("HMGET", key, *others) if others else []
+        if unknown := [node for node, state in zip(others, there, strict=True) if state is None]:
             raise Unknown(
                 f"run {row['run_id']} has no node {', '.join(map(repr, unknown[:5]))}; `headgate show {row['run_id']}` lists them"
             )
-        chosen = fed_only_by(parents, nodes) if below else list(nodes)
+        chosen = [*fed_only_by(parents, nodes), *others] if below else list(nodes)
         return chosen[::-1]
 
     def _await_loaded(self, run_id: str, generation: int) -> None:
@@ -194,6 +197,7 @@ class Cancellation:
         key = f"{run_id}.{generation}"
         if nodes is not None:
             nodes = self._chosen(self._row(run_id, generation), nodes, below=below)
+            nodes = [*nodes, *grown_of(self.kernel, key, nodes)]
         leases: dict[str, str] = self.kernel.link.read("HGETALL", keys.of_run("lease", key))
         chosen = [node for node in leases if nodes is None or node in nodes]
         ended = list(chosen)
@@ -219,7 +223,30 @@ class Cancellation:
 
 
 def stop_nodes(kernel: Kernel, run_id: str, generation: int, nodes: Sequence[str], reason: str, by: str) -> Stopped:
-    """Set the fence of nodes, children first, and publish what goes on without them; not yet on record when this returns."""
+    """Set the fence of nodes, children first, and publish what goes on without them; not yet on record when this returns.
+
+    What they became is cancelled with them.
+    """
+    found = _stop_nodes(kernel, run_id, generation, nodes, reason, by)
+    if grown := grown_of(kernel, f"{run_id}.{generation}", nodes):  # asked for now, when they become no more
+        more = _stop_nodes(kernel, run_id, generation, grown, reason, by)
+        found = Stopped(found.cancelled + more.cancelled, found.told + more.told, found.ended + more.ended)
+    return found
+
+
+def grown_of(kernel: Kernel, rg: str, nodes: Sequence[str]) -> list[str]:
+    """Return the nodes that some of a run's nodes became, and that these became."""
+    made = kernel.link.read("HMGET", keys.of_run("wait", rg), *(f"{node}:made" for node in nodes)) if nodes else []
+    owners = tuple(f"{node}." for node, count in zip(nodes, made, strict=True) if count is not None)
+    if not owners:
+        return []
+    below = [node for node in kernel.link.read("HKEYS", keys.of_run("state", rg)) if node.startswith(owners)]
+    fragments = kernel.link.read("HMGET", keys.of_run("fragment", rg), *(f"of:{node}" for node in below)) if below else []
+    # Nodes of the graph are in fragments that have a number.
+    return [node for node, fragment in zip(below, fragments, strict=True) if not str(fragment).isdecimal()]
+
+
+def _stop_nodes(kernel: Kernel, run_id: str, generation: int, nodes: Sequence[str], reason: str, by: str) -> Stopped:
     cancelled = told = 0
     tenant = kernel.link.read("HGET", keys.of_run("run", f"{run_id}.{generation}"), "tenant")
     for piece in _pieces(nodes):

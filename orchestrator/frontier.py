@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 from orchestrator.graph.condition import holds
@@ -16,8 +17,8 @@ class Frontier:
     """What follows from the outcomes that nodes have.
 
     states: by node: its outcome, `due` or `pending`. waits: what state counts of each: parents in the way, and, of nodes that count their
-    parents, `node:ok` and `node:taken`. sealed: nodes whose fate follows from a parent's but is not written yet, with a ! before it where
-    they are not taken.
+    parents, `node:ok` and `node:taken`, of those that became others `node:made` and `node:bad`. sealed: nodes whose fate follows from a
+    parent's but is not written yet, with a ! before it where they are not taken.
     """
 
     states: dict[str, str] = field(default_factory=dict)
@@ -30,10 +31,16 @@ def is_not_taken(row: Mapping[str, Any]) -> bool:
     return bool(row.get("outcome") == "skipped" and str(row.get("reason") or "").startswith(NOT_TAKEN))
 
 
-def frontier(waits: Mapping[str, int], controls: Mapping[str, Mapping[str, Any]], nodes: Mapping[str, Mapping[str, Any]]) -> Frontier:
+def frontier(
+    waits: Mapping[str, int],
+    controls: Mapping[str, Mapping[str, Any]],
+    nodes: Mapping[str, Mapping[str, Any]],
+    made: Mapping[str, int] = MappingProxyType({}),
+) -> Frontier:
     """Return what follows from the outcomes in `nodes`, rows of the record by id with outcome, reason and result.
 
-    waits: parents of every node. controls: of every node, what the script `load` was given as ctl.
+    waits: parents of every node; of one that became others, how many of these it gathers. controls: of every node, what the script `load`
+    was given as ctl, or `expand` wrote. made: how many nodes such a one has become so far.
     """
     outcomes = {node: str(nodes[node]["outcome"]) for node in waits if nodes.get(node, {}).get("outcome")}
     found = Frontier(waits=dict(waits))
@@ -42,10 +49,17 @@ def frontier(waits: Mapping[str, int], controls: Mapping[str, Mapping[str, Any]]
     for node in outcomes:
         how = _how(nodes[node], required=bool(controls[node]["required"]))
         for child in controls[node]["next"]:
-            heard[child][how] += 1
-        for child, rule in controls[node].get("joins", ()):
-            rules[child] = rule
-            heard[child][how] += 1
+            if child not in made:
+                heard[child][how] += 1
+        for child, rule, *grown in controls[node].get("joins", ()):
+            if bool(grown) == (child in made):  # a node that became others hears these alone
+                rules[child] = rule
+                heard[child][how] += 1
+    for node, count in made.items():
+        rules[node] = controls[node]["rule"]
+        found.waits |= {f"{node}:made": count, f"{node}:taken": 1}
+        if heard[node]["bad"] and rules[node] == "all_succeeded":
+            found.waits[f"{node}:bad"] = 1
     for node, said in heard.items():
         rule = rules.get(node)
         bad = said["bad"] if rule is None or rule == "all_succeeded" else 0
@@ -56,6 +70,8 @@ def frontier(waits: Mapping[str, int], controls: Mapping[str, Mapping[str, Any]]
             found.waits[f"{node}:ok"] = said["succeeded"]
     for node in waits:
         verdict = outcomes.get(node) or _verdict(node, rules.get(node), found.waits, heard[node]["bad"], controls, nodes)
+        if node in made and node not in outcomes and made[node] < controls[node]["of"]:
+            verdict = "due"  # it goes on becoming what it becomes
         found.states[node] = verdict if verdict not in ("sealed", "untaken") else "pending"
         if verdict in ("sealed", "untaken"):
             found.sealed.append(node if verdict == "sealed" else f"!{node}")

@@ -21,9 +21,9 @@ Rule = str | int
 class Joins:
     """The nodes of a graph that count their parents one by one.
 
-    rules: by node; all others are plain: due when all parents have passed. counted: those that Celery must not publish. loose: nodes that
-    may end before all of their parents have succeeded. pinned: optional nodes that no plan may give up, because too few successes
-    would be left for an `at_least` behind them.
+    rules: by node; all others are plain: due when all parents have passed. counted: those that Celery must not publish, maps among them.
+    loose: nodes that may end before all of their parents have succeeded. pinned: optional nodes that no plan may give up, because too few
+    successes would be left for an `at_least` behind them.
     """
 
     rules: Mapping[str, Rule]
@@ -34,16 +34,17 @@ class Joins:
     @classmethod
     def of(cls, graph: Graph) -> Joins:
         """Return the joins of a valid graph."""
-        counted = frozenset(node.id for node in graph.nodes if node.when is not None or node.join != "all_succeeded")
-        loose = frozenset(node.id for node in graph.nodes if not node.required or node.join != "all_succeeded")
-        if not counted:
+        ruled = frozenset(node.id for node in graph.nodes if node.when is not None or node.parents_join != "all_succeeded")
+        counted = ruled | {node.id for node in graph.nodes if node.map is not None}
+        loose = frozenset(node.id for node in graph.nodes if not node.required or node.parents_join != "all_succeeded")
+        if not ruled:
             return cls({}, counted, loose, frozenset())
         parents = graph.parents()
         branching = gated(parents, gates(parents, [node.id for node in graph.nodes if node.when is not None]))
         rules: dict[str, Rule] = {
-            node.id: least_of(node.join) or node.join
+            node.id: least_of(node.parents_join) or node.parents_join
             for node in graph.nodes
-            if (node.id in counted or node.id in branching) and parents[node.id]
+            if (node.id in ruled or node.id in branching) and parents[node.id]
         }
         return cls(rules, counted, loose, frozenset(_pinned(graph, parents)))
 
@@ -57,6 +58,6 @@ class Joins:
 def _pinned(graph: Graph, parents: Mapping[str, Sequence[str]]) -> Iterator[str]:
     by_id = graph.by_id
     for node in graph.nodes:
-        if least := least_of(node.join):
+        if least := least_of(node.parents_join):
             optional = [parent for parent in parents[node.id] if not by_id[parent].required]
             yield from optional[: max(0, least - (len(parents[node.id]) - len(optional)))]

@@ -15,9 +15,8 @@ from cost.middleware import BY, Spent
 from cost.price_book import PriceBook
 from orchestrator import keys
 from orchestrator.backpressure import Backpressure
-from orchestrator.objects import open_objects
 from orchestrator.patience import patiently
-from orchestrator.results import ResultStore
+from orchestrator.results import result_store
 from orchestrator.riders import Riders
 from orchestrator.settings import Settings
 from orchestrator.state import Charge, Charged, State
@@ -48,7 +47,7 @@ class Kernel:
         rules = Backpressure(settings.backlog_per_slot, settings.park_at_percent, settings.release_below_percent)
         patience = [math.ceil(seconds * 1000) for seconds in (settings.recorder_lag_limit_s, settings.refusal_wait_s)]
         self.state = State(self.link, rules, *patience)
-        self.results = ResultStore(open_objects(settings.resolved_results_url()), settings.result_inline_bytes, settings.result_ttl_s)
+        self.results = result_store(settings)
         self.prices = PriceBook(self.link)
 
     @cached_property

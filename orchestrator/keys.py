@@ -15,7 +15,7 @@ ENDED = "hg1:ended"
 
 Part = Literal[
     "run", "state", "wait", "ctl", "spec", "verdict", "attempt", "lease", "due", "result", "fault", "cascade", "fragment", "stop",
-    "timeout", "decision",
+    "timeout", "decision", "adopts",
 ]  # fmt: skip
 
 

@@ -19,6 +19,7 @@ from cost.middleware import write_cats
 from cost.money import check_micros, parse_units
 from cost.plan import SKIP
 from orchestrator.attempts import Fatal, Retryable
+from orchestrator.expansion import Expansion, NotMappable, item_id, items_of, listed, whose
 from orchestrator.graph.references import MISSING, references, substitute
 from orchestrator.graph.scheduled import refuse_unscheduled
 from orchestrator.model import Model, RunState
@@ -75,8 +76,11 @@ class LocalRun:
 
     @cached_property
     def nodes(self) -> list[dict[str, Any]]:
-        """Every node in the graph's order, with the fields of `headgate show --json`; times are the model's, which jumps over delays."""
-        return [self._node(node_id) for node_id in self._graph.by_id]
+        """Every node in the graph's order, then those that others became, with the fields of `headgate show --json`.
+
+        Times are the model's, which jumps over delays.
+        """
+        return [self._node(node_id) for node_id in dict.fromkeys([*self._graph.by_id, *self._state.nodes])]
 
     def result(self, node: str | None = None) -> Any:
         """Return what a node returned; without `node` that of the graph's only sink.
@@ -99,7 +103,7 @@ class LocalRun:
         return [event["cats"] for event in self.events if event["t"] == "money.settled" and node in (None, event["node"])]
 
     def _node(self, node_id: str) -> dict[str, Any]:
-        it, node = self._state.nodes[node_id], self._graph.by_id[node_id]
+        it, node = self._state.nodes[node_id], self._graph.by_id[whose(node_id, self._graph.by_id)]
         own = [event for event in self.events if event.get("node") == node_id]
         due = [event for event in self.events if event["t"] == "node.due" and node_id in event["nodes"]]
         ended = next(event for event in own if event["t"] == "node.ended")
@@ -108,7 +112,7 @@ class LocalRun:
         return {
             "id": node_id,
             "task": node.task,
-            "required": node.required,
+            "required": it.ctl["required"],
             "outcome": it.state,
             "reason": ended.get("reason"),
             "attempt": it.claims,
@@ -193,7 +197,7 @@ class _Worker:
 
     def publish(self, nodes: Sequence[str]) -> None:
         for node in nodes:
-            priority = self.submission.info[node].priority
+            priority = self.submission.info[whose(node, self.submission.info)].priority
             self.model.put(node, self.tenant, priority, POOL, SLOT_MS, self.state.task_id(node), 0, 0)
 
     def work(self) -> None:
@@ -209,7 +213,8 @@ class _Worker:
     def deliver(self, tag: str, node: str, number: int) -> None:
         row = self.model.begin(*self.key, node, INCARNATION, tag, number, INCARNATION)
         if row[0] == "run":
-            self.execute(node, attempt=row[1], spec=json.loads(row[2]), verdict=row[3], fails=row[4])
+            grows = row[6] if len(row) > 6 else ""
+            self.execute(node, attempt=row[1], spec=json.loads(row[2]), verdict=row[3], fails=row[4], grows=grows)
         elif row[0] == "refused":
             self.publish([*row[3], *self.finish_cascade()])
         self.model.ack(INCARNATION, tag, number)
@@ -225,45 +230,68 @@ class _Worker:
             self.model.revoke(*self.key, "cancelled", self.state.stopped, list(self.state.nodes))
         return due
 
-    def execute(self, node: str, *, attempt: int, spec: dict[str, Any], verdict: str, fails: int) -> None:
+    def execute(self, node: str, *, attempt: int, spec: dict[str, Any], verdict: str, fails: int, grows: str) -> None:
         """Run one attempt, and record and charge what came of it."""
         run_id, generation = self.key
+        grown: Expansion | None = None
         result, fault, outcome, delay_ms = "", "", "succeeded", NO_RETRY
         with metering(Execution(run_id, generation, node, attempt, self.tenant)) as usage:
             started, began = time.process_time(), time.monotonic()
             try:
-                result = self.results.encode(self.call(spec, verdict), run_id, generation, node, attempt)
+                value = self.grow(node, spec, verdict, grows) if grows else self.call(spec, verdict)
+                if isinstance(value, Expansion):
+                    grown = value
+                else:
+                    result = self.results.encode(value, run_id, generation, node, attempt)
             except _NoInput as absent:
                 outcome, fault = "skipped", str(absent)
-            except (NotStorable, Fatal) as wrong:
+            except (NotStorable, NotMappable, Fatal) as wrong:
                 outcome, fault = "failed", describe(wrong)
             except Retryable as again:
                 after_ms = min(self.retry_delay_max_ms, 1000 * 2 ** (fails + 1)) if again.after_s is None else int(again.after_s * 1000)
                 outcome, fault, delay_ms = "failed", describe(again), after_ms
             except Exception as error:  # noqa: BLE001 - whatever the user's function raises is the node's outcome
                 outcome, fault, delay_ms = "failed", describe(error), min(self.retry_delay_max_ms, 1000 * 2 ** (fails + 1))
-            usage.close(max(0.0, time.process_time() - started), time.monotonic() - began)
+            usage.close(*(() if grows else (max(0.0, time.process_time() - started), time.monotonic() - began)))
         cats = write_cats(usage.by_category())
-        reply = self.model.finish(*self.key, node, attempt, INCARNATION, outcome, result, fault, cats, delay_ms)
+        if grown is not None:
+            told = grown.told(grown.rows)
+            reply = self.model.expand(*self.key, node, attempt, INCARNATION, told, 0, grown.rows, {}, cats)
+        else:
+            reply = self.model.finish(*self.key, node, attempt, INCARNATION, outcome, result, fault, cats, delay_ms)
         self.model.settle(*self.key, node, attempt, cats, "local")
         if reply[0] == "done":
             self.publish([*reply[2:], *self.finish_cascade()])
 
     def call(self, spec: dict[str, Any], verdict: str) -> Any:
         """Resolve references and call the function of the node, or of the variant that was chosen for it."""
+        item = spec.get("item", MISSING)
+        spec = json.loads(self.state.nodes[spec["of"]].spec) if "of" in spec else spec
         chosen = spec.get("variants", {}).get(verdict, {})
         params = {**spec["params"], **chosen.get("params", {})}
+        results = self.results_of(params)
+        task = chosen.get("task") or spec["task"]
+        definition = registry.get(task)
+        if definition is None:
+            raise HeadgateError(f"this process has no task {task!r}; import the module that defines it")
+        value = definition.function(**substitute(params, results, item))
+        return asyncio.run(value) if definition.is_async else value
+
+    def results_of(self, params: dict[str, Any]) -> dict[str, Any]:
         wanted = {reference.node: self.state.nodes[reference.node] for reference in references(params)}
         results = {node: json.loads(it.result) for node, it in wanted.items() if it.result is not None}
         for reference in references(params):
             if reference.bare and results.get(reference.node, MISSING) is MISSING:
                 raise _NoInput(f"its parent {reference.node!r} has no result")
-        task = chosen.get("task") or spec["task"]
-        definition = registry.get(task)
-        if definition is None:
-            raise HeadgateError(f"this process has no task {task!r}; import the module that defines it")
-        value = definition.function(**substitute(params, results))
-        return asyncio.run(value) if definition.is_async else value
+        return results
+
+    def grow(self, node: str, spec: dict[str, Any], verdict: str, grows: str) -> Any:
+        """Return what a node becomes, or what that came to."""
+        if grows == "gather":
+            ids = [item_id(node, index) for index in range(self.state.nodes[node].ctl["gathers"])]
+            return [json.loads(result) for id_ in ids if (result := self.state.nodes[id_].result) is not None]
+        items = listed(node, spec["map"]["list"], spec["map"]["most"], self.results_of({"map": spec["map"]["list"]}))
+        return items_of(node, spec, items, lambda _, text: text, verdict) if items else []
 
 
 class _NoInput(Exception):

@@ -36,7 +36,7 @@ NAMED_MAX: Final = 5
 """Workers that are named where none has a task."""
 
 NodeRow = tuple[str, int, str, str, str, str]
-"""id, wait, ctl JSON, spec, verdict, fragment."""
+"""id, wait, ctl JSON, spec, verdict, fragment; of a row of `expand` the fragment may be the text of its own."""
 
 AdoptRow = tuple[str, int, str, str]
 """id, generation that ran it, result, verdict."""
@@ -73,6 +73,8 @@ class Model(AdmissionModel):
         adopted: dict[str, int] = {}
         for node, generation, result, verdict in rows:
             it = state.nodes.get(node)
+            if it is None:
+                state.adopts[node] = generation, result, verdict
             if it is None or not it.waits:
                 continue
             self._drop_once(state.task_id(node))
@@ -122,7 +124,7 @@ class Model(AdmissionModel):
         if it.lease is not None and self._live(it.lease):
             if (it.lease.inc, it.lease.tag, it.lease.delivery) == (inc, tag, delivery):
                 reserved = self.reservations[state.key][node, it.lease.attempt].amount
-                return ["run", it.lease.attempt, it.spec, it.verdict, it.fails, str(reserved)]
+                return ["run", it.lease.attempt, it.spec, it.verdict, it.fails, str(reserved), *it.grows]
             self._node_event(state, node, "node.duplicate", attempt=it.lease.attempt, inc=inc, tag=tag)
             return ["held"]
         if state.status == "cancelling" or state.stopped:
@@ -160,7 +162,7 @@ class Model(AdmissionModel):
                 self._bury_letter(tag, "three workers died while they ran it")
             return self._give_up(state, node, "poison", "failed", "three workers died while they ran it")
         attempt = it.claims + 1
-        amount = int(it.ctl["amounts"].get(it.verdict, it.ctl["amounts"][""]))
+        amount = 0 if it.grows else int(it.ctl["amounts"].get(it.verdict, it.ctl["amounts"][""]))
         need = self._need(state, node)
         taken = self._reserve(state.key, node, attempt, amount, need)
         if isinstance(taken, Short):
@@ -191,7 +193,122 @@ class Model(AdmissionModel):
         }
         self._node_event(state, node, "node.began", **details)
         state.progress = self.now_ms
-        return ["run", attempt, it.spec, it.verdict, it.fails, str(amount)]
+        return ["run", attempt, it.spec, it.verdict, it.fails, str(amount), *it.grows]
+
+    def expand(
+        self,
+        run: str,
+        gen: int,
+        node: str,
+        attempt: int,
+        inc: str,
+        told: Mapping[str, Any],
+        first: int,
+        rows: Sequence[NodeRow],
+        fragments: Mapping[str, str],
+        cats: str = "",
+    ) -> Reply:
+        """Bring a piece of the nodes that a node becomes, in their order and children before their parents.
+
+        ["more", 0, due nodes of the piece..], ["done", unwritten, due nodes..] with the last piece, ["stopped", unwritten, due nodes..]
+        where the run or the node was cancelled meanwhile, ["clash", id] or ["fenced"]. told: rule, gathers, of, source, optional.
+        """
+        self._fence()
+        state = self.runs.get((run, gen))
+        if state is None or node not in state.nodes:
+            return ["fenced"]
+        it, ids = state.nodes[node], [row[0] for row in rows]
+        made = -1 if it.made is None else it.made
+        if it.lease is None or not self._live(it.lease) or (it.lease.attempt, it.lease.inc) != (attempt, inc):
+            if it.done != attempt or not attempt or inc not in self.workers:
+                return ["fenced"]
+            if made >= told["of"]:
+                return ["done", self._unwritten(state), *self._still_due(state, ids)]
+            return ["stopped", self._unwritten(state)] if it.ended else ["fenced"]
+        tag = it.lease.tag
+        over = it.stop or state.ends(node)
+        if over or state.status != "running" or state.stopped:
+            self._hand_over(state, node, attempt, inc, tag, cats)
+            reason = over or state.stopped or state.reason
+            self._end_node(state, node, "cancelled", attempt=attempt, reason=reason, **_named(state.terminated))
+            due = self._propagate(state, node)
+            return ["stopped", self._consequences(state, due), *self._still_due(state, due)]
+        fresh = rows[max(0, made) - first :]
+        if clash := next((row[0] for row in fresh if row[0] in state.nodes), None):
+            return ["clash", clash]
+        if it.made is None:
+            state.planned -= int(it.ctl.get("expects", 0))
+            self.purses[state.key].needed -= int(it.ctl.get("expects", 0))
+            it.ctl = {name: said for name, said in it.ctl.items() if name not in ("expects", "map", "when", "least")}
+            it.ctl |= {"floor": "0", **{name: told[name] for name in ("rule", "gathers", "of", "source") if name in told}}
+            if isinstance(told["rule"], int):
+                it.ctl["least"] = told["rule"]
+            it.wait, it.ok, it.taken, it.made = told["gathers"], 0, True, 0
+        due = self._grow(state, fresh, fragments)
+        if fresh:
+            it.made = first + len(rows)
+            self._node_event(state, node, "node.expanded", attempt=attempt, first=first, count=len(rows), **told)
+            due += self._adopt_grown(state, [row[0] for row in fresh])
+        last, unwritten = max(made, first + len(rows)) >= told["of"], 0
+        if last:
+            self._hand_over(state, node, attempt, inc, tag, cats)
+            it.lease, it.state = None, "pending"
+            if it.bad:
+                state.cascade.append(node)
+            elif self._decide(state, node, told["rule"]):
+                self._make_due(state, node)
+                due.append(node)
+            unwritten = self._consequences(state, due)
+        else:
+            self._announce(state, due)
+        state.progress = self.now_ms
+        return ["done" if last else "more", unwritten, *self._still_due(state, dict.fromkeys([*ids, *due]))]
+
+    def _hand_over(self, state: RunState, node: str, attempt: int, inc: str, tag: str, cats: str) -> None:
+        """An execution ends with what it made: its message goes."""
+        state.nodes[node].done = attempt
+        self._note_usage(state.key, node, attempt, cats)
+        self._let_go(inc, tag)
+        self._drop(tag)
+
+    def _grow(self, state: RunState, rows: Sequence[NodeRow], fragments: Mapping[str, str]) -> list[str]:
+        """Take in nodes that others became; returns those that are due. What the hold covers of their floors is theirs."""
+        purse, due = self.purses[state.key], []
+        free = purse.hold - purse.needed
+        for id_, wait, ctl, spec, verdict, fragment in rows:
+            said = json.loads(ctl)
+            need = int(said.get("floor", "0")) + int(said.get("expects", "0"))
+            if need <= free:
+                free -= need
+                purse.needed += need
+                state.planned += need
+            else:
+                said |= {name: "0" for name in ("floor", "expects") if name in said}
+            own = fragment.startswith("{")
+            state.nodes[id_] = NodeState(int(wait), said, spec, verdict, id_ if own else fragment)
+            if own:
+                state.fragments[id_] = fragment
+            if not int(wait) and id_ not in state.adopts:
+                self._make_due(state, id_)
+                due.append(id_)
+        state.fragments.update(fragments)
+        state.total += len(rows)
+        state.left += len(rows)
+        return due
+
+    def _adopt_grown(self, state: RunState, nodes: Sequence[str]) -> list[str]:
+        """Take over what an earlier generation has done of nodes that others became just now; returns what became due by it."""
+        adopted: dict[str, int] = {}
+        for node in nodes:
+            if node in state.adopts:
+                it = state.nodes[node]
+                it.adopted, it.result, verdict = state.adopts.pop(node)
+                it.verdict = verdict
+                self._write_outcome(state, node, "succeeded")
+                adopted[node] = it.adopted
+        if adopted:
+            self._run_event(state, "node.adopted", nodes=adopted)
+        return [child for node in adopted for child in self._propagate(state, node)]
 
     def lack(self, run: str, gen: int, node: str, inc: str, tag: str, delivery: int, task: str, patience_ms: int) -> Reply:
         """A worker lacks the node's task: ["gone"], ["back", delay_ms], ["early"] or, for too long, ["failed", more, reason, due..]."""
@@ -618,7 +735,7 @@ class Model(AdmissionModel):
     def _due_children(self, state: RunState, node: str) -> list[str]:
         """Children that are due and not begun: what a repeated reply names again."""
         it = state.nodes[node]
-        return self._still_due(state, [*it.ctl["next"], *(child for child, _ in it.joins)])
+        return self._still_due(state, [*it.ctl["next"], *(child for child, _, _ in it.joins)])
 
     @staticmethod
     def _still_due(state: RunState, nodes: Iterable[str]) -> list[str]:
@@ -651,6 +768,8 @@ class Model(AdmissionModel):
         assert not it.ended, f"{node} has the outcome {it.state} and cannot get {outcome}"
         if it.lease is None and state.key in self.purses:
             self.purses[state.key].needed -= self._need(state, node)
+        if state.key in self.purses:
+            self.purses[state.key].needed -= int(it.ctl.get("expects", 0))  # a map that was never expanded
         it.state, it.lease, it.since, it.not_taken = outcome, None, None, not_taken
         state.left -= 1
         state.counts[outcome] = state.counts.get(outcome, 0) + 1
@@ -704,30 +823,39 @@ class Model(AdmissionModel):
             below.wait -= 1
             if below.wait == 0 and below.state == "pending":
                 due.append(child)
-        for child, rule in it.joins:
-            if self._arrive(state, child, rule, it.how):
+        for child, rule, grown in it.joins:
+            if self._arrive(state, child, rule, it.how, grown=grown):
                 due.append(child)
         for child in due:
             self._make_due(state, child)
         return due
 
-    def _arrive(self, state: RunState, node: str, rule: Rule, how: str) -> bool:
+    def _arrive(self, state: RunState, node: str, rule: Rule, how: str, *, grown: bool) -> bool:
         """A parent of a node that counts its parents has ended; says whether the node is due, and seals its fate where it is decided.
 
-        What follows does not depend on the order in which they end: not taken if none of them was, upstream_failed if the rule cannot be
-        met, else due if its condition holds.
+        What follows does not depend on the order in which they end. grown: the parent is what the node was expanded to; those that it
+        had before are not heard any more then.
         """
         it = state.nodes[node]
+        if it.made is not None and not grown:
+            return False
         if how == "bad" and rule == "all_succeeded":
+            it.bad = it.bad or grown
             state.cascade.append(node)
             return False
         it.wait -= 1
         it.taken = it.taken or how != "untaken"
-        least = rule if isinstance(rule, int) else None
-        if least is not None:
+        if isinstance(rule, int):
             it.ok += how == "succeeded"
-        if it.state != "pending":
-            return False
+        return it.state == "pending" and self._decide(state, node, rule)
+
+    def _decide(self, state: RunState, node: str, rule: Rule) -> bool:
+        """Say whether a node that counts its parents is due, by what is counted.
+
+        Not taken if none of them was, upstream_failed if the rule cannot be met, else due if its condition holds.
+        """
+        it = state.nodes[node]
+        least = rule if isinstance(rule, int) else None
         if it.wait == 0 and not it.taken:
             state.cascade.append(f"!{node}")
         elif least is not None and it.ok < least:
@@ -797,8 +925,10 @@ class Model(AdmissionModel):
         purse = self.purses.get(state.key)
         if purse is not None and state.status != "ended":
             waiting = sum(self._need(state, id_) for id_, it in state.nodes.items() if not it.ended and it.lease is None)
-            loaded = sum(int(it.ctl.get("floor", "0")) for it in state.nodes.values())
-            assert purse.needed == waiting + state.floor - loaded, f"{state.key} needs {waiting} and {state.floor - loaded} not loaded yet"
+            waiting += sum(int(it.ctl.get("expects", 0)) for it in state.nodes.values() if not it.ended)
+            loaded = sum(int(it.ctl.get("floor", "0")) + int(it.ctl.get("expects", 0)) for it in state.nodes.values())
+            left = state.floor + state.planned - loaded
+            assert purse.needed == waiting + left, f"{state.key} needs {waiting} and {left} not loaded yet"
         if state.status == "ended":
             assert state.left == 0, state.key
             assert purse is None or (purse.open, purse.hold, purse.reserved) == (0, 0, 0), state.key
@@ -810,8 +940,8 @@ class Model(AdmissionModel):
         rules: dict[str, Rule] = {}
         taken: set[str] = set()
         for it in state.nodes.values():
-            for child, rule in [*((child, "all_succeeded") for child in it.ctl["next"]), *it.joins]:
-                if child not in in_the_way:
+            for child, rule, grown in [*((child, "all_succeeded", False) for child in it.ctl["next"]), *it.joins]:
+                if child not in in_the_way or grown != (state.nodes[child].made is not None):
                     continue
                 rules[child] = rule
                 in_the_way[child] += not it.ended or (it.how == "bad" and rule == "all_succeeded")
@@ -820,6 +950,8 @@ class Model(AdmissionModel):
                     taken.add(child)
         for id_, it in state.nodes.items():
             rule = rules.get(id_, "all_succeeded")
+            if it.made is not None and it.made < it.ctl["of"]:
+                continue  # it is on its way to what it becomes
             assert it.wait == in_the_way[id_], f"{id_} waits for {it.wait}, {in_the_way[id_]} stand in its way"
             if it.state in ("due", "running", "succeeded", "failed") and not it.adopted:
                 met = ok[id_] >= rule if isinstance(rule, int) else it.wait == 0

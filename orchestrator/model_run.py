@@ -32,7 +32,8 @@ class NodeState:
     not ended. ok: parents that succeeded, where `at_least` counts them; taken: one of its parents, if it counts them, was taken.
     not_taken: it was skipped because it is on a branch not taken.
     ctl: amounts by variant ("" without one), required, attempts, next (children), joins (children that count their parents, with
-    their rules), least and when (of itself). claims: executions begun;
+    their rules), least and when (of itself), map and expects of one that grows, and once it does rule, gathers, of and source.
+    made: how many nodes it became so far, None of one that has not; bad: its rule cannot be met by them any more. claims: executions begun;
     fails, lost: how they ended; done: the last one that finished. since: when it became due. adopted: the generation that
     ran it. stop: why it is cancelled, if a person cancelled it.
     """
@@ -60,6 +61,8 @@ class NodeState:
     ok: int = 0
     taken: bool = False
     not_taken: bool = False
+    made: int | None = None
+    bad: bool = False
     stop: str | None = None
 
     @property
@@ -80,16 +83,23 @@ class NodeState:
         return "passed" if passes else "bad"
 
     @property
-    def joins(self) -> list[tuple[str, Rule]]:
-        """The children that count their parents, with the rule of each."""
-        return [(str(child), rule) for child, rule in self.ctl.get("joins", ())]
+    def joins(self) -> list[tuple[str, Rule, bool]]:
+        """The children that count their parents, with the rule of each, and whether the child became this node."""
+        return [(str(join[0]), join[1], len(join) > 2) for join in self.ctl.get("joins", ())]
+
+    @property
+    def grows(self) -> list[str]:
+        """Of a node that becomes others, what its execution does: ["expand" or "gather", what says what it became]."""
+        if self.made is not None:
+            return ["expand" if self.made < self.ctl["of"] else "gather", self.ctl.get("source", "")]
+        return ["expand", ""] if "map" in self.ctl else []
 
 
 @dataclass(slots=True)
 class RunState:
     """A run of one generation: `status` is held, loading, running, cancelling or ended; `left` counts nodes without an outcome.
 
-    stops: the first required node that fails stops it; stopped: why nothing more of it begins.
+    stops: the first required node that fails stops it; stopped: why nothing more of it begins. planned: what its floor grew by.
     decisions: how many; mark: action and flags of the last; open, plan: the one that is being applied. terminated: the decision by which it
     ends, whatever but `kept` has not begun; waits: what a decision paused it for (hold, finish).
     Of one that waits, `why`, `want` (as it was asked for) and `order`. roots: by pool, of a run that is loading.
@@ -125,7 +135,10 @@ class RunState:
     terminated: str = ""
     waits: str = ""
     kept: set[str] = field(default_factory=set)
+    planned: int = 0
     nodes: dict[str, NodeState] = field(default_factory=dict)
+    adopts: dict[str, tuple[int, str, str]] = field(default_factory=dict)
+    """what is adopted as soon as some node becomes it: generation, result, verdict"""
     fragments: dict[str, str] = field(default_factory=dict)
     cascade: list[str] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=dict)
@@ -144,4 +157,11 @@ class RunState:
 
     def ends(self, node: str) -> str:
         """Why a node does not begin because its run is terminated, '' where it may."""
-        return f"terminated by cost: decision {self.terminated}" if self.terminated and node not in self.kept else ""
+        above = node
+        while above:
+            if above in self.kept:
+                return ""
+            above = above.rpartition(".")[0]
+            if above not in self.nodes or self.nodes[above].made is None:
+                break
+        return f"terminated by cost: decision {self.terminated}" if self.terminated else ""

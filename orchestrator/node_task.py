@@ -8,7 +8,7 @@ import logging
 import random
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
@@ -22,11 +22,14 @@ from cost.meter import Execution, Usage, metering
 from cost.middleware import Spent, write_cats
 from cost.prices import write_lines
 from orchestrator.attempts import Fatal, Retryable
+from orchestrator.expander import Expander
+from orchestrator.expansion import Expansion, NotMappable
 from orchestrator.graph.references import MISSING, references, substitute
 from orchestrator.kernel import Kernel
 from orchestrator.patience import patiently
 from orchestrator.registry import TaskDefinition, registry
 from orchestrator.results import NotStorable
+from orchestrator.state import ROWS_MAX
 from tenancy.errors import BudgetRefused, HeadgateError
 
 logger = logging.getLogger(__name__)
@@ -138,6 +141,7 @@ class _Execution:
         if row[0] != "run":
             return self._turn_away(row)
         attempt, spec, verdict, fails = int(row[1]), json.loads(row[2]), str(row[3]), int(row[4])
+        grows = str(row[6]) if len(row) > 6 else ""
         self.request.retries = fails
         # After the claim: an epoch is open by then, so the prices are published.
         prices = patiently(lambda: self.kernel.prices.of(self.tenant), for_s=PATIENCE_S)
@@ -151,14 +155,18 @@ class _Execution:
             started, began = _cpu_clock()(), time.monotonic()
             error: BaseException | None = None
             result, outcome, delay_ms = "", "succeeded", NO_RETRY
+            grown: Expansion | None = None
             try:
-                value = self._call(spec, verdict)
-                result = self.kernel.results.encode(value, self.run_id, self.generation, self.node_id, attempt)
+                value = self._grow(spec, verdict, grows) if grows else self._call(spec, verdict)
+                if isinstance(value, Expansion):
+                    grown = value
+                else:
+                    result = self.kernel.results.encode(value, self.run_id, self.generation, self.node_id, attempt)
             except _NoInput as absent:
                 error, outcome = absent, "skipped"
             except SoftTimeLimitExceeded as late:
                 error, outcome, delay_ms = late, "timed_out", _backoff_ms(fails + 1, self.kernel.settings.retry_delay_max_s)
-            except (NotStorable, BudgetRefused, Fatal) as wrong:  # no better the next time
+            except (NotStorable, NotMappable, BudgetRefused, Fatal) as wrong:  # no better the next time
                 error, outcome = wrong, "failed"
             except Retryable as again:
                 error, outcome = again, "failed"
@@ -172,7 +180,12 @@ class _Execution:
                 error, outcome = failure, "failed"
                 if not getattr(self.request, "headgate_gave_up", False):
                     delay_ms = _backoff_ms(fails + 1, self.kernel.settings.retry_delay_max_s)
-            usage.close(max(0.0, _cpu_clock()() - started), time.monotonic() - began)
+            if grows:
+                usage.close()  # our own work, which nobody pays for
+            else:
+                usage.close(max(0.0, _cpu_clock()() - started), time.monotonic() - began)
+        if grown is not None:
+            return self._become(attempt, grown, usage)
         return self._record(attempt, outcome, result, error, usage, delay_ms)
 
     # -- gate -----------------------------------------------------------------------------------
@@ -206,17 +219,73 @@ class _Execution:
     # -- run ------------------------------------------------------------------------------------
 
     def _call(self, spec: dict[str, Any], verdict: str) -> Any:
+        item: Any = MISSING
+        if "of" in spec:
+            spec, item = self.expander.item(spec)
         chosen = spec.get("variants", {}).get(verdict, {})
         params = {**spec["params"], **chosen.get("params", {})}
-        wanted = list(dict.fromkeys(reference.node for reference in references(params)))
-        results = self.kernel.read_results(self.run_id, self.generation, wanted, for_s=PATIENCE_S) if wanted else {}
-        for reference in references(params):
-            if reference.bare and results.get(reference.node, MISSING) is MISSING:
-                raise _NoInput(f"its parent {reference.node!r} has no result")
+        results = self._results(params)
         definition = registry.get(chosen.get("task") or spec["task"])
         if definition is None:
             raise HeadgateError(f"this worker has no task {chosen.get('task') or spec['task']!r}; start it with --tasks and its module")
-        return self._function(definition)(**substitute(params, results))
+        return self._function(definition)(**substitute(params, results, item))
+
+    def _results(self, params: dict[str, Any]) -> dict[str, Any]:
+        """Return the results of the nodes that params refer to. Raises _NoInput where one is missing that something counts on."""
+        found = list(references(params))
+        wanted = list(dict.fromkeys(reference.node for reference in found))
+        results = self.kernel.read_results(self.run_id, self.generation, wanted, for_s=PATIENCE_S) if wanted else {}
+        for reference in found:
+            if reference.bare and results.get(reference.node, MISSING) is MISSING:
+                raise _NoInput(f"its parent {reference.node!r} has no result")
+        return results
+
+    # -- grow -----------------------------------------------------------------------------------
+
+    @property
+    def expander(self) -> Expander:
+        """What reads and gathers for this node."""
+        return Expander(self.kernel, self.run_id, self.generation, self.node_id, PATIENCE_S)
+
+    def _grow(self, spec: dict[str, Any], verdict: str, grows: str) -> Any:
+        """Return what the node becomes, or what that came to; of a map without items an empty list."""
+        if grows == "gather":
+            return self.expander.gather()
+        grown = self.expander.items(spec, self._results({"map": spec["map"]["list"]}), verdict)
+        return grown if grown.rows else []
+
+    def _become(self, attempt: int, grown: Expansion, usage: Usage) -> str:
+        """Bring the nodes that this one becomes, and publish what is due of them; nothing follows from this message."""
+        self._unlink()
+        cats = write_cats(usage.by_category())
+        version, lines = usage.execution.price_table.version, write_lines(usage.lines)
+        spent = Spent(self.run_id, self.generation, self.node_id, attempt, cats, version)
+        name = self.run_id, self.generation, self.node_id, attempt, self.inc
+        reply: list[Any] = []
+        try:
+            for first in range(0, len(grown.rows), ROWS_MAX):
+                piece = grown.rows[first : first + ROWS_MAX]
+                call = partial(self.kernel.state.expand, *name, grown.told(piece), first, piece, {}, cats, version, lines)
+                reply = patiently(call, for_s=PATIENCE_S)
+                if reply[0] in ("fenced", "clash"):
+                    break
+                self._publish(reply[2:])
+                if reply[0] == "stopped":
+                    break
+        except SoftTimeLimitExceeded as late:
+            return self._record(attempt, "timed_out", "", late, usage, _backoff_ms(1, self.kernel.settings.retry_delay_max_s))
+        if reply[0] == "clash":
+            taken = Fatal(f"it becomes a node {reply[1]!r}, and the run has another one of that id; give that one another id")
+            return self._record(attempt, "failed", "", taken, usage, NO_RETRY)
+        if reply[0] == "fenced":
+            patiently(lambda: self.kernel.settle(replace(spent, lines=lines), "fenced"), for_s=PATIENCE_S)
+            raise Ignore(f"{self.node_id}: attempt {attempt} was superseded")
+        self.request.headgate_spent = spent
+        if reply[1]:
+            self._publish(self.kernel.finish_cascade(self.run_id, self.generation))
+        if reply[0] == "stopped":
+            raise NodeCancelled(f"the node {self.node_id!r} was cancelled while it ran")
+        return DONE
 
     def _function(self, definition: TaskDefinition) -> Callable[..., Any]:
         if definition.adopted is not None:
@@ -301,7 +370,7 @@ class _Execution:
         self.request.headgate_due = due & carried
         self._publish(due - carried)
 
-    def _publish(self, due: set[str]) -> None:
+    def _publish(self, due: Collection[str]) -> None:
         if due:
             self.kernel.launcher.publish(self.run_id, self.generation, self.tenant, due)
 

@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 
+from .graph.items import is_item, takes_item
 from .graph.references import Path, printed, references
 from .graph.scheduled import is_scheduled, scheduled
 from .graph.wording import Suggestions, shown
@@ -63,9 +64,9 @@ class Parameters:
 
     def _mismatches(self, path: Path, value: Any, hint: Any) -> Iterator[str]:
         """What a reference will give is not known yet, so around references only the literal items are compared."""
-        if isinstance(value, dict) and ("$ref" in value or is_scheduled(value)):
+        if isinstance(value, dict) and ("$ref" in value or is_scheduled(value) or is_item(value)):
             return
-        if not any(references({"": value})) and not any(scheduled(value)):
+        if not any(references({"": value})) and not any(scheduled(value)) and not takes_item(value):
             if not self._fits(value, hint):
                 yield f"`{printed(path)}` is {shown(value)}; the task takes {_named(hint)}"
             return

@@ -6,6 +6,7 @@ from typing import Any, NoReturn, Protocol, TypeVar, cast
 
 from tenancy.errors import GraphInvalid
 
+from .graph.items import KEY as ITEM
 from .graph.limits import DEPTH_MAX
 from .graph.references import MISSING
 
@@ -32,9 +33,20 @@ class Placeholder:
         _misused(self, f".{name}")
 
 
+class Item(Placeholder):
+    """Stands for the item of a map."""
+
+    def __init__(self) -> None:
+        super().__init__(None, "")
+
+    def __repr__(self) -> str:
+        return "<item of a map>"
+
+
 def _misused(placeholder: Placeholder, use: str) -> NoReturn:
     node = object.__getattribute__(placeholder, "_node")
-    problem = f"node {node!r}: its result was used ({use}) while the graph is being built, when there is none yet"
+    what = "the item of a map" if isinstance(placeholder, Item) else f"node {node!r}: its result"
+    problem = f"{what} was used ({use}) while the graph is being built, when there is none yet"
     raise GraphInvalid((f"{problem}; pass it to a task and do this there",))
 
 
@@ -102,6 +114,8 @@ def referenced(value: Any, graph: Building, depth: int = 0) -> Any:
 
     A placeholder of the graph that this one is a sub-graph of becomes an input. Raises GraphInvalid for one of any other graph.
     """
+    if isinstance(value, Item):
+        return {ITEM: True}
     if isinstance(value, Placeholder):
         return _reference(value, graph)
     if depth > DEPTH_MAX:  # validation refuses it, in words

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -37,11 +37,16 @@ class LoadRow(NamedTuple):
 
 @dataclass(frozen=True)
 class Loaded:
-    """A compiled run: its nodes, its fragments' JSON by index, and what admission was asked for."""
+    """A compiled run: its nodes, its fragments' JSON by index, and what admission was asked for.
+
+    made: of nodes that became others, how many of these there are; `regrown` has put them among the nodes. grown: their ids.
+    """
 
     nodes: Sequence[LoadRow]
     fragments: Mapping[str, str]
     want: Mapping[str, Any]
+    made: Mapping[str, int] = field(default_factory=dict)
+    grown: Collection[str] = ()
 
 
 @dataclass(frozen=True)
@@ -49,13 +54,16 @@ class Recorded:
     """A live, admitted run as the record knows it.
 
     run: columns of its row. nodes: columns by node id, for nodes that were ever due. ledger: its entries, in any order.
-    decisions: the events `decision.made` about it, in their order.
+    decisions: the events `decision.made` about it, in their order. expanded: its events `node.expanded`, likewise. adopts: by id, what it
+    adopts as soon as some node becomes that, as state keeps it.
     """
 
     run: Mapping[str, Any]
     nodes: Mapping[str, Mapping[str, Any]]
     ledger: Sequence[Mapping[str, Any]]
     decisions: Sequence[Mapping[str, Any]] = ()
+    expanded: Sequence[Mapping[str, Any]] = ()
+    adopts: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -72,7 +80,7 @@ def run_keys(recorded: Recorded, loaded: Loaded, epoch: int, now: int, own_pool:
     run = recorded.run
     rg = f"{run['run_id']}.{run['generation']}"
     controls = {row.node: json.loads(row.ctl) for row in loaded.nodes}
-    found = frontier({row.node: row.wait for row in loaded.nodes}, controls, recorded.nodes)
+    found = frontier({row.node: row.wait for row in loaded.nodes}, controls, recorded.nodes, loaded.made)
     states, waits, sealed = found.states, found.waits, found.sealed
     if run["status"] == "submitted":  # its roots become due when it is launched
         states |= {row.node: "pending" for row in loaded.nodes if row.wait == 0 and states[row.node] == "due"}
@@ -92,11 +100,15 @@ def run_keys(recorded: Recorded, loaded: Loaded, epoch: int, now: int, own_pool:
     raised = {f"{rg}.{node}": str(row["timeout_s"]) for node, row in recorded.nodes.items() if row["timeout_s"]}
     keys.hashes[names.of_run("timeout", rg)] = raised | ({"*": str(run["timeout_s"])} if run["timeout_s"] else {})
     if was_admitted(run):
-        keys.hashes[money.purse(rg)] = _purse(recorded, _needed(loaded, states))
+        needed, unfunded = _needed(recorded, loaded, controls, states)
+        keys.hashes[money.purse(rg)] = _purse(recorded, needed)
+        for node in unfunded:
+            controls[node] |= {name: "0" for name in ("floor", "expects") if name in controls[node]}
     keys.hashes[money.reservations(rg)] = _reservations(recorded.ledger)
     keys.hashes[names.of_run("state", rg)] = states
     keys.hashes[names.of_run("wait", rg)] = {node: str(count) for node, count in waits.items()}
-    keys.hashes[names.of_run("ctl", rg)] = {row.node: row.ctl for row in loaded.nodes}
+    keys.hashes[names.of_run("ctl", rg)] = {node: json.dumps(control, separators=(",", ":")) for node, control in controls.items()}
+    keys.hashes[names.of_run("adopts", rg)] = {node: text for node, text in recorded.adopts.items() if node not in states}
     keys.hashes[names.of_run("spec", rg)] = {row.node: row.spec for row in loaded.nodes}
     keys.hashes[names.of_run("fragment", rg)] = {**loaded.fragments, **{f"of:{row.node}": row.fragment for row in loaded.nodes}}
     verdicts = _verdicts(recorded, loaded)
@@ -203,9 +215,25 @@ def pool_keys(pressures: Mapping[str, Mapping[str, Any]], roots: Mapping[tuple[s
     return keys
 
 
-def _needed(loaded: Loaded, states: Mapping[str, str]) -> int:
-    """Return the floor of the nodes that wait, all of which nothing is set aside for."""
-    return sum(int(json.loads(row.ctl).get("floor", "0")) for row in loaded.nodes if states[row.node] in ("pending", "due"))
+def _needed(
+    recorded: Recorded, loaded: Loaded, controls: Mapping[str, Mapping[str, Any]], states: Mapping[str, str]
+) -> tuple[int, list[str]]:
+    """Return the floor of the nodes that wait, for all of which nothing is set aside; and those that the hold does not cover.
+
+    Of what nodes became only as much is needed as the hold covers, as when they became it.
+    """
+    waiting = [row.node for row in loaded.nodes if states[row.node] in ("pending", "due")]
+    needs = {node: sum(int(controls[node].get(name, "0")) for name in ("floor", "expects")) for node in waiting}
+    needed, hold = sum(need for node, need in needs.items() if node not in loaded.grown), remaining_hold(recorded)
+    unfunded: list[str] = []
+    for node in waiting:
+        if node not in loaded.grown:
+            continue
+        if needs[node] <= hold - needed:
+            needed += needs[node]
+        else:
+            unfunded.append(node)
+    return needed, unfunded
 
 
 def _run_hash(

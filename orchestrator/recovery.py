@@ -51,6 +51,8 @@ from .launched import asked, load_rows
 from .log_key import log_key
 from .messages import count_anew, keep_ordinary
 from .rebuild import Keys, Recorded, adjusted_keys, level_keys, line_keys, loading, pool_keys, run_keys, task_keys, tenant_keys
+from .regrown import regrown
+from .results import ResultStore, result_store
 
 REPORTS_KEPT_MS = 60_000
 """Ordinary tasks that ended so long ago may report once more, because the first reply was lost."""
@@ -146,6 +148,7 @@ def _rebuild(client: redis.Redis, engine: Engine, settings: Settings, epoch: int
         writer.run(lambda pipe, chunk=chunk: pipe.unlink(*chunk))  # type: ignore[misc]
     writer.run(count_anew(client))
     now = now_ms(client)
+    results = result_store(settings)
     runs: list[Recorded] = []
     lost: list[Row] = []
     roots: Counter[tuple[str, str]] = Counter()
@@ -156,7 +159,7 @@ def _rebuild(client: redis.Redis, engine: Engine, settings: Settings, epoch: int
         for recorded in live_runs(connection):
             own_pool = policies.get(recorded.run["tenant"], {}).get("pool") or DEFAULT_POOL
             try:
-                loaded = load_rows(recorded.run, settings)
+                loaded = regrown(load_rows(recorded.run, settings), recorded, results.decode, _keep(results, recorded.run))
             except (ValueError, GraphInvalid) as error:
                 lost.append(_unbuildable(recorded.run, now, error))
                 continue
@@ -187,6 +190,10 @@ def _rebuild(client: redis.Redis, engine: Engine, settings: Settings, epoch: int
         with engine.begin() as connection:
             keep(connection, t.incident, lost)
     return token
+
+
+def _keep(results: ResultStore, run: Mapping[str, Any]) -> Callable[[str, str], str]:
+    return lambda name, text: results.keep(f"{run['run_id']}/{run['generation']}/{name}.json", text)
 
 
 def _unbuildable(run: Mapping[str, Any], now: int, error: Exception) -> Row:

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.objects import Objects
+from orchestrator.objects import Objects, open_objects
+from orchestrator.settings import Settings
 from tenancy.errors import HeadgateError, Unavailable
 
 OBJECT_MARK = "@"
@@ -40,9 +41,12 @@ class ResultStore:
             text = json.dumps(value, separators=(",", ":"), allow_nan=False)
         except (TypeError, ValueError) as error:
             raise NotStorable(f"node {node_id!r} returned a value that is not JSON: {error}") from error
+        return self.keep(f"{run_id}/{generation}/{node_id}.{attempt}.json", text)
+
+    def keep(self, name: str, text: str) -> str:
+        """Return what stands for a JSON text: itself, or where it is large the object `name`, which then holds it. Raises Unavailable."""
         if len(text) <= self.inline_bytes:
             return text
-        name = f"{run_id}/{generation}/{node_id}.{attempt}.json"
         self.objects.write(name, text.encode())
         return OBJECT_MARK + name
 
@@ -62,3 +66,8 @@ class ResultStore:
     def decode_all(self, texts: Mapping[str, str | None]) -> dict[str, Any]:
         """Return the values by node id; nodes without a result are absent."""
         return {node: self.decode(text) for node, text in texts.items() if text is not None}
+
+
+def result_store(settings: Settings) -> ResultStore:
+    """Return the store of results that these settings lead to."""
+    return ResultStore(open_objects(settings.resolved_results_url()), settings.result_inline_bytes, settings.result_ttl_s)

@@ -92,13 +92,17 @@ class Submission:
         return max(micros, node.max_cost or 0) if self.strict else micros
 
     def amounts(self, node: Node) -> dict[str, int]:
-        """Return what is set aside for a node as it is (''), and as each of its variants."""
+        """Return what is set aside for one execution of a node as it is (''), and as each of its variants."""
         amounts = {"": self.estimates[node.id].micros, **{v.name: _total(v.estimate) for v in node.variants}}
         return {name: self._at_most(node, micros) for name, micros in amounts.items()}
 
+    def planned(self, node: Node) -> dict[str, int]:
+        """Return what is planned with for a node as it is (''), and as each of its variants: of a map, for all items that are expected."""
+        return {name: node.width * micros for name, micros in self.amounts(node).items()}
+
     @cached_property
     def estimates(self) -> dict[str, Estimate]:
-        """What each node is expected to cost as it is, and where that is known from."""
+        """What one execution of each node is expected to cost as it is, and where that is known from."""
         return {node.id: estimate(node.estimate, self.learned.get(node.task)) for node in self.graph.nodes}
 
     @cached_property
@@ -110,14 +114,14 @@ class Submission:
                 required=node.required or node.id in self.joins.pinned,
                 value=node.value,
                 estimate_micros=amounts[""],
-                max_cost=node.max_cost,
+                max_cost=None if node.max_cost is None else node.width * node.max_cost,
                 variants=tuple(VariantCost(v.name, v.kind, amounts[v.name], v.value) for v in node.variants),
                 children=self.plan.children[node.id],
-                needs=tuple(dict.fromkeys(r.node for r in references(node.params) if r.bare)),
+                needs=tuple(dict.fromkeys(r.node for r in references({"map": node.map, **node.params}) if r.bare)),
             )
             for node in self.graph.nodes
             if node.id not in self.adopts
-            for amounts in [self.amounts(node)]
+            for amounts in [self.planned(node)]
         )
 
     @cached_property
@@ -175,9 +179,10 @@ class Submission:
         return [node for node in running if not parents[node] or any(parent in adopts for parent in parents[node])]
 
     def adoption_order(self) -> list[str]:
-        """The adopted nodes, children before their parents."""
-        sorter = TopologicalSorter({node: [child for child in self.plan.children[node] if child in self.adopts] for node in self.adopts})
-        return list(sorter.static_order())
+        """The adopted nodes, children before their parents; last those that nodes of the graph are to become."""
+        known = [node for node in self.adopts if node in self.plan.children]
+        sorter = TopologicalSorter({node: [child for child in self.plan.children[node] if child in self.adopts] for node in known})
+        return [*sorter.static_order(), *(node for node in self.adopts if node not in self.plan.children)]
 
     def rows(self, choices: Mapping[str, str]) -> Iterator[list[Row]]:
         """Yield the rows of all nodes, in pieces that one script call may carry; `choices` are those of a plan-down."""
@@ -186,20 +191,35 @@ class Submission:
             yield [self._row(node, choices.get(node.id, AS_IS)) for node in piece]
 
     def _row(self, node: Node, choice: str) -> Row:
-        amounts = {name: str(micros) for name, micros in self.amounts(node).items()}
-        ctl: dict[str, Any] = {"amounts": amounts, "floor": str(self.floors.get(node.id, 0))}
-        ctl |= {"required": node.required, "attempts": node.attempts, **self.joins.next_of(self.plan.children[node.id])}
-        if least := least_of(node.join):
+        amounts = {name: str(micros) for name, micros in self.planned(node).items()}
+        floor_micros = str(self.floors.get(node.id, 0))
+        ctl: dict[str, Any] = {"floor": floor_micros} if node.map is None else {"floor": "0", "expects": floor_micros}
+        ctl |= {"amounts": amounts, "required": node.required, "attempts": node.attempts}
+        ctl |= self.joins.next_of(self.plan.children[node.id])
+        if least := least_of(node.parents_join):
             ctl["least"] = least
         if node.when is not None:
             ctl["when"] = node.when.document()
         spec: dict[str, Any] = {"task": node.task, "params": node.params}
+        if node.map is not None:
+            spec["map"] = self._map(node)
+            ctl["map"] = 1
         if self.strict:
             spec["strict"] = True
         if node.variants:
             spec["variants"] = {v.name: _said(v.params, v.task) for v in node.variants}
         verdict = "" if choice in (AS_IS, SKIP) else choice
         return (node.id, len(self.plan.parents[node.id]), _json(ctl), _json(spec), verdict, self.plan.fragment_of[node.id])
+
+    def _map(self, node: Node) -> dict[str, Any]:
+        """What a worker makes the nodes of a map's items of."""
+        rule = least_of(node.join) or node.join
+        required = node.required and rule == "all_succeeded"
+        amounts = self.amounts(node)
+        least = min(amounts.values()) if required else 0
+        item = {"floor": str(least), "amounts": {name: str(micros) for name, micros in amounts.items()}, "required": required}
+        item |= {"attempts": node.attempts, "next": [], "joins": [[node.id, rule, 1]]}
+        return {"list": node.map, "most": node.max_items, "rule": rule, "item": item, "info": list(self.info[node.id])}
 
     def fragments(self) -> Iterator[dict[int, str]]:
         """Yield the fragments as state keeps them, in pieces that one script call may carry."""

@@ -72,10 +72,11 @@ def facts(
     nodes = []
     for node in submission.graph.nodes:
         known = submission.estimates[node.id]
-        for category, micros in known.cats.items():
+        cats = {category: node.width * micros for category, micros in known.cats.items()}
+        for category, micros in cats.items():
             by_category[category] = by_category.get(category, 0) + micros
-        own = {"id": node.id, "task": node.task, "required": node.required, "micros": known.micros}
-        nodes.append({**own, "by_category": dict(known.cats), "source": known.source})
+        own = {"id": node.id, "task": node.task, "required": node.required, "micros": node.width * known.micros}
+        nodes.append({**own, "by_category": cats, "source": known.source} | ({} if node.map is None else {"items": node.width}))
     total, floor = submission.estimate_micros, submission.floor_micros
     prospect = None if standing is None else foresee(total, floor, standing, budget_micros, full=full)
     return {

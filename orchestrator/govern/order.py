@@ -108,7 +108,10 @@ def revoke(kernel: Kernel, rg: str, nodes: Iterable[str], reason: str, decision:
 def left_to_revoke(kernel: Kernel, rg: str, kept: set[str]) -> list[str]:
     """Return the nodes of a terminated run that wait, or whose worker may be gone, but for those that run all the same."""
     states: dict[str, str] = kernel.link.read("HGETALL", keys.of_run("state", rg))
-    return [node for node, state in states.items() if state in ("pending", "due", "running") and node not in kept]
+    # What a kept node became is kept with it.
+    under = tuple(f"{node}." for node in kept)
+    left = (node for node, state in states.items() if state in ("pending", "due", "running") and node not in kept)
+    return [node for node in left if not node.startswith(under)] if under else list(left)
 
 
 def pieces(items: Iterable[Any]) -> Iterator[list[Any]]:

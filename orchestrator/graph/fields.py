@@ -28,8 +28,7 @@ Category = Literal["llm", "retrieval", "storage", "compute", "other"]
 Kind = Literal["generation", "retrieval", "variant"]
 OnFailure = Literal["finish", "stop"]
 
-#: Known and reserved: refused with "not yet", never ignored.
-RESERVED_KEYS = ("map",)
+ITEMS_MAX = 10_000
 
 JOIN_PATTERN = r"^(all_succeeded|all_done|at_least\([1-9][0-9]{0,5}\))$"
 
@@ -55,6 +54,13 @@ def _object(value: Any) -> Any:
     if not isinstance(value, dict):
         raise ValueError("not an object")
     return dict(value)
+
+
+def _mapped(value: Any) -> Any:
+    # What stands inside is looked at as params are.
+    if value is None or type(value) is list or (isinstance(value, dict) and isinstance(value.get("$ref"), str)):
+        return value
+    raise ValueError("neither a list nor a reference")
 
 
 def _total(estimate: dict[Category, int]) -> dict[Category, int]:
@@ -98,6 +104,12 @@ When = Annotated[
     PlainSerializer(Condition.spec),
     WithJsonSchema(_WHEN),
 ]
+Mapped = Annotated[
+    Any,
+    PlainValidator(_mapped),
+    WithJsonSchema({"type": ["array", "object", "null"]}),
+]
+Items = Annotated[int, Field(ge=1, le=ITEMS_MAX)]
 PoolName = Annotated[str, Field(pattern=f"^{POOL_PATTERN}$")]
 Params = Annotated[dict[str, Any], PlainValidator(_object)]
 Parents = Annotated[tuple[Identifier, ...], BeforeValidator(listed)]
@@ -133,6 +145,9 @@ REMEDIES = {
     "join": "use all_succeeded, all_done or at_least(n)",
     "when": f"give a $ref and one of equals, not_equals (a text of at most {TEXT_MAX:,} characters, a number, true, false or null) or in "
     f"(a list of 1 to {VALUES_MAX} of these)",
+    "map": "give a list, or a reference to a node that returns one",
+    "max_items": f"give a whole number from 1 to {ITEMS_MAX}",
+    "expected_items": f"give a whole number from 1 to {ITEMS_MAX}",
     "on_failure": "use finish or stop",
     "pool": POOL_REMEDY,
     "max_parallel": f"give a whole number from 1 to {MAX_PARALLEL_MAX}, or null",

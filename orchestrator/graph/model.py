@@ -16,9 +16,11 @@ from .fields import (
     Attempts,
     Estimate,
     Identifier,
+    Items,
     Join,
     Kind,
     Labels,
+    Mapped,
     MaxParallel,
     Micros,
     OnFailure,
@@ -102,16 +104,38 @@ class Node(_Frozen):
     """Texts for people and searches; nothing acts on them."""
     pool: PoolName | None = None
     """The workers that may run it; null is the task's pool, else the tenant's."""
+    map: Mapped = None
+    """A list, or a reference to one: the task runs once for each item, `{"$item": true}` in params, and the result is the list of theirs.
+    The node waits for its parents as all_succeeded does; `join` is over its items, which are nodes `id.0`, `id.1`.."""
+    max_items: Items = 1_000
+    """More items than this fail the node."""
+    expected_items: Items = 10
+    """How many items are counted before the list is known, for admission, estimates and plans."""
 
     def parents(self) -> tuple[str, ...]:
-        """Return the ids this node waits for: those in params by path, that of `when`, then `after`; each once."""
+        """Return the ids this node waits for: those in params by path, of `map`, that of `when`, then `after`; each once."""
         asked = [self.when.ref] if self.when is not None else []
-        return tuple(dict.fromkeys([*(r.node for r in references(self.params)), *asked, *self.after]))
+        mapped = references({"map": self.map}) if self.map is not None else ()
+        return tuple(dict.fromkeys([*(r.node for r in references(self.params)), *(r.node for r in mapped), *asked, *self.after]))
+
+    @property
+    def parents_join(self) -> str:
+        """By which rule the node waits for its parents; that of a map is over its items."""
+        return self.join if self.map is None else "all_succeeded"
+
+    @property
+    def width(self) -> int:
+        """How many executions the node counts for, before it is known how many items there are."""
+        if self.map is None:
+            return 1
+        return len(self.map) if isinstance(self.map, list) else min(self.expected_items, self.max_items)
 
     def reads(self) -> frozenset[str]:
         """Return the ids whose results this node, or a variant of it, takes or asks about."""
         asked = [self.when.ref] if self.when is not None else []
-        taken = (r.node for params in (self.params, *(v.params or {} for v in self.variants)) for r in references(params))
+        taken = (
+            r.node for params in (self.params, {"map": self.map}, *(v.params or {} for v in self.variants)) for r in references(params)
+        )
         return frozenset([*asked, *taken])
 
     def resolved(self, definition: TaskDefinition | None) -> Node:

@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from .items import KEY as ITEM
 from .limits import DEPTH_MAX, Limits
 from .nested import INPUT
 from .references import MISSING, Path, Reference, printed
@@ -14,13 +15,17 @@ from .scheduled import KEY, WORDS, is_scheduled
 from .wording import Suggestions, shown
 
 INT_MIN, INT_MAX = -(2**63), 2**63 - 1
-_SPECIAL = ("$ref", "$secret", INPUT)
+_SPECIAL = ("$ref", "$secret", INPUT, ITEM)
 #: "$defs" or "$gt" are data; a reference written wrongly must not silently become data, too.
 _MISSPELT = ("$ref", "$reff", "$reference", "$secret")
 
 
-def inspect_params(params: Mapping[str, Any], limits: Limits, words: Suggestions) -> tuple[list[Reference], list[str]]:
+def inspect_params(
+    params: Mapping[str, Any], limits: Limits, words: Suggestions, *, mapped: bool = False
+) -> tuple[list[Reference], list[str]]:
     """Return the well-formed references in `params` and a sentence for each thing that may not stand there.
+
+    mapped: whether the item of a map may stand in them.
 
     Never recurses and never visits more values than the bytes that the limit allows, so that neither depth, cycles nor one
     list shared a million times in plain Python values can hurt.
@@ -52,8 +57,10 @@ def inspect_params(params: Mapping[str, Any], limits: Limits, words: Suggestions
                 if len(value) > left:
                     return found, [*problems, _too_large(limits)]
                 stack.extend(((*path, i), value[i], True, literal_ok) for i in range(len(value) - 1, -1, -1))
+            elif mapped and path and len(value) == 1 and value.get(ITEM) is True:
+                continue
             elif path and any(special in value for special in _SPECIAL):
-                reference = _special(path, value, in_list, literal_ok, problems)
+                reference = _special(path, value, in_list, literal_ok, mapped, problems)
                 if reference is not None:
                     found.append(reference)
                     if reference.default is not MISSING:
@@ -69,12 +76,15 @@ def inspect_params(params: Mapping[str, Any], limits: Limits, words: Suggestions
     return found, problems or _size(params, limits)
 
 
-def _special(path: Path, value: dict[str, Any], in_list: bool, literal_ok: bool, problems: list[str]) -> Reference | None:
+def _special(path: Path, value: dict[str, Any], in_list: bool, literal_ok: bool, mapped: bool, problems: list[str]) -> Reference | None:
     where = f"`{printed(path)}`"
     if "$secret" in value:
         problems.append(f"{where}: `$secret` is reserved and not yet supported; leave it out")
     elif INPUT in value:
         problems.append(f"{where}: {INPUT} stands for a parameter of a sub-graph, and this node is in none; give a value")
+    elif ITEM in value:
+        remedy = 'write {"$item": true}, alone' if mapped else "this node has no map, in whose params alone it may stand"
+        problems.append(f"{where}: {ITEM} stands for the item of a map; {remedy}")
     elif not literal_ok:
         problems.append(f"{where}: a default holds a reference; give a literal value")
     elif extra := [key for key in value if key not in ("$ref", "default")]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from .fields import REMEDIES, RESERVED_KEYS, WORDS
+from .fields import REMEDIES, WORDS
 from .limits import DEFAULT_LIMITS, Limits
 from .model import Graph, Node, Variant
 from .nested import flatten
@@ -150,10 +150,6 @@ def _entry(index: int, raw: object, problems: list[str], words: Suggestions) -> 
     named = raw.get("id")
     label = f"node {shown(named)}" if isinstance(named, str) else f"nodes[{index}]"
     fields = dict(raw)
-    for key in RESERVED_KEYS:
-        if key in fields:
-            problems.append(f"{label}: `{key}` is reserved and not yet supported; leave it out")
-            del fields[key]
     try:
         return Entry(index, label, Node.model_validate(fields), named=True, tasked=True)
     except ValidationError as error:

@@ -8,6 +8,8 @@ from typing import Any, Final
 
 from tenancy.errors import HeadgateError
 
+from .items import is_item
+
 Path = tuple[str | int, ...]
 
 
@@ -57,25 +59,27 @@ def references(params: Mapping[str, Any]) -> Iterator[Reference]:
             stack.extend(((*path, index), value[index], True) for index in range(len(value) - 1, -1, -1))
 
 
-def substitute(params: Mapping[str, Any], results: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `params` with each reference replaced by its node's result; pure.
+def substitute(params: Mapping[str, Any], results: Mapping[str, Any], item: Any = MISSING) -> dict[str, Any]:
+    """Return `params` with each reference replaced by its node's result, and the sign of the item by `item`, if there is one; pure.
 
     results: by node id; a node that is absent or MISSING has none, one whose result is None has one. Without a result a
     reference gives its default; without a default it drops out of a list. Results are put in as they are: what looks like a
     reference inside a result is data. Raises HeadgateError for a bare reference without a result, which a required
     node cannot have after validation and an optional node must not reach: it is skipped with its parent.
     """
-    return {key: _substituted(value, results, (key,)) for key, value in params.items()}
+    return {key: _substituted(value, results, item, (key,)) for key, value in params.items()}
 
 
-def _substituted(value: Any, results: Mapping[str, Any], path: Path) -> Any:
+def _substituted(value: Any, results: Mapping[str, Any], item: Any, path: Path) -> Any:
     if isinstance(value, (list, tuple)):
-        items = ((_substituted(item, results, (*path, i)) if not _drops_out(item, results) else MISSING) for i, item in enumerate(value))
-        return [item for item in items if item is not MISSING]
+        kept = (inner for inner in enumerate(value) if not _drops_out(inner[1], results))
+        return [_substituted(inner, results, item, (*path, i)) for i, inner in kept]
     if not isinstance(value, dict):
         return value
+    if item is not MISSING and is_item(value):
+        return item
     if "$ref" not in value:
-        return {key: _substituted(item, results, (*path, key)) for key, item in value.items()}
+        return {key: _substituted(inner, results, item, (*path, key)) for key, inner in value.items()}
     result = results.get(value["$ref"], MISSING)
     if result is MISSING:
         result = value.get("default", MISSING)

@@ -40,7 +40,7 @@ def refuse_unscheduled(graph: Graph) -> None:
     problems = [
         f"node {node.id!r}: `{printed(path)}` is the scheduled time, and nothing schedules this run; give a value, or run it by a schedule"
         for node in graph.nodes
-        for params in (node.params, *(variant.params for variant in node.variants))
+        for params in (node.params, {"map": node.map}, *(variant.params for variant in node.variants))
         for path in scheduled(params)
     ]
     if problems:
@@ -55,6 +55,8 @@ def at_time(graph: Graph, moment: datetime) -> Graph:
         changes: dict[str, Any] = {}
         if any(scheduled(node.params)):
             changes["params"] = _filled(node.params, said)
+        if any(scheduled(node.map)):
+            changes["map"] = _filled(node.map, said)
         if any(any(scheduled(variant.params)) for variant in node.variants):
             changes["variants"] = tuple(variant.model_copy(update={"params": _filled(variant.params, said)}) for variant in node.variants)
         nodes.append(node.model_copy(update=changes) if changes else node)

@@ -36,6 +36,8 @@ _REFERENCE = {
 }
 
 
+_MAP = {"anyOf": [{"$ref": "#/$defs/Reference"}, {"type": "array", "items": {"$ref": "#/$defs/Parameter"}}, {"type": "null"}]}
+
 _SUB_GRAPH = {
     "description": "A graph as a node: its nodes are `id.inner`, and whoever refers to it refers to its only sink.",
     "type": "object",
@@ -61,6 +63,8 @@ def json_schema(model: type[BaseModel]) -> dict[str, Any]:
     for name in ("Node", "Variant"):
         properties = schema["$defs"][name]["properties"]
         properties["params"] = {**_PARAMS, "default": {}, "description": properties["params"]["description"]}
+    properties = schema["$defs"]["Node"]["properties"]
+    properties["map"] = {**_MAP, "default": None, "description": properties["map"]["description"]}
     schema["$defs"] |= {"Parameter": _PARAMETER, "Reference": _REFERENCE, "SubGraph": _SUB_GRAPH}
     nodes = schema["properties"]["nodes"]
     nodes["items"] = {"anyOf": [nodes["items"], {"$ref": "#/$defs/SubGraph"}]}

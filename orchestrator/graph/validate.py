@@ -10,7 +10,7 @@ from cost.money import MICROS_MAX
 
 from .branches import DEPTH_MAX, gates
 from .cycles import cycles, path_of
-from .fields import least_of
+from .fields import ITEMS_MAX, least_of
 from .limits import PROBLEMS_MAX, Limits
 from .model import Node
 from .params import inspect_params
@@ -103,6 +103,7 @@ class _Validation:
             yield f"graph: {self.edges:,} edges are more than the limit of {self.limits.edges:,}; split the graph or raise the limit"
         if self.micros > MICROS_MAX:
             yield f"graph: the estimates add up to {self.micros} micros; all nodes together can take {MICROS_MAX}"
+        yield from self._item_ids()
         yield from self._branches()
         for cycle in cycles({node: tuple(before) for node, before in self.parents.items()}):
             yield f"cycle: {path_of(cycle)}; remove one of these edges"
@@ -125,8 +126,30 @@ class _Validation:
                 yield f"node {id_!r}: it stands under {len(above)} conditions, one behind the other; {DEPTH_MAX} are the most"
                 return
 
+    def _item_ids(self) -> Iterator[str]:
+        """Items of a map are nodes with ids of their own."""
+        for id_ in self.nodes:
+            above, _, last = id_.rpartition(".")
+            if last.isdecimal() and (parent := self.nodes.get(above)) is not None and parent.map is not None:
+                yield f"node {id_!r}: an item of the map {above!r} has this id; choose another"
+
+    def _map(self, node: Node) -> Iterator[str]:
+        if node.map is None:
+            for name in ("max_items", "expected_items"):
+                if name in node.model_fields_set:
+                    yield f"`{name}` is for a node with a map; leave it out, or give it one"
+            return
+        if isinstance(node.map, list) and len(node.map) > node.max_items:
+            yield (
+                f"its map has {counted(len(node.map), 'item')}, and its max_items is {node.max_items:,}; "
+                f"raise max_items ({ITEMS_MAX:,} at most), or split the list"
+            )
+        most = min(len(node.map), node.max_items) if isinstance(node.map, list) else node.max_items
+        if (least := least_of(node.join)) is not None and least > most:
+            yield f"its join {node.join!r} asks for more successes than the {counted(most, 'item')} that there can be; ask for fewer"
+
     def _join(self, node: Node, before: Mapping[str, None]) -> Iterator[str]:
-        least = least_of(node.join)
+        least = least_of(node.parents_join)
         if least is not None and least > len(before):
             yield (
                 f"its join {node.join!r} asks for more successes than the {counted(len(before), 'node')} that it waits for can have; "
@@ -138,15 +161,20 @@ class _Validation:
         if entry.named and (same := self.twins[node.id])[0] == entry.index and len(same) > 1:
             places = ", ".join(f"nodes[{i}]" for i in same[:5]) + (", ..." if len(same) > 5 else "")
             yield f"duplicate id, given to {counted(len(same), 'node')} ({places}); give each node its own"
-        found, wrong = inspect_params(node.params, self.limits, self.words)
+        found, wrong = inspect_params(node.params, self.limits, self.words, mapped=node.map is not None)
         yield from wrong
+        if node.map is not None:
+            mapped, amiss = inspect_params({"map": node.map}, self.limits, self.words)
+            found += mapped
+            yield from amiss
+        yield from self._map(node)
         asked = [node.when.ref] if node.when is not None else []
         before = dict.fromkeys([*(reference.node for reference in found), *asked, *node.after])
         yield from self._edges(entry, found, before)
         yield from self._join(node, before)
         definition = self.registry.get(node.task) if self.registry is not None and entry.tasked else None
         known = node if definition is None else node.resolved(definition)
-        self.micros += sum(known.estimate.values())
+        self.micros += known.width * sum(known.estimate.values())
         if known.max_cost is not None and sum(known.estimate.values()) > known.max_cost:
             yield f"its estimate of {sum(known.estimate.values())} micros is above its max_cost of {known.max_cost}; raise max_cost"
         if entry.tasked:
@@ -176,7 +204,7 @@ class _Validation:
         node, parent = entry.node, self.nodes.get(reference.node)
         if not reference.bare or parent is None:
             return
-        if node.required and node.join != "all_succeeded":
+        if node.required and node.parents_join != "all_succeeded":
             yield (
                 f"{whose}its join {node.join!r} does not wait for a result of {parent.id!r}, to which `{printed(reference.path)}` refers; "
                 "give the reference a default"
@@ -209,7 +237,7 @@ class _Validation:
                 yield f"{whose}kind {variant.kind} changes params and cannot name a task; use kind variant"
             if variant.kind != "variant" and not variant.params:
                 yield f"{whose}kind {variant.kind} changes nothing without params; give it params"
-            found, wrong = inspect_params(variant.params, self.limits, self.words)
+            found, wrong = inspect_params(variant.params, self.limits, self.words, mapped=node.map is not None)
             yield from (f"{whose}{sentence}" for sentence in wrong)
             for reference in found:
                 if reference.node not in before:

@@ -38,7 +38,7 @@ def learn(connection: Connection, ended: Collection[tuple[str, int]]) -> None:
     costs: dict[Key, list[dict[str, int]]] = {}
     for row in _nodes(connection, tasks):
         tenant, names = tasks[row.run_id, row.generation]
-        if (name := names.get(row.node_id)) is not None:
+        if (name := names.get(row.node_id) or names.get(_items_of(row.node_id))) is not None:
             cats = {category: micros for category in CATEGORIES if (micros := getattr(row, f"cost_{category}"))}
             if all(0 <= micros <= MICROS_MAX for micros in cats.values()):
                 costs.setdefault((tenant, name, row.verdict or ""), []).append(cats)
@@ -54,13 +54,21 @@ def _tasks(connection: Connection, ended: Collection[tuple[str, int]]) -> Iterab
 
 
 def _task_names(spec: bytes) -> dict[str, str]:
-    """Return task by node; nothing of a spec that does not read, which must not stop the record of everybody."""
+    """Return task by node, of a map by `id.*`; nothing of a spec that does not read, which must not stop the record of everybody."""
     unpack = zlib.decompressobj()
     try:
         text = unpack.decompress(spec, TEXT_BYTES_MAX)
-        return {} if unpack.unconsumed_tail else {str(node["id"]): str(node["task"]) for node in json.loads(text)["nodes"]}
+        nodes = [] if unpack.unconsumed_tail else json.loads(text)["nodes"]
+        # A map itself costs nothing, and says nothing of its task.
+        return {f"{node['id']}.*" if "map" in node else str(node["id"]): str(node["task"]) for node in nodes}
     except (zlib.error, ValueError, KeyError, TypeError, RecursionError):
         return {}
+
+
+def _items_of(node: str) -> str:
+    """Return how a map is named here whose item a node may be."""
+    above, _, last = node.rpartition(".")
+    return f"{above}.*" if last.isdecimal() else ""
 
 
 def _nodes(connection: Connection, runs: Collection[tuple[str, int]]) -> Iterable[Any]:

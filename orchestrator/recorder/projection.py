@@ -135,7 +135,7 @@ def _run(changes: Changes, event: Event) -> Row:
     key = (str(event["run"]), int(event["gen"]))
     row = changes.runs.get(key)
     if row is None:
-        row = changes.runs[key] = {"run_id": key[0], "generation": key[1], **dict.fromkeys(_RUN_UPDATE), "cost_micros": 0}
+        row = changes.runs[key] = {"run_id": key[0], "generation": key[1], **dict.fromkeys(_RUN_UPDATE), "cost_micros": 0, "grown": 0}
     return row
 
 
@@ -405,6 +405,13 @@ def _applied(changes: Changes, event: Event, _position: Position) -> None:
         _node(changes, event, str(each["node"]))["decision"] = name
 
 
+def _expanded(changes: Changes, event: Event, position: Position) -> None:
+    _used(changes, event, position)
+    _run(changes, event)["grown"] += int(event["count"])
+    if int(event["first"]) + int(event["count"]) >= int(event["of"]):
+        _node(changes, event, event["node"])["state"] = "pending"  # it waits for what it became
+
+
 def _adopted(changes: Changes, event: Event, _position: Position) -> None:
     for node, generation in dict(event["nodes"]).items():
         row = _node(changes, event, node)
@@ -532,6 +539,7 @@ _PROJECTIONS: dict[str, Callable[[Changes, Event, Position], None]] = {
     "node.lost": _lost,
     "node.ended": _ended,
     "node.adopted": _adopted,
+    "node.expanded": _expanded,
     "node.judged": _judged,
     "decision.made": _decided,
     "decision.applied": _applied,

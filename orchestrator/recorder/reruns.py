@@ -64,19 +64,45 @@ def _decide(connection: Connection, event: Request) -> Answer:
     if standing != "active":
         return {"status": "suspended", **told, "standing": standing}
     graph = Graph.model_validate_json(zlib.decompress(before["spec"]))
-    if unknown := [node for node in nodes if node not in graph.by_id]:
+    known = {*graph.by_id, *(row.node_id for row in connection.execute(select(t.node.c.node_id).where(_of(before))))}
+    if unknown := [node for node in nodes if node not in known]:
         return {"status": "unknown_node", **told, "nodes": unknown[:5]}
-    again = set(nodes) if what == "node" else below(graph.parents(), nodes)
-    adopts = {node: generation for node, generation in _successes(connection, before).items() if node not in again}
+    adopts = adopted(graph, _successes(connection, before), nodes, alone=what == "node")
     gone = {str(node) for node in json.loads(str(event.get("gone") or "[]"))}
     for node in wanted_again(graph, adopts.keys(), gone) if gone else ():
         del adopts[node]
-    if len(adopts) == len(graph.nodes):
+    again_count = sum(node not in adopts for node in graph.by_id)
+    if not again_count:
         return {"status": "nothing", **told}
     _store(connection, before, event, adopts)
-    again_count = len(graph.nodes) - len(adopts)
     _note(connection, before, event, {"what": what, "nodes": nodes[:100], "adopted": len(adopts), "again": again_count})
     return {"status": "accepted", "run": run_id, "gen": before["generation"] + 1, "adopted": len(adopts), "again": again_count}
+
+
+def adopted(graph: Graph, successes: Mapping[str, int], again: Sequence[str], *, alone: bool) -> dict[str, int]:
+    """Return which successes the next generation adopts. again: nodes that run again, items of maps too; alone: not what depends on them.
+
+    A map some of whose items have no success runs again, and adopts the others as soon as it becomes them: so nothing is repeated. What a
+    node became otherwise is not known before it runs again.
+    """
+    parents = graph.parents()
+    reopened = {owner for node in again if node not in graph.by_id and (owner := _owner(graph, node)) is not None}
+    anew = {node for node in again if node in graph.by_id}
+    if not alone:
+        anew = below(parents, anew) | (below(parents, reopened) - reopened)
+    found = {node: of for node, of in successes.items() if node in graph.by_id and node not in anew | reopened}
+    for node, of in successes.items():
+        owner = None if node in graph.by_id or node in again else _owner(graph, node)
+        if owner is not None and owner not in found and owner not in anew and graph.by_id[owner].map is not None:
+            found[node] = of
+    return found
+
+
+def _owner(graph: Graph, node: str) -> str | None:
+    """Return the node of the graph that became `node`, None where there is none."""
+    while node and node not in graph.by_id:
+        node = node.rpartition(".")[0]
+    return node or None
 
 
 def below(parents: Mapping[str, Sequence[str]], nodes: Collection[str]) -> set[str]:
@@ -104,7 +130,9 @@ def wanted_again(graph: Graph, adopted: Collection[str], gone: Collection[str]) 
             if wanted in adopted and wanted in gone and wanted not in found:
                 found.add(wanted)
                 left.append(wanted)
-    return found
+    items = {node: _owner(graph, node) for node in adopted if node not in graph.by_id}
+    # An item of a list that is made anew may be another one.
+    return found | {item for item, owner in items.items() if item in gone or (owner and not found.isdisjoint(graph.by_id[owner].reads()))}
 
 
 def _successes(connection: Connection, before: Mapping[str, Any]) -> dict[str, int]:
@@ -112,10 +140,13 @@ def _successes(connection: Connection, before: Mapping[str, Any]) -> dict[str, i
 
     What it was to adopt counts also where it ended too early to: refused, or cancelled while it was loaded.
     """
-    of_before = (t.node.c.run_id == before["run_id"]) & (t.node.c.generation == before["generation"])
-    succeeded = select(t.node.c.node_id, t.node.c.adopted).where(of_before, t.node.c.outcome == "succeeded")
+    succeeded = select(t.node.c.node_id, t.node.c.adopted).where(_of(before), t.node.c.outcome == "succeeded")
     own = {row.node_id: int(row.adopted or before["generation"]) for row in connection.execute(succeeded)}
     return {**json.loads(before["adopts"] or "{}"), **own}
+
+
+def _of(run: Mapping[str, Any]) -> Any:
+    return (t.node.c.run_id == run["run_id"]) & (t.node.c.generation == run["generation"])
 
 
 def _store(connection: Connection, before: Mapping[str, Any], event: Request, adopts: Mapping[str, int]) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from orchestrator.recorder.projection import Event, parse_event
 from orchestrator.store.chain import is_rebuild
+from orchestrator.store.expansions import became
 
 from .run_log import RunLog, Step
 
@@ -26,6 +27,7 @@ KNOWN = frozenset(
             "run.ended",
         ),
         *("node.due", "node.began", "node.retry", "node.lost", "node.duplicate", "node.ended", "node.adopted"),
+        "node.expanded",
         *("decision.made", "decision.applied", "node.judged", "node.cancelling", "run.reprioritised", "deadline.raised"),
         *("money.extended", "money.refused", "money.would_refuse", "money.settled", "money.voided"),
     }
@@ -43,6 +45,8 @@ def broken(log: RunLog, required: Mapping[str, bool] | None, adopted_lowered: bo
     adopted_lowered: whether an adopted node had run as a cheaper variant of itself; None where that is not known.
     """
     told = [(step, parse_event(step.text)) for step in log.steps]
+    if required is not None:
+        required = {**required, **dict(_became(told))}
     found: list[str] = []
     for rule in (_one_outcome, _executions_once, _attempts_ascend, _one_end, _costs_what_was_settled):
         found += judged(rule(told, required))
@@ -50,6 +54,15 @@ def broken(log: RunLog, required: Mapping[str, bool] | None, adopted_lowered: bo
     if kinds <= KNOWN:
         found += judged(_outcome_follows(told, required, adopted_lowered))
     return found
+
+
+def _became(told: Iterable[Told]) -> Iterator[tuple[str, bool]]:
+    """Yield the nodes that others became, and whether the run needs each; an event that does not read is another rule's."""
+    for _, event in _of(told, "node.expanded"):
+        try:
+            yield from became(event).items()
+        except (KeyError, ValueError, TypeError, AttributeError):
+            continue
 
 
 def judged(sentences: Iterator[str]) -> list[str]:

@@ -99,6 +99,32 @@ class State:
         *answers, row = self.link.batch(calls)
         return [_charged(answer) for answer in answers], list(row)
 
+    def expand(
+        self,
+        run: str,
+        gen: int,
+        node: str,
+        attempt: int,
+        inc: str,
+        told: Mapping[str, Any],
+        first: int,
+        rows: Sequence[Sequence[str | int]],
+        fragments: Mapping[str, str],
+        cats: str = "",
+        price_version: str = "",
+        lines: str = "",
+    ) -> list[Any]:
+        """Bring a piece of the nodes that a node becomes: ['more' or 'done' or 'stopped', unwritten, due..] or ['fenced'].
+
+        told: rule, gathers, of, source, optional. rows: id, wait, ctl, spec, verdict, fragment.
+        """
+        flat = [value for row in rows for value in row]
+        pairs = [value for pair in fragments.items() for value in pair]
+        usage = cats, price_version, lines
+        return list(
+            self._call("expand", run, gen, node, attempt, inc, *usage, json.dumps(told), first, *flat, *(["", *pairs] if pairs else []))
+        )
+
     def lack(self, run: str, gen: int, node: str, inc: str, tag: str, delivery: int, task: str, patience_ms: int) -> list[Any]:
         """Hand back a node whose task this worker lacks: ['gone'], ['back', delay_ms], ['early'] or ['failed', more, reason, due..]."""
         return list(self._call("lack", run, gen, node, inc, tag, delivery, task, patience_ms))

@@ -1,6 +1,7 @@
 -- Take over what an earlier generation of the run has done: nodes that succeeded there have succeeded here. After the last `load`, before
 -- `launch`, children before their parents, so that nothing is due for a moment that is adopted too. Repeating changes nothing.
--- ARGV: S, run, gen, then per node (at most 200) id, generation that ran it, result, verdict. Returns how many were adopted.
+-- ARGV: S, run, gen, then per node (at most 200) id, generation that ran it, result, verdict. A node that the run does not have is kept for
+-- when another one becomes it. Returns how many were adopted.
 -- @include tenancy/kernel
 -- @include tenancy/transport/messages
 -- @include cost/ledger
@@ -11,7 +12,9 @@ local generations, adopted = {}, {}
 for i = 4, #ARGV, 4 do
   local node, generation, result, verdict = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
   local state = state_of(node)
-  if state == 'pending' or state == 'due' then
+  if not state then
+    redis.call('HSET', 'hg1:adopts:' .. RG, node, generation .. '|' .. verdict .. '|' .. result)
+  elseif state == 'pending' or state == 'due' then
     local ctl = ctl_of(node)
     drop_once(task_id(node))
     redis.call('HSET', 'hg1:result:' .. RG, node, result)

@@ -4,7 +4,7 @@
 -- Returns {row, ..}: gone, none, held, stopped, early; ended, outcome, error JSON or '', {due children}; later, wait_ms, and 1 where the
 -- agent is to be called, because the money did not cover the node for the first time;
 -- poison, refused or stopped (where the node alone was cancelled), outcome, reason, {due nodes}; run, attempt, spec, verdict, fails,
--- reserved micros.
+-- reserved micros; then, of a node that grows, expand or gather, and what says what it became, or ''.
 -- @include tenancy/kernel
 -- @include tenancy/lag
 -- @include tenancy/transport/messages
@@ -100,10 +100,21 @@ end
 local verdict = redis.call('HGET', 'hg1:verdict:' .. RG, node) or ''
 local fails = tonumber(redis.call('HGET', attempts, node .. ':fails') or 0)
 local spec = redis.call('HGET', 'hg1:spec:' .. RG, node)
-if mine then return {'run', tonumber(lease.attempt), spec, verdict, fails, int(read_res(RG, node, lease.attempt).amount)} end
+-- A node that grows makes its nodes, or gathers what they returned: that costs nothing.
+local grows = ctl.map and 'expand'
+if ctl.gathers then
+  local made = tonumber(redis.call('HGET', 'hg1:wait:' .. RG, node .. ':made'))
+  grows = made < ctl.of and 'expand' or 'gather'
+end
+local function run_row(claimed, reserved)
+  local row = {'run', tonumber(claimed), spec, verdict, fails, int(reserved)}
+  if grows then row[7], row[8] = grows, ctl.source or '' end
+  return row
+end
+if mine then return run_row(lease.attempt, read_res(RG, node, lease.attempt).amount) end
 
 local attempt = int(tonumber(redis.call('HGET', attempts, node) or 0) + 1)
-local amount = micros(ctl.amounts[verdict] or ctl.amounts[''])
+local amount = grows and 0 or micros(ctl.amounts[verdict] or ctl.amounts[''])
 local covered, taken = reserve(RG, node, attempt, amount, need_of(node, ctl))
 if not covered then
   local purse = read_purse(RG)
@@ -133,4 +144,4 @@ redis.call('HSET', 'hg1:lease:' .. RG, node, attempt .. '|' .. inc .. '|' .. tag
 node_event('node.began', run.tenant, node, {attempt = tonumber(attempt), inc = inc, worker = worker, amount = int(amount),
   to_hold = int(-taken), day = DAY, verdict = verdict})
 progress()
-return {'run', tonumber(attempt), spec, verdict, fails, int(amount)}
+return run_row(attempt, amount)

@@ -6,7 +6,7 @@
 -- @include tenancy/kernel
 -- @include tenancy/transport/messages
 local PARTS = {'run', 'state', 'wait', 'ctl', 'spec', 'verdict', 'attempt', 'lease', 'notbefore', 'due', 'result', 'fault', 'cascade',
-  'fragment', 'stop', 'timeout', 'decision', 'purse', 'open', 'res', 'held:run'}
+  'fragment', 'stop', 'timeout', 'decision', 'adopts', 'purse', 'open', 'res', 'held:run'}
 local left = 200
 
 -- What is still parked of a run that is over would lie there for ever: its node has an outcome. Returns false where there is more.

@@ -5,8 +5,10 @@
 --                   what a decision paused it for
 -- hg1:state:{rg}    node -> pending, due, running or its outcome        hg1:wait:{rg}     node -> parents that stand in its way
 --                   of one that counts its parents: those that have not ended; node:ok successes, node:taken 1 when one was taken
--- hg1:ctl:{rg}      node -> JSON {amounts, floor, required, attempts, next, joins?, least?, when?}; joins: [[child, rule], ..], children that
---                   count their parents: all_succeeded, all_done, or the n of at_least(n)
+--                   of one that grows: node:made rows that there are, node:bad 1 when its rule cannot be met any more
+-- hg1:ctl:{rg}      node -> JSON {floor, expects?, amounts, required, attempts, next, joins?, least?, when?, map?}; joins: [[child, rule], ..],
+--                   children that count their parents: all_succeeded, all_done, or the n of at_least(n); with a 1 behind it where the child
+--                   became this node, and gathers. Of one that was expanded also rule, gathers (nodes that lead to it), of (all), source?
 -- hg1:spec:{rg}     node -> JSON for the worker
 -- hg1:attempt:{rg}  node -> claims; node:fails, node:lost, node:done    hg1:lease:{rg}    node -> attempt|inc|tag|delivery|since
 -- hg1:due:{rg}      zset node -> since
@@ -39,9 +41,15 @@ local function stands(run, decision)
   return decision == '' or run.terminated == decision or redis.call('HGET', 'hg1:decision:' .. RG, 'open') == decision
 end
 
--- Why nothing of a terminated run begins, but what its decision keeps.
+-- Why nothing of a terminated run begins, but what its decision keeps, and what that became.
 local function terminated(run, node)
-  if not run.terminated or redis.call('HEXISTS', 'hg1:decision:' .. RG, 'kept:' .. node) == 1 then return nil end
+  if not run.terminated then return nil end
+  local above = node
+  while above do
+    if redis.call('HEXISTS', 'hg1:decision:' .. RG, 'kept:' .. above) == 1 then return nil end
+    above = above:match('^(.*)%.[^.]+$')
+    if above and redis.call('HEXISTS', 'hg1:wait:' .. RG, above .. ':made') == 0 then above = nil end
+  end
   return 'terminated by cost: decision ' .. run.terminated
 end
 
@@ -116,6 +124,7 @@ end
 local function write_outcome(run, node, outcome, ctl, not_taken)
   redis.call('HSET', 'hg1:state:' .. RG, node, outcome)
   if redis.call('HDEL', 'hg1:lease:' .. RG, node) == 0 then count_needed(-need_of(node, ctl)) end
+  if ctl.expects then count_needed(-micros(ctl.expects)) end  -- a map that was never expanded
   redis.call('ZREM', 'hg1:due:' .. RG, node)
   run.left = redis.call('HINCRBY', 'hg1:run:' .. RG, 'left', -1)
   redis.call('HINCRBY', 'hg1:run:' .. RG, 'n:' .. outcome, 1)
@@ -154,19 +163,10 @@ local function became_due(node)
   due_now[#due_now + 1] = node
 end
 
--- A parent of a node that counts its parents has ended. What follows does not depend on the order in which they end: not taken if none of
--- them was, upstream_failed if its rule cannot be met, else due if its condition holds.
-local function arrive(node, rule, how)
-  local waits, least = 'hg1:wait:' .. RG, tonumber(rule)
-  if how == 'bad' and rule == 'all_succeeded' then
-    redis.call('RPUSH', 'hg1:cascade:' .. RG, node)
-    return
-  end
-  local wait, ok = redis.call('HINCRBY', waits, node, -1), 0
-  local taken = how ~= 'untaken'
-  if taken then redis.call('HSET', waits, node .. ':taken', 1) else taken = redis.call('HEXISTS', waits, node .. ':taken') == 1 end
-  if least then ok = redis.call('HINCRBY', waits, node .. ':ok', how == 'succeeded' and 1 or 0) end
-  if state_of(node) ~= 'pending' then return end
+-- What a node that counts its parents is, by what is counted of them: not taken if none of them was, upstream_failed if its rule cannot be
+-- met, else due if its condition holds.
+local function decide(node, rule, wait, ok, taken)
+  local least = tonumber(rule)
   if wait == 0 and not taken then
     redis.call('RPUSH', 'hg1:cascade:' .. RG, '!' .. node)
   elseif least and ok < least then
@@ -177,6 +177,23 @@ local function arrive(node, rule, how)
     if met then became_due(node)
     elseif met == false then redis.call('RPUSH', 'hg1:cascade:' .. RG, '!' .. node) end
   end
+end
+
+-- A parent of a node that counts its parents has ended. What follows does not depend on the order in which they end.
+-- grown: the parent is what the node was expanded to. Parents that it had before are not heard any more then.
+local function arrive(node, rule, how, grown)
+  local waits, least = 'hg1:wait:' .. RG, tonumber(rule)
+  if not grown and redis.call('HEXISTS', waits, node .. ':made') == 1 then return end
+  if how == 'bad' and rule == 'all_succeeded' then
+    if grown then redis.call('HSET', waits, node .. ':bad', 1) end
+    redis.call('RPUSH', 'hg1:cascade:' .. RG, node)
+    return
+  end
+  local wait, ok = redis.call('HINCRBY', waits, node, -1), 0
+  local taken = how ~= 'untaken'
+  if taken then redis.call('HSET', waits, node .. ':taken', 1) else taken = redis.call('HEXISTS', waits, node .. ':taken') == 1 end
+  if least then ok = redis.call('HINCRBY', waits, node .. ':ok', how == 'succeeded' and 1 or 0) end
+  if state_of(node) == 'pending' then decide(node, rule, wait, ok, taken) end
 end
 
 -- Count down the children of a node that ended. how: succeeded; passed (it does not stand in the way: skipped, or optional and failed);
@@ -190,7 +207,7 @@ local function propagate(run, node, how, ctl)
       became_due(child)
     end
   end
-  for _, join in ipairs(ctl.joins or {}) do arrive(join[1], join[2], how) end
+  for _, join in ipairs(ctl.joins or {}) do arrive(join[1], join[2], how, join[3]) end
 end
 
 -- What an outcome that is no verdict of a branch means for the children: the `how` of propagate.

@@ -20,6 +20,11 @@ class Adopted(NamedTuple):
     verdict: str
 
 
+def kept_text(generation: int, result: str, verdict: str) -> str:
+    """Return what state keeps of a success that is adopted when a node becomes the one that had it."""
+    return f"{generation}|{verdict}|{result}"
+
+
 def read_adopted(connection: Connection, run_id: str, adopts: Mapping[str, int]) -> dict[str, Adopted]:
     """Return the successes that `adopts` names, by node; one that the record has not is left out."""
     columns = select(t.node.c.node_id, t.node.c.generation, t.node.c.result, t.node.c.verdict)

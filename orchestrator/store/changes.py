@@ -16,7 +16,7 @@ class Changes:
     rebuilt: the time (ms) at which state was rebuilt from the record before these events, or None. What was open or
     running in the record at that moment is not any more.
     events, ledger, usage, audit: rows to insert.
-    new_runs: rows of runs that may not be there yet; runs, nodes: updates, one for each run and node.
+    new_runs: rows of runs that may not be there yet; runs, nodes: updates, one for each run and node; `grown` is added to a run's total.
     adopted: nodes (run_id, generation, node_id, adopted) that take over the result of an earlier generation.
     decisions: rows of decisions of the cost agent; applied: what was applied of them, by their ids.
     pauses: by scope, the row of a pause that began, None for one that is over.

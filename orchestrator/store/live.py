@@ -13,6 +13,8 @@ from cost.task_ledger import GENERATION
 from orchestrator.rebuild import Recorded
 
 from . import tables as t
+from .adopted import kept_text, read_adopted
+from .expansions import expansions
 
 CHANGES_READ = 1_000
 """Changes of backpressure that a rebuild looks back at."""
@@ -38,7 +40,16 @@ def live_runs(connection: Connection) -> Iterator[Recorded]:
         made = (t.event.c.run_id == run_id) & (t.event.c.generation == generation) & (t.event.c.type == "decision.made")
         told = connection.execute(select(t.event.c.data).where(made).order_by(t.event.c.epoch, t.event.c.seq)).scalars()
         decisions = [json.loads(data) for data in told]
-        yield Recorded(dict(row), {node["node_id"]: dict(node) for node in nodes}, [dict(entry) for entry in ledger], decisions)
+        by_id = {node["node_id"]: dict(node) for node in nodes}
+        expanded, adopts = expansions(connection, run_id, generation), _adopts(connection, dict(row), by_id)
+        yield Recorded(dict(row), by_id, [dict(entry) for entry in ledger], decisions, expanded, adopts)
+
+
+def _adopts(connection: Connection, run: Mapping[str, Any], nodes: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """Return what a run adopts that its nodes have not become yet, as state keeps it."""
+    wanted = {node: generation for node, generation in json.loads(run["adopts"] or "{}").items() if node not in nodes}
+    found = read_adopted(connection, run["run_id"], wanted) if wanted else {}
+    return {node: kept_text(*adopted) for node, adopted in found.items()}
 
 
 def over_on_record(connection: Connection, names: Sequence[str]) -> list[str]:

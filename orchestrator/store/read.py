@@ -18,6 +18,7 @@ from tenancy.errors import Unavailable, Unknown
 from tenancy.policy import Policy
 
 from . import tables as t
+from .expansions import became, expansions
 from .position import START, Position
 from .writer import read_cursor
 
@@ -172,8 +173,9 @@ def get_nodes(engine: Engine, run_id: str, generation: int | None = None) -> lis
         run = _run_row(connection, run_id, generation)
         of_run = select(t.node).where(t.node.c.run_id == run_id, t.node.c.generation == run["generation"])
         rows = {str(row["node_id"]): dict(row) for row in connection.execute(of_run.order_by(t.node.c.node_id)).mappings()}
-        spec = _spec(connection, run)
-    told = [_node_view(node["id"], rows.pop(node["id"], None), node) for node in spec]
+        spec = {str(node["id"]): node for node in _spec(connection, run)}
+        grown = _grown(connection, run, spec) if rows.keys() - spec.keys() else {}
+    told = [_node_view(node_id, rows.pop(node_id, None), node) for node_id, node in {**spec, **grown}.items()]
     return told + [_node_view(node_id, row, {}) for node_id, row in rows.items()]
 
 
@@ -323,6 +325,16 @@ def _spec_bytes(connection: Connection, run: Mapping[str, Any]) -> bytes | None:
 def _spec(connection: Connection, run: Mapping[str, Any]) -> list[dict[str, Any]]:
     text = _spec_bytes(connection, run)
     return [] if text is None else list(json.loads(text)["nodes"])
+
+
+def _grown(connection: Connection, run: Mapping[str, Any], spec: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return what nodes of a run became, in their order, as a graph would have it."""
+    found: dict[str, dict[str, Any]] = {}
+    for event in expansions(connection, run["run_id"], run["generation"]):
+        for node_id, required in became(event).items():
+            task = (spec.get(event["node"]) or found.get(event["node"], {})).get("task")
+            found[node_id] = {"id": node_id, "task": task, "required": required}
+    return found
 
 
 def _cost(connection: Connection, run: Mapping[str, Any]) -> dict[str, int]:

@@ -197,6 +197,9 @@ _RUN_UPDATE = (
                 "timeout_s",
             )
         )
-        | {"cost_micros": t.run.c.cost_micros + bindparam("to_cost_micros")}
+        | {
+            "cost_micros": t.run.c.cost_micros + bindparam("to_cost_micros"),
+            "total": func.coalesce(bindparam("to_total"), t.run.c.total) + bindparam("to_grown"),
+        }
     )
 )

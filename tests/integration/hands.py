@@ -10,6 +10,7 @@ from typing import Any
 from ulid import ULID
 
 from orchestrator.embedded import RedisServer
+from orchestrator.expansion import items_of, listed
 from orchestrator.graph import Graph
 from orchestrator.log_key import log_key
 from orchestrator.recorder import append_request
@@ -71,6 +72,8 @@ class Hands:
         self.inc = ""
         self.gen = 1
         """The generation that they work on."""
+        self.piece = 2
+        """How many nodes they bring at once of those that a node becomes."""
 
     def enroll(self) -> None:
         self.inc = str(ULID()).lower()
@@ -106,10 +109,26 @@ class Hands:
         while delivery := self.queue.pop(self.inc, POOL, 1):
             run, node = self.node_of(delivery.tag)
             reply = self.state.begin(run, self.gen, node, self.inc, delivery.tag, delivery.number, "w")
-            if reply[0] == "run":
+            if reply[0] == "run" and reply[6:7] == ["expand"]:
+                self.expand(run, node, int(reply[1]), json.loads(reply[2]), reply[3])
+            elif reply[0] == "run":
                 return run, node, int(reply[1]), delivery
             self.queue.ack(self.inc, delivery.tag, delivery.number)
         return None
+
+    def expand(self, run: str, node: str, attempt: int, spec: dict[str, Any], verdict: str = "", most: int = 10_000) -> list[Any]:
+        """Bring what a map over a list becomes, at most so many pieces of it; returns the last answer."""
+        grown = items_of(node, spec, listed(node, spec["map"]["list"], spec["map"]["most"], {}), lambda _, text: text, verdict)
+        reply: list[Any] = []
+        for first in range(0, min(len(grown.rows), most * self.piece), self.piece):
+            piece = grown.rows[first : first + self.piece]
+            reply = self.state.expand(run, self.gen, node, attempt, self.inc, grown.told(piece), first, piece, {})
+            if reply[0] in ("fenced", "clash"):
+                return reply
+            self.publish(run, reply[2:])
+        if reply[0] != "more":
+            assert self.state.settle(run, self.gen, node, attempt, "", "signal") in ("settled", "same")
+        return reply
 
     def finish(self, run: str, node: str, attempt: int, delivery: Delivery, outcome: str = "succeeded", tenant: str = "default") -> None:
         cats = f"compute={self.random.randint(1, 50)},llm={self.random.randint(1, 500)}"

@@ -158,6 +158,23 @@ def total(numbers: list[int]) -> int:
     return sum(numbers)
 
 
+@task
+def numbers(count: int, padding: int = 0) -> list[Any]:
+    """A list of numbers, or of texts that begin with one and are that much longer."""
+    return [f"{number}{'.' * padding}" if padding else number for number in range(count)]
+
+
+@task
+def double(x: Any, log: str = "", path: str = "", bad: int = -1) -> list[Any]:
+    """Write the item into `log`; fails for `bad` while there is no `path`. Returns twice the item, with what is unique to it."""
+    if log:
+        with Path(log).open("a") as lines:
+            lines.write(f"{x}\n")
+    if x == bad and not (path and Path(path).exists()):
+        raise FileNotFoundError(path)
+    return [2 * x, meter.idempotency_key.split(".", 1)[1]]
+
+
 nameless = task(name="node_tasks.nameless")(lambda: "lambda")
 
 

@@ -122,6 +122,25 @@ class Kernel:
     ) -> Any:
         return self.link.call("orchestrator/state/begin", run, gen, node, inc, tag, delivery, worker, lag_ms, refusal_ms)
 
+    def expand(
+        self,
+        run: str,
+        gen: int,
+        node: str,
+        attempt: int,
+        inc: str,
+        told: Mapping[str, Any],
+        first: int,
+        rows: Sequence[NodeRow],
+        fragments: Mapping[str, str],
+        cats: str = "",
+    ) -> Any:
+        pairs = [field for pair in fragments.items() for field in pair]
+        flat = [field for row in rows for field in row]
+        usage = cats, "", ""
+        said = ["", *pairs] if pairs else []
+        return self.link.call("orchestrator/state/expand", run, gen, node, attempt, inc, *usage, json.dumps(told), first, *flat, *said)
+
     def lack(self, run: str, gen: int, node: str, inc: str, tag: str, delivery: int, task: str, patience_ms: int) -> Any:
         return self.link.call("orchestrator/state/lack", run, gen, node, inc, tag, delivery, task, patience_ms)
 
@@ -318,6 +337,7 @@ class _View:
         }
         view["cascade"] = dict(self.family("cascade"))
         view["decisions"] = dict(self.family("decision"))
+        view["adopts"] = dict(self.family("adopts"))
         known = ("stop", "state", "wait", "ctl", "spec", "verdict", "attempt", "lease", "notbefore", "due", "result", "fault", "fragment")
         unknown = [name for name in self.keys if name.split(":")[0] not in known]
         assert not unknown, f"keys that docs/protocol.md does not have: {unknown}"
@@ -346,7 +366,8 @@ class _View:
         return {
             "state": of("state"),
             "wait": int(of("wait") or 0),
-            "heard": [int(of("wait", f"{node}:{name}") or 0) for name in ("ok", "taken")],
+            "heard": [int(of("wait", f"{node}:{name}") or 0) for name in ("ok", "taken", "bad")],
+            "made": of("wait", f"{node}:made"),
             "ctl": json.loads(of("ctl") or ""),
             "spec": of("spec"),
             "verdict": of("verdict") or "",
@@ -443,6 +464,11 @@ def model_view(model: Model) -> View:
         "fragments": {f"{s.run}.{s.gen}": s.fragments for s in model.runs.values()},
         "cascade": {f"{s.run}.{s.gen}": s.cascade for s in model.runs.values() if s.cascade},
         "decisions": {f"{s.run}.{s.gen}": _decisions(s) for s in model.runs.values() if s.decisions},
+        "adopts": {
+            f"{s.run}.{s.gen}": {node: f"{gen}|{verdict}|{result}" for node, (gen, result, verdict) in s.adopts.items()}
+            for s in model.runs.values()
+            if s.adopts
+        },
     }
     view["spent"] = {name: row for name, row in view["spent"].items() if row}
     return {name: part for name, part in view.items() if part}
@@ -509,7 +535,8 @@ def _node(it: Any, far: int) -> dict[str, Any]:
     return {
         "state": it.state,
         "wait": it.wait,
-        "heard": [it.ok, int(it.taken)],
+        "heard": [it.ok, int(it.taken), int(it.bad)],
+        "made": None if it.made is None else str(it.made),
         "ctl": it.ctl,
         "spec": it.spec,
         "verdict": it.verdict,

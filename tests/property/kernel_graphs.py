@@ -27,9 +27,28 @@ class Graph:
     def ids(self) -> list[str]:
         return [row[0] for row in self.rows]
 
+    def grown(self, node: str) -> tuple[dict[str, object], tuple[NodeRow, ...]]:
+        """What a node becomes that grows, always the same: items of a list, or a small graph, children before their parents."""
+        index = int(node.split(".")[0][1:])
+        rule = ["all_succeeded", "all_done", 1][index % 3]
+        join = {"joins": [[node, rule, 1]]}
+        if index % 2:
+            row = (("b", 1, [], join), ("a", 0, [f"{node}.b"], {}), ("c", 0, [], join))
+            return {"rule": rule, "gathers": 2, "of": 3, "source": "graph"}, tuple(_grown(node, *each, index) for each in row)
+        rows = tuple(_grown(node, str(item), 0, [], join, index) for item in range(index % 5 + 1))
+        return {"rule": rule, "gathers": len(rows), "of": len(rows)}, rows
+
     @property
     def roots(self) -> list[str]:
         return [row[0] for row in self.rows if row[1] == 0]
+
+
+def _grown(node: str, name: str, wait: int, below: list[str], join: dict[str, object], index: int) -> NodeRow:
+    required = index % 4 != 3
+    ctl: dict[str, object] = {"floor": "7" if required else "0", "amounts": {"": "12", "cheap": "7"}, "required": required}
+    ctl |= {"attempts": 1 + index % 2, "next": below, **join}
+    fragment = json.dumps({"of": name}) if index % 2 else f"{node}*"
+    return f"{node}.{name}", wait, json.dumps(ctl), "spec", "cheap" if index % 5 == 4 else "", fragment
 
 
 CONDITIONS = (Condition("", "equals", ("result",)), Condition("", "equals", ("other",)), Condition("", "not_equals", ("other",)))
@@ -69,9 +88,11 @@ def graphs(draw: st.DrawFn, run: str, most: int = 8) -> Graph:
         base = 2 if wide else draw(st.sampled_from([0, 5, 40, 120, 400]))
         cheap = base // 4
         verdict = "" if wide else draw(st.sampled_from(["", "", "cheap"]))
+        least = min(base, cheap) if required else 0
+        grows = not wide and draw(st.integers(0, 5)) == 3
         ctl = {
+            **({"floor": "0", "expects": str(least), "map": 1} if grows else {"floor": str(least)}),
             "amounts": {"": str(base), "cheap": str(cheap)},
-            "floor": str(min(base, cheap)) if required else "0",
             "required": required,
             "attempts": draw(st.integers(1, 3)) if index < 8 else 1,
             "next": [f"n{child}" for child in range(size) if index in parents[child] and child not in rules],
@@ -98,4 +119,6 @@ def graphs(draw: st.DrawFn, run: str, most: int = 8) -> Graph:
     if draw(st.integers(0, 4)) == 0:  # a later generation: children before parents, as the submission has them
         taken = [index for index in range(size - 1, -1, -1) if draw(st.booleans())]
         adopts = [(f"n{index}", index % 2 + 1, '"before"', rows[index][4] and "cheap") for index in taken[:200]]
+        left = [index for index in range(min(8, size)) if index not in taken and draw(st.booleans())]
+        adopts += [(f"n{index}.{name}", 1, '"before"', "") for index in left for name in ("0", "b") if draw(st.booleans())]
     return Graph(run, tenant, tuple(rows), draw(st.integers(0, 1)), json.dumps(want), tuple(adopts))

@@ -38,6 +38,7 @@ class Claim:
     run: str
     node: str
     attempt: int = 0
+    grows: str = ""
 
 
 usages = st.sampled_from(["", "llm=3", "llm=30,compute=12", "compute=130", "storage=1000"])
@@ -45,6 +46,7 @@ outcomes = st.sampled_from(["succeeded", "succeeded", "failed", "failed", "timed
 delays = st.sampled_from([0, 0, 0, FAR_MS])
 CRASHES = (9, 9, 9, 1, 2, 3, 4, 4, 5, 5)
 CALLS = (
+    "expand",
     "extend",
     "extend",
     "begin",
@@ -129,7 +131,12 @@ class KernelMachine(RuleBasedStateMachine):
         return data.draw(st.sampled_from(among[::-1][:12]))
 
     def is_loaded(self, run: str) -> bool:
-        return len(self.model.runs[run, 1].nodes) == len(self.graphs[run].rows)
+        return len(self.model.runs[run, 1].nodes) >= len(self.graphs[run].rows)
+
+    def ids(self, run: str) -> list[str]:
+        """All nodes of a run, and those that they became."""
+        state = self.model.runs.get((run, 1))
+        return list(dict.fromkeys([*self.graphs[run].ids, *(state.nodes if state else ())]))
 
     @initialize(data=st.data())
     def start(self, data: st.DataObject) -> None:
@@ -263,7 +270,7 @@ class KernelMachine(RuleBasedStateMachine):
         """A chain's next step, a body too early, a duplicate of what runs: any node may have a message at any time."""
         state = self.pick(data, list(self.model.runs.values()))
         likely = [node for node, it in state.nodes.items() if it.state in ("due", "running")]
-        nodes = likely if likely and data.draw(st.integers(0, 2)) else self.graphs[state.run].ids
+        nodes = likely if likely and data.draw(st.integers(0, 2)) else self.ids(state.run)
         self.publish(state.run, [data.draw(st.sampled_from(nodes))], replaces, delay_ms, priority)
 
     # Workers
@@ -295,7 +302,7 @@ class KernelMachine(RuleBasedStateMachine):
         if reply[0] != "run":
             self.publish(claim.run, reply[-1] if reply[0] in ("ended", "poison", "refused") or len(reply) == 4 else [])
             return None
-        begun = replace(claim, attempt=reply[1])
+        begun = replace(claim, attempt=reply[1], grows=reply[6] if len(reply) > 6 else "")
         self.claims.append(begun)
         return begun
 
@@ -327,7 +334,10 @@ class KernelMachine(RuleBasedStateMachine):
         if claim is None or crash == 1:
             return False
         begun = self.begin(claim) if claim.run else None
-        if begun is not None and crash > 2:
+        if begun is not None and begun.grows == "expand" and crash > 1:
+            if not self.expand(begun, cats, crash):
+                return False
+        elif begun is not None and crash > 2:
             self.charge(begun, cats)
             reply = self.finish(begun, outcome, cats, delay_ms)
             if crash > 3:
@@ -336,6 +346,21 @@ class KernelMachine(RuleBasedStateMachine):
                 self.publish(begun.run, reply[2:])
         if crash > 5:
             self.both("ack", inc, claim.tag, claim.delivery)
+        return True
+
+    def expand(self, begun: Claim, cats: str, crash: int = 9) -> bool:
+        """Bring what a node becomes in pieces of two, or die after one of them; says whether it came to the end."""
+        told, rows = self.graphs[begun.run].grown(begun.node)
+        for first in range(0, len(rows), 2):
+            fragments = {f"{begun.node}*": "{}"} if not first else {}
+            piece = rows[first : first + 2]
+            reply = self.both("expand", begun.run, 1, begun.node, begun.attempt, begun.inc, told, first, piece, fragments, cats)
+            if crash < 4 or reply == FENCED or reply[0] in ("fenced", "clash"):
+                return False
+            self.publish(begun.run, reply[2:])
+            if reply[0] == "stopped":
+                break
+        self.both("settle", begun.run, 1, begun.node, begun.attempt, cats, "worker")
         return True
 
     def charge(self, begun: Claim, cats: str) -> None:
@@ -411,6 +436,9 @@ class KernelMachine(RuleBasedStateMachine):
                 self.begin(claim)
             case "finish":
                 self.publish(claim.run, self.finish(claim, outcome, cats, delay_ms)[2:])
+            case "expand":
+                if claim.grows:
+                    self.expand(claim, cats)
             case "finish whatever it holds":
                 self.finish(replace(claim, attempt=0), outcome, cats, delay_ms)
             case "extend":
@@ -537,7 +565,7 @@ class KernelMachine(RuleBasedStateMachine):
         state = self.model.runs[run, 1]
         if state.status != "running":
             return
-        self.publish(run, self.both("stale", run, 1, 0, self.graphs[run].ids))
+        self.publish(run, self.both("stale", run, 1, 0, self.ids(run)))
         for (node, attempt), row in list(self.model.reservations[run, 1].items()):
             if row.state == "open" and state.nodes[node].done >= attempt:
                 self.both("settle", run, 1, node, attempt, row.cats, "sweeper")
@@ -586,7 +614,7 @@ class KernelMachine(RuleBasedStateMachine):
 
     def some_nodes(self, data: st.DataObject) -> tuple[str, list[str]]:
         run = self.pick(data, sorted(run for run, _ in self.model.runs))
-        ids = self.graphs[run].ids
+        ids = self.ids(run)
         return run, ids if data.draw(st.booleans()) else data.draw(st.lists(st.sampled_from(ids), unique=True, max_size=3))
 
     # Rollback
@@ -685,10 +713,10 @@ class KernelMachine(RuleBasedStateMachine):
         while self.both("cascade", state.run, 1, 200)[0] == 1:
             pass
         if state.status == "cancelling" or state.stopped:
-            self.both("revoke", state.run, 1, "cancelled", state.reason, graph.ids[:200])
-            self.both("revoke", state.run, 1, "cancelled", state.reason, graph.ids[200:])
+            self.both("revoke", state.run, 1, "cancelled", state.reason, self.ids(state.run)[:200])
+            self.both("revoke", state.run, 1, "cancelled", state.reason, self.ids(state.run)[200:])
         else:
-            self.publish(state.run, self.both("stale", state.run, 1, 0, graph.ids))
+            self.publish(state.run, self.both("stale", state.run, 1, 0, self.ids(state.run)))
         for (node, attempt), row in list(self.model.reservations.get(state.key, {}).items()):
             lease = state.nodes[node].lease
             if row.state == "open" and (lease is None or lease.attempt != attempt):
@@ -699,7 +727,7 @@ class KernelMachine(RuleBasedStateMachine):
 
     def is_accounted_for(self, state: RunState) -> None:
         assert state.status == "ended"
-        assert {node for node, it in state.nodes.items() if it.ended} == set(self.graphs[state.run].ids)
+        assert {node for node, it in state.nodes.items() if it.ended} == set(self.ids(state.run))
         closed: dict[tuple[str, int], int] = {}
         for event in self.model.events:
             if event.get("run") == state.run and (event["t"] == "money.voided" or event.get("kind") == "settle"):

@@ -14,7 +14,7 @@ import pytest
 from celery import Celery, Task
 
 from orchestrator import building
-from orchestrator.building import dag, equals, task, with_default
+from orchestrator.building import dag, equals, item, task, with_default
 from orchestrator.graph import Graph
 from orchestrator.placeholder import Placeholder
 from orchestrator.registry import registry
@@ -268,6 +268,41 @@ def test_what_is_said_of_a_whole_run_is_not_said_of_a_dag_within_a_dag() -> None
     assert draft("x") == "x 3"
 
 
+def test_a_map_takes_a_list_or_a_result_and_the_item_goes_where_it_stands() -> None:
+    @dag
+    def mapped() -> None:
+        angles = draft.map(["law", "war"])
+        options = draft.options(max_items=7, expected_items=3, join="all_done")
+        merge(options.map(angles, "plain", item))
+        merge.map([draft("x"), "y"], [item, {"deep": item}])  # type: ignore[list-item]
+
+    nodes = mapped().by_id
+    assert (nodes["draft"].map, nodes["draft"].params) == (["law", "war"], {"angle": {"$item": True}})
+    second = nodes["draft-2"]
+    assert (second.map, second.params) == ({"$ref": "draft"}, {"angle": "plain", "candidates": {"$item": True}})
+    assert (second.max_items, second.expected_items, second.join, second.width) == (7, 3, "all_done", 3)
+    assert nodes["merge"].params == {"drafts": {"$ref": "draft-2"}}
+    assert (nodes["merge-2"].map, nodes["merge-2"].params) == (
+        [{"$ref": "draft-3"}, "y"],
+        {"drafts": [{"$item": True}, {"deep": {"$item": True}}]},
+    )
+    assert nodes["merge-2"].width == 2
+
+
+def test_outside_a_dag_a_map_calls_the_function_for_each_item() -> None:
+    assert draft.map(["a", "b"]) == ["a 3", "b 3"]
+    assert draft.map([1, 2], "a", item) == ["a 1", "a 2"]
+
+
+def test_an_item_cannot_be_used_while_the_graph_is_built() -> None:
+    assert "the item of a map was used (with an operator)" in problems(lambda: draft.map([1], item + 1))[0]
+
+    def without() -> None:
+        draft(item)
+
+    assert "this node has no map" in problems(without)[0]
+
+
 def test_conditions_and_after_reach_out_of_a_sub_graph() -> None:
     @dag
     def inner(kind: Any, other: Any) -> None:
@@ -407,4 +442,4 @@ def test_importing_orchestrator_and_building_graphs_stays_light() -> None:
 
 
 def test_building_exports_what_it_says() -> None:
-    assert set(building.__all__) == {"Dag", "Task", "dag", "equals", "not_equals", "one_of", "task", "with_default"}
+    assert set(building.__all__) == {"Dag", "Task", "dag", "equals", "item", "not_equals", "one_of", "task", "with_default"}

@@ -38,5 +38,5 @@ def test_every_problem_of_a_graph_file_is_told_at_once(verb: str, tmp_path: Path
     done = CliRunner().invoke(main, [verb, "five.json", "--tasks", "jsontarget"])
     assert done.exit_code == Exit.USAGE
     assert "the graph has 5 problems:" in done.stderr
-    for said in ("duplicate id", "`map` is reserved", "did you mean 'jsontarget.shout'?", "'tiems'", "'nobody'"):
+    for said in ("duplicate id", "`map` is 'always'", "did you mean 'jsontarget.shout'?", "'tiems'", "'nobody'"):
         assert said in done.stderr

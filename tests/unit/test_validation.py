@@ -86,9 +86,41 @@ def test_a_field_takes_only_what_it_says(field: str, value: Any) -> None:
     assert len(found[0]) < 400
 
 
-@pytest.mark.parametrize("key", ["map"])
-def test_reserved_keys_are_refused_with_not_yet(key: str) -> None:
-    assert problems({**node("a"), key: None}) == (f"node 'a': `{key}` is reserved and not yet supported; leave it out",)
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"map": "x"}, "`map` is 'x'; give a list, or a reference"),
+        ({"map": {"a": 1}}, "`map` is an object; give a list"),
+        ({"map": [1], "max_items": 0}, "`max_items` is 0"),
+        ({"map": [1], "expected_items": 10_001}, "`expected_items` is 10001"),
+        ({"max_items": 5}, "`max_items` is for a node with a map"),
+        ({"map": [1, 2, 3], "max_items": 2}, "its map has 3 items, and its max_items is 2"),
+        ({"map": [1, 2], "join": "at_least(3)"}, "asks for more successes than the 2 items that there can be"),
+        ({"map": {"$ref": "p"}, "max_items": 5, "join": "at_least(6)"}, "asks for more successes than the 5 items"),
+        ({"map": {"$ref": "nobody"}}, "`map` refers to 'nobody', which is not a node"),
+        ({"map": {"$ref": "o"}}, "`map` refers to the optional node 'o'"),
+        ({"map": [{"$item": True}]}, "$item stands for the item of a map; this node has no map"),
+        ({"map": [1], "params": {"x": {"$item": 1}}}, 'write {"$item": true}, alone'),
+        ({"params": {"x": {"$item": True}}}, "this node has no map"),
+        ({"map": [float("nan")]}, "`map[0]` is nan"),
+        ({"map": ["x" * 70_000]}, "are larger than the limit"),
+    ],
+)
+def test_what_is_wrong_with_a_map_is_one_sentence(fields: dict[str, Any], said: str) -> None:
+    found = problems(node("p"), node("o", required=False), node("a", **fields))
+    assert len(found) == 1, found
+    assert said in found[0]
+
+
+def test_a_map_waits_for_its_parents_whatever_its_join_says_of_its_items() -> None:
+    nodes = [
+        node("p"),
+        node("a", map={"$ref": "p"}, params={"x": {"$item": True}, "y": {"$ref": "p"}}, join="at_least(7)"),
+        node("b", map=[{"$ref": "p"}, 1], params={"x": [{"$item": True}]}, join="all_done"),
+        node("a.x"),
+    ]
+    assert problems(*nodes) == ()
+    assert "node 'a.0': an item of the map 'a' has this id" in problems(*nodes, node("a.0"))[0]
 
 
 @pytest.mark.parametrize("join", ["at_least", "at_least(0)", "at_least(01)", "at_least(-1)", "at_least( 1)", "all", {"at_least": 2}, 3])

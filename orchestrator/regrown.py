@@ -1,0 +1,69 @@
+"""A recorded run with what its nodes became while it went on: the same list gives the same nodes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from orchestrator.expansion import Expansion, items_of, listed
+from orchestrator.graph.references import references
+from orchestrator.rebuild import Loaded, LoadRow, Recorded
+from tenancy.errors import HeadgateError
+
+GROWN = ("expects", "map", "when", "least")
+"""What the control of a node has until it becomes others."""
+
+
+def regrown(loaded: Loaded, recorded: Recorded, read: Callable[[str], Any], keep: Callable[[str, str], str]) -> Loaded:
+    """Return what was loaded with the nodes that others became, as far as the record says that they had come.
+
+    read: gives the value of a recorded result. keep: stands for the JSON of an item in a row, given a name. Raises ValueError where the
+    record does not say what a node became.
+    """
+    if not recorded.expanded:
+        return loaded
+    rows = {row.node: row for row in loaded.nodes}
+    fragments, made = dict(loaded.fragments), dict[str, int]()
+    found: dict[str, Expansion] = {}
+    for event in recorded.expanded:
+        node = str(event["node"])
+        if node not in found:
+            found[node] = _expansion(rows[node], event, recorded, read, keep)
+            rows[node] = _gathering(rows[node], event)
+        made[node] = int(event["first"]) + int(event["count"])
+        for row in found[node].rows[int(event["first"]) : made[node]]:
+            own = row.fragment.startswith("{")
+            rows[row.node] = LoadRow(*row[:5], row.node if own else row.fragment)
+            if own:
+                fragments[row.node] = row.fragment
+    grown = rows.keys() - {row.node for row in loaded.nodes}
+    return replace(loaded, nodes=list(rows.values()), fragments=fragments, made=made, grown=grown)
+
+
+def _expansion(
+    row: LoadRow, event: Mapping[str, Any], recorded: Recorded, read: Callable[[str], Any], keep: Callable[[str, str], str]
+) -> Expansion:
+    spec = json.loads(row.spec)
+    mapped = spec["map"]["list"]
+    ended = {reference.node: recorded.nodes.get(reference.node, {}) for reference in references({"map": mapped})}
+    try:
+        results = {node: read(of["result"]) for node, of in ended.items() if of.get("outcome") == "succeeded"}
+        items = listed(row.node, mapped, spec["map"]["most"], results)
+        verdict = recorded.nodes.get(row.node, {}).get("verdict") or row.verdict
+        found = items_of(row.node, spec, items, keep, verdict)
+    except HeadgateError as error:
+        raise ValueError(f"what node {row.node} became cannot be told: {error}") from error
+    if len(found.rows) != int(event["of"]):
+        raise ValueError(f"node {row.node} became {event['of']} nodes, and what it goes over gives {len(found.rows)}")
+    return found
+
+
+def _gathering(row: LoadRow, event: Mapping[str, Any]) -> LoadRow:
+    """Return the row of a node that became others, as the script `expand` leaves it."""
+    ctl = {name: said for name, said in json.loads(row.ctl).items() if name not in GROWN}
+    ctl |= {"floor": "0", **{name: event[name] for name in ("rule", "gathers", "of", "source") if name in event}}
+    if isinstance(event["rule"], int):
+        ctl["least"] = event["rule"]
+    return row._replace(wait=int(event["gathers"]), ctl=json.dumps(ctl, separators=(",", ":")))
