@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from sqlalchemy import Engine, select
 
@@ -21,11 +21,51 @@ NODES_KEPT = 50_000
 
 @dataclass(frozen=True)
 class RunCosts:
-    """The nodes of a run that run in this generation, by id; all parents; and the nodes that run whatever became of theirs."""
+    """The nodes of a run that run in this generation, by id; all parents; and the nodes that run whatever became of theirs.
+
+    items: of a map, how many items are expected, whether each is required, and whether the map gathers whatever became of them.
+    """
 
     costs: Mapping[str, NodeCost]
     parents: Mapping[str, tuple[str, ...]]
     tolerant: frozenset[str]
+    items: Mapping[str, tuple[int, bool, bool]] = field(default_factory=dict)
+
+    def grown(self, states: Mapping[str, str]) -> RunCosts:
+        """Return them with what nodes became, going by the nodes that there are: an item costs its share, what gathers it costs nothing."""
+        became: dict[str, list[str]] = {}
+        for node in states:
+            if node not in self.parents:
+                became.setdefault(node.rpartition(".")[0], []).append(node)
+        if not became:
+            return self
+        costs, parents, tolerant = dict(self.costs), dict(self.parents), set(self.tolerant)
+        for owner, nodes in became.items():
+            cost = costs.get(owner)
+            parents |= dict.fromkeys(nodes, ())
+            parents[owner] = (*parents.get(owner, ()), *nodes)
+            if cost is None:
+                continue
+            costs[owner] = replace(cost, estimate_micros=0, max_cost=None, variants=())
+            if owner in self.items:
+                expected, required, gathers = self.items[owner]
+                item = _share(cost, expected, len(nodes), required=required)
+                costs |= {node: replace(item, id=node) for node in nodes}
+                tolerant |= {owner} if gathers else set()
+        return replace(self, costs=costs, parents=parents, tolerant=frozenset(tolerant))
+
+
+def _share(cost: NodeCost, expected: int, count: int, *, required: bool) -> NodeCost:
+    """Return what one of `count` items costs of a map that was planned with as many as were expected."""
+    share = max(1, expected)
+    return NodeCost(
+        id=cost.id,
+        required=required,
+        value=max(1, cost.value // count),
+        estimate_micros=cost.estimate_micros // share,
+        variants=tuple(v._replace(estimate_micros=v.estimate_micros // share, value=max(1, v.value // count)) for v in cost.variants),
+        children=(cost.id,),
+    )
 
 
 class CostBook:
@@ -65,5 +105,10 @@ class CostBook:
         return RunCosts(
             {cost.id: cost for cost in submission.costs},
             {node: tuple(above) for node, above in submission.plan.parents.items()},
-            frozenset(node.id for node in submission.graph.nodes if node.join == "all_done"),
+            frozenset(node.id for node in submission.graph.nodes if node.parents_join == "all_done"),
+            {
+                node.id: (node.width, node.required and node.join == "all_succeeded", node.join == "all_done")
+                for node in submission.graph.nodes
+                if node.map is not None
+            },
         )

@@ -1,0 +1,40 @@
+"""What the cost agent sees of a map that became its items."""
+
+from __future__ import annotations
+
+import pytest
+
+from cost.plan import NodeCost, VariantCost
+from orchestrator.govern.costs import RunCosts
+from orchestrator.govern.views import children_first
+
+pytestmark = pytest.mark.unit
+
+MAP = NodeCost("m", True, 30, 1000, variants=(VariantCost("cheap", "variant", 100, 10),), children=("end",), needs=("split",))
+COSTS = RunCosts(
+    {"split": NodeCost("split", True, 1, 5), "m": MAP, "end": NodeCost("end", True, 1, 7)},
+    {"split": (), "m": ("split",), "end": ("m",)},
+    frozenset(),
+    {"m": (10, False, True)},
+)
+
+
+def test_before_a_map_is_expanded_nothing_changes() -> None:
+    assert COSTS.grown(dict.fromkeys(COSTS.parents, "pending")) is COSTS
+
+
+def test_an_item_costs_its_share_and_the_map_itself_nothing_more() -> None:
+    grown = COSTS.grown({"split": "succeeded", "m": "pending", "end": "pending", "m.0": "due", "m.1": "running", "m.2": "due"})
+    assert grown.costs["m"].estimate_micros == 0
+    item = grown.costs["m.1"]
+    assert (item.estimate_micros, item.required, item.value, item.children) == (100, False, 10, ("m",))
+    assert [(v.name, v.estimate_micros) for v in item.variants] == [("cheap", 10)]
+    assert grown.tolerant == {"m"}
+    assert children_first(["m", "end", "m.0", "m.2"], grown.parents) == ["end", "m", "m.2", "m.0"]
+
+
+def test_what_else_a_node_became_is_known_by_its_place_alone() -> None:
+    grown = COSTS.grown({"split": "pending", "split.a": "due", "split.a.b": "due"})
+    assert "split.a" not in grown.costs
+    assert grown.costs["split"].estimate_micros == 0
+    assert children_first(["split.a", "split", "split.a.b"], grown.parents) == ["split", "split.a", "split.a.b"]
