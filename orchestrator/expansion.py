@@ -1,10 +1,10 @@
-"""What a node becomes while its run goes on: one node for each item of a list. Pure: the same list gives the same rows."""
+"""What a node becomes while its run goes on, such as one node for each item of a list. Pure: the same list gives the same rows."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from orchestrator.compiler import NodeInfo, encode_fragment
@@ -19,6 +19,10 @@ Rule = str | int
 
 class NotMappable(HeadgateError):
     """What a map was given is no list, or a longer one than it takes."""
+
+
+class NothingGathered(HeadgateError):
+    """What a node became ended without a result for it."""
 
 
 class GrownRow(NamedTuple):
@@ -37,20 +41,30 @@ class Expansion:
     """The nodes that a node became, children before their parents.
 
     parents: how many of them lead to it: those whose ends its rule counts. rule: of the node that gathers their results. source: what says
-    what they are where nothing else on record does, as a result is kept; ''. optional: those that the run does not need.
+    what they are where nothing else on record does, as a result is kept; ''. optional: those that the run does not need. tasks: by the end
+    of their ids, where they are no items. fragments: by name, those that rows name.
     """
 
+    node: str
     rows: Sequence[GrownRow]
     parents: int
     rule: Rule
     source: str = ""
     optional: Collection[str] = ()
+    tasks: Mapping[str, str] = field(default_factory=dict)
+    fragments: Mapping[str, str] = field(default_factory=dict)
+
+    def carried(self, piece: Sequence[GrownRow]) -> dict[str, str]:
+        """Return the fragments that a piece names."""
+        return {row.fragment: self.fragments[row.fragment] for row in piece if row.fragment in self.fragments}
 
     def told(self, piece: Sequence[GrownRow]) -> dict[str, Any]:
         """Return what the script `expand` is told beside the rows of a piece."""
         optional = [row.node for row in piece if row.node in self.optional]
         said: dict[str, Any] = {"rule": self.rule, "gathers": self.parents, "of": len(self.rows)}
-        said |= {"source": self.source} if self.source else {}
+        if self.source:
+            names = [row.node.removeprefix(f"{self.node}.") for row in piece]
+            said |= {"source": self.source, "nodes": {name: self.tasks[name] for name in names}}
         return said | ({"optional": 1 if len(optional) == len(piece) else optional} if optional else {})
 
 
@@ -100,7 +114,7 @@ def items_of(node: str, spec: Mapping[str, Any], items: Sequence[Any], keep: Cal
         text = keep(f"{id_}.item", _json(item))
         value = f'"at":{_json(text[1:])}' if text.startswith("@") else f'"item":{text}'
         rows.append(GrownRow(id_, 0, ctl, f'{{{strict}"of":{_json(node)},{value}}}', verdict, alone(id_, info)))
-    return Expansion(rows, len(rows), plan["rule"], optional=() if plan["item"]["required"] else {row.node for row in rows})
+    return Expansion(node, rows, len(rows), plan["rule"], optional=() if plan["item"]["required"] else {row.node for row in rows})
 
 
 def alone(node: str, info: NodeInfo) -> str:

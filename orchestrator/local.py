@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from ulid import ULID
 
@@ -19,7 +19,8 @@ from cost.middleware import write_cats
 from cost.money import check_micros, parse_units
 from cost.plan import SKIP
 from orchestrator.attempts import Fatal, Retryable
-from orchestrator.expansion import Expansion, NotMappable, item_id, items_of, listed, whose
+from orchestrator.expansion import Expansion, NothingGathered, NotMappable, item_id, items_of, listed, whose
+from orchestrator.graph import Graph
 from orchestrator.graph.references import MISSING, references, substitute
 from orchestrator.graph.scheduled import refuse_unscheduled
 from orchestrator.model import Model, RunState
@@ -29,12 +30,10 @@ from orchestrator.refusal import refusal
 from orchestrator.registry import registry
 from orchestrator.results import NotStorable, ResultStore
 from orchestrator.settings import Settings
+from orchestrator.splice import checked, gathered, sinks, spliced
 from orchestrator.submission import Submission
-from tenancy.errors import HeadgateError, RunFailed, Unknown
+from tenancy.errors import GraphInvalid, HeadgateError, RunFailed, Unknown
 from tenancy.policy import Policy
-
-if TYPE_CHECKING:
-    from orchestrator.graph import Graph
 
 INCARNATION: Final = "local"
 POOL: Final = "default"
@@ -111,7 +110,7 @@ class LocalRun:
         cost = _by_category(self._charges(node_id))
         return {
             "id": node_id,
-            "task": node.task,
+            "task": json.loads(it.spec).get("task", node.task),
             "required": it.ctl["required"],
             "outcome": it.state,
             "reason": ended.get("reason"),
@@ -239,13 +238,15 @@ class _Worker:
             started, began = time.process_time(), time.monotonic()
             try:
                 value = self.grow(node, spec, verdict, grows) if grows else self.call(spec, verdict)
+                if isinstance(value, Graph):
+                    value = self.splice(node, value, spec)
                 if isinstance(value, Expansion):
                     grown = value
                 else:
                     result = self.results.encode(value, run_id, generation, node, attempt)
-            except _NoInput as absent:
+            except (_NoInput, NothingGathered) as absent:
                 outcome, fault = "skipped", str(absent)
-            except (NotStorable, NotMappable, Fatal) as wrong:
+            except (NotStorable, NotMappable, GraphInvalid, Fatal) as wrong:
                 outcome, fault = "failed", describe(wrong)
             except Retryable as again:
                 after_ms = min(self.retry_delay_max_ms, 1000 * 2 ** (fails + 1)) if again.after_s is None else int(again.after_s * 1000)
@@ -256,7 +257,7 @@ class _Worker:
         cats = write_cats(usage.by_category())
         if grown is not None:
             told = grown.told(grown.rows)
-            reply = self.model.expand(*self.key, node, attempt, INCARNATION, told, 0, grown.rows, {}, cats)
+            reply = self.model.expand(*self.key, node, attempt, INCARNATION, told, 0, grown.rows, grown.fragments, cats)
         else:
             reply = self.model.finish(*self.key, node, attempt, INCARNATION, outcome, result, fault, cats, delay_ms)
         self.model.settle(*self.key, node, attempt, cats, "local")
@@ -287,11 +288,30 @@ class _Worker:
 
     def grow(self, node: str, spec: dict[str, Any], verdict: str, grows: str) -> Any:
         """Return what a node becomes, or what that came to."""
+        ctl = self.state.nodes[node].ctl
+        if grows == "gather" and "source" in ctl:
+            graph = Graph.parse(ctl["source"])
+            results = {id_: json.loads(result) for id_ in sinks(graph) if (result := self.state.nodes[id_].result) is not None}
+            try:
+                return gathered(node, graph, results)
+            except NothingGathered as nothing:
+                if ctl["required"]:
+                    raise Fatal(str(nothing)) from None
+                raise
         if grows == "gather":
-            ids = [item_id(node, index) for index in range(self.state.nodes[node].ctl["gathers"])]
+            ids = [item_id(node, index) for index in range(ctl["gathers"])]
             return [json.loads(result) for id_ in ids if (result := self.state.nodes[id_].result) is not None]
         items = listed(node, spec["map"]["list"], spec["map"]["most"], self.results_of({"map": spec["map"]["list"]}))
         return items_of(node, spec, items, lambda _, text: text, verdict) if items else []
+
+    def splice(self, node: str, graph: Graph, spec: dict[str, Any]) -> Expansion:
+        """Return what a node becomes by a graph that its task returned."""
+        spec = json.loads(self.state.nodes[spec["of"]].spec) if "of" in spec else spec
+        depth, required = int(spec.get("depth", 0)) + 1, bool(self.state.nodes[node].ctl["required"])
+        found = checked(node, graph, registry, registry.names(), depth)
+        source = found.canonical().decode()
+        priority = self.submission.priority
+        return spliced(node, found, Settings.load(), priority, required=required, strict=False, depth=depth, source=source)
 
 
 class _NoInput(Exception):

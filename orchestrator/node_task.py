@@ -23,14 +23,15 @@ from cost.middleware import Spent, write_cats
 from cost.prices import write_lines
 from orchestrator.attempts import Fatal, Retryable
 from orchestrator.expander import Expander
-from orchestrator.expansion import Expansion, NotMappable
+from orchestrator.expansion import Expansion, NothingGathered, NotMappable
+from orchestrator.graph import Graph
 from orchestrator.graph.references import MISSING, references, substitute
 from orchestrator.kernel import Kernel
 from orchestrator.patience import patiently
 from orchestrator.registry import TaskDefinition, registry
 from orchestrator.results import NotStorable
 from orchestrator.state import ROWS_MAX
-from tenancy.errors import BudgetRefused, HeadgateError
+from tenancy.errors import BudgetRefused, GraphInvalid, HeadgateError
 
 logger = logging.getLogger(__name__)
 
@@ -141,7 +142,7 @@ class _Execution:
         if row[0] != "run":
             return self._turn_away(row)
         attempt, spec, verdict, fails = int(row[1]), json.loads(row[2]), str(row[3]), int(row[4])
-        grows = str(row[6]) if len(row) > 6 else ""
+        grows, source = (str(row[6]), str(row[7])) if len(row) > 6 else ("", "")
         self.request.retries = fails
         # After the claim: an epoch is open by then, so the prices are published.
         prices = patiently(lambda: self.kernel.prices.of(self.tenant), for_s=PATIENCE_S)
@@ -157,16 +158,18 @@ class _Execution:
             result, outcome, delay_ms = "", "succeeded", NO_RETRY
             grown: Expansion | None = None
             try:
-                value = self._grow(spec, verdict, grows) if grows else self._call(spec, verdict)
+                value = self._grow(spec, verdict, grows, source) if grows else self._call(spec, verdict)
+                if isinstance(value, Graph):
+                    value = self.expander.splice(value, self.expander.owner(spec), attempt)
                 if isinstance(value, Expansion):
                     grown = value
                 else:
                     result = self.kernel.results.encode(value, self.run_id, self.generation, self.node_id, attempt)
-            except _NoInput as absent:
+            except (_NoInput, NothingGathered) as absent:
                 error, outcome = absent, "skipped"
             except SoftTimeLimitExceeded as late:
                 error, outcome, delay_ms = late, "timed_out", _backoff_ms(fails + 1, self.kernel.settings.retry_delay_max_s)
-            except (NotStorable, NotMappable, BudgetRefused, Fatal) as wrong:  # no better the next time
+            except (NotStorable, NotMappable, GraphInvalid, BudgetRefused, Fatal) as wrong:  # no better the next time
                 error, outcome = wrong, "failed"
             except Retryable as again:
                 error, outcome = again, "failed"
@@ -247,10 +250,12 @@ class _Execution:
         """What reads and gathers for this node."""
         return Expander(self.kernel, self.run_id, self.generation, self.node_id, PATIENCE_S)
 
-    def _grow(self, spec: dict[str, Any], verdict: str, grows: str) -> Any:
+    def _grow(self, spec: dict[str, Any], verdict: str, grows: str, source: str) -> Any:
         """Return what the node becomes, or what that came to; of a map without items an empty list."""
         if grows == "gather":
-            return self.expander.gather()
+            return self.expander.gather(source)
+        if source:
+            return self.expander.resplice(source, self.expander.owner(spec))
         grown = self.expander.items(spec, self._results({"map": spec["map"]["list"]}), verdict)
         return grown if grown.rows else []
 
@@ -265,7 +270,7 @@ class _Execution:
         try:
             for first in range(0, len(grown.rows), ROWS_MAX):
                 piece = grown.rows[first : first + ROWS_MAX]
-                call = partial(self.kernel.state.expand, *name, grown.told(piece), first, piece, {}, cats, version, lines)
+                call = partial(self.kernel.state.expand, *name, grown.told(piece), first, piece, grown.carried(piece), cats, version, lines)
                 reply = patiently(call, for_s=PATIENCE_S)
                 if reply[0] in ("fenced", "clash"):
                     break

@@ -159,7 +159,7 @@ def _rebuild(client: redis.Redis, engine: Engine, settings: Settings, epoch: int
         for recorded in live_runs(connection):
             own_pool = policies.get(recorded.run["tenant"], {}).get("pool") or DEFAULT_POOL
             try:
-                loaded = regrown(load_rows(recorded.run, settings), recorded, results.decode, _keep(results, recorded.run))
+                loaded = regrown(load_rows(recorded.run, settings), recorded, settings, results.decode, _keep(results, recorded.run))
             except (ValueError, GraphInvalid) as error:
                 lost.append(_unbuildable(recorded.run, now, error))
                 continue

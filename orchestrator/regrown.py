@@ -8,15 +8,19 @@ from dataclasses import replace
 from typing import Any
 
 from orchestrator.expansion import Expansion, items_of, listed
+from orchestrator.graph import Graph
 from orchestrator.graph.references import references
 from orchestrator.rebuild import Loaded, LoadRow, Recorded
+from orchestrator.settings import Settings
+from orchestrator.splice import LIMITS, spliced
 from tenancy.errors import HeadgateError
+from tenancy.priorities import Priority
 
 GROWN = ("expects", "map", "when", "least")
 """What the control of a node has until it becomes others."""
 
 
-def regrown(loaded: Loaded, recorded: Recorded, read: Callable[[str], Any], keep: Callable[[str, str], str]) -> Loaded:
+def regrown(loaded: Loaded, recorded: Recorded, settings: Settings, read: Callable[[str], Any], keep: Callable[[str, str], str]) -> Loaded:
     """Return what was loaded with the nodes that others became, as far as the record says that they had come.
 
     read: gives the value of a recorded result. keep: stands for the JSON of an item in a row, given a name. Raises ValueError where the
@@ -30,7 +34,7 @@ def regrown(loaded: Loaded, recorded: Recorded, read: Callable[[str], Any], keep
     for event in recorded.expanded:
         node = str(event["node"])
         if node not in found:
-            found[node] = _expansion(rows[node], event, recorded, read, keep)
+            found[node] = _expansion(rows, event, recorded, settings, read, keep)
             rows[node] = _gathering(rows[node], event)
         made[node] = int(event["first"]) + int(event["count"])
         for row in found[node].rows[int(event["first"]) : made[node]]:
@@ -38,14 +42,25 @@ def regrown(loaded: Loaded, recorded: Recorded, read: Callable[[str], Any], keep
             rows[row.node] = LoadRow(*row[:5], row.node if own else row.fragment)
             if own:
                 fragments[row.node] = row.fragment
+            else:
+                fragments |= found[node].carried([row])
     grown = rows.keys() - {row.node for row in loaded.nodes}
     return replace(loaded, nodes=list(rows.values()), fragments=fragments, made=made, grown=grown)
 
 
 def _expansion(
-    row: LoadRow, event: Mapping[str, Any], recorded: Recorded, read: Callable[[str], Any], keep: Callable[[str, str], str]
+    rows: Mapping[str, LoadRow],
+    event: Mapping[str, Any],
+    recorded: Recorded,
+    settings: Settings,
+    read: Callable[[str], Any],
+    keep: Callable[[str, str], str],
 ) -> Expansion:
+    row = rows[str(event["node"])]
     spec = json.loads(row.spec)
+    if "source" in event:
+        spec = json.loads(rows[spec["of"]].spec) if "of" in spec else spec
+        return _splice(row, spec, event, recorded, settings, read)
     mapped = spec["map"]["list"]
     ended = {reference.node: recorded.nodes.get(reference.node, {}) for reference in references({"map": mapped})}
     try:
@@ -58,6 +73,21 @@ def _expansion(
     if len(found.rows) != int(event["of"]):
         raise ValueError(f"node {row.node} became {event['of']} nodes, and what it goes over gives {len(found.rows)}")
     return found
+
+
+def _splice(
+    row: LoadRow, spec: Mapping[str, Any], event: Mapping[str, Any], recorded: Recorded, settings: Settings, read: Callable[[str], Any]
+) -> Expansion:
+    source = str(event["source"])
+    try:
+        graph = Graph.parse(read(source), LIMITS)
+    except HeadgateError as error:
+        raise ValueError(f"what node {row.node} became cannot be told: {error}") from error
+    strict, depth = bool(spec.get("strict")), int(spec.get("depth", 0)) + 1
+    required = bool(json.loads(row.ctl)["required"])
+    return spliced(
+        row.node, graph, settings, Priority.parse(recorded.run["priority"]), required=required, strict=strict, depth=depth, source=source
+    )
 
 
 def _gathering(row: LoadRow, event: Mapping[str, Any]) -> LoadRow:

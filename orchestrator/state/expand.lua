@@ -1,7 +1,7 @@
 -- A node becomes several: one for each item of a list, or those of a graph. They come in pieces of at most 200, children before their parents;
 -- what has no parent is due at once. With the last piece the execution is over, and the node waits for what it became, by its rule.
 -- ARGV: S, run, gen, node, attempt, inc, cats (usage, for the last piece), price version, lines, JSON {rule, gathers: how many of the nodes lead to
---       it, of: how many there are, source: what says which they are where nothing else does, optional: 1 or [ids], those of this piece
+--       it, of: how many there are, source: what says which they are where nothing else does, and nodes {end of its id: task} of this piece then, optional: 1 or [ids], those of this piece
 --       that the run does not need}, place of the first one of this piece (from 0), then per node id, wait, ctl, spec, verdict, fragment (its own, JSON; or the name of one that
 --       comes with the piece), then '' and pairs name, JSON of fragments.
 -- Repeating a piece changes nothing; pieces come in their order, from the first one, and what has been made is passed over. Returns {'more', 0, due nodes of the piece..}; {'done', unwritten 0|1|2 (as `cascade`), due nodes..} with the
@@ -142,7 +142,7 @@ if created > 0 then
     if tonumber(rows[i].wait) == 0 and not generations[rows[i].id] then became_due(rows[i].id) end
   end
   node_event('node.expanded', run.tenant, node, {attempt = tonumber(attempt), first = first, count = #rows, of = told.of, rule = told.rule,
-    gathers = told.gathers, source = told.source, optional = told.optional, lines = last and lines or nil,
+    gathers = told.gathers, source = told.source, nodes = told.nodes, optional = told.optional, lines = last and lines or nil,
     price_version = last and lines and ARGV[8] or nil})
 end
 if #adopted > 0 then

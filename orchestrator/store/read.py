@@ -332,7 +332,9 @@ def _grown(connection: Connection, run: Mapping[str, Any], spec: Mapping[str, Ma
     found: dict[str, dict[str, Any]] = {}
     for event in expansions(connection, run["run_id"], run["generation"]):
         for node_id, required in became(event).items():
-            task = (spec.get(event["node"]) or found.get(event["node"], {})).get("task")
+            owner = spec.get(event["node"]) or found.get(event["node"], {})
+            tasks = dict(event.get("nodes") or {})
+            task = tasks.get(node_id.removeprefix(f"{event['node']}.")) if tasks else owner.get("task")
             found[node_id] = {"id": node_id, "task": task, "required": required}
     return found
 

@@ -14,7 +14,7 @@ import singles
 from celery import Celery, shared_task
 from celery.exceptions import SoftTimeLimitExceeded
 
-from orchestrator import Fatal, Retryable, meter, task
+from orchestrator import Fatal, Graph, Retryable, meter, task
 from tenancy.errors import BudgetRefused
 
 if singles.FLAG in os.environ:
@@ -173,6 +173,22 @@ def double(x: Any, log: str = "", path: str = "", bad: int = -1) -> list[Any]:
     if x == bad and not (path and Path(path).exists()):
         raise FileNotFoundError(path)
     return [2 * x, meter.idempotency_key.split(".", 1)[1]]
+
+
+@task
+def graph_of(spec: dict[str, Any]) -> Any:
+    """Return the graph that `spec` is, with `ref` and `item` for what begins with a $ in one."""
+
+    def meant(value: Any, top: bool = False) -> Any:
+        if isinstance(value, dict):
+            inner = value.get("task") == "node_tasks.graph_of"  # its params are for the next one
+            return {
+                f"${key}" if len(value) == 1 and key in ("ref", "item") else key: said if inner and key == "params" else meant(said)
+                for key, said in value.items()
+            }
+        return [meant(item) for item in value] if isinstance(value, list) else value
+
+    return Graph.parse(meant(spec))
 
 
 nameless = task(name="node_tasks.nameless")(lambda: "lambda")

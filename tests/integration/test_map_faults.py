@@ -12,7 +12,9 @@ import pytest
 from orchestrator.embedded import RedisServer
 from orchestrator.graph import Graph
 from orchestrator.recorder.loop import Recorder
+from orchestrator.splice import spliced
 from orchestrator.store.read import get_nodes, get_run
+from tenancy.priorities import Priority
 from tests.integration.hands import Hands, drain
 from tests.integration.test_join_recovery import kept
 
@@ -163,3 +165,50 @@ def test_items_that_the_hold_does_not_cover_must_fit_when_they_begin(recorder: R
     assert (purse["hold"], purse["needed"]) == ("7000", "7000")  # a list that is given is counted as it is
     drain(recorder)
     finish(recorder, hands, run)
+
+
+def test_a_graph_that_is_half_spliced_in_is_found_again_after_a_loss_and_not_returned_twice(
+    recorder: Recorder, hands: Hands, redis_server: RedisServer
+) -> None:
+    outer = Graph.parse({"name": "outer", "nodes": [{"id": "n", "task": "synthetic.noop"}]})
+    returned = Graph.parse(
+        {"name": "g", "nodes": [{"id": "n", "graph": {"nodes": [{"id": f"p{i}", "task": "synthetic.noop"} for i in range(5)]}}]}
+    )
+    run, _ = hands.request(outer)
+    drain(recorder)
+    hands.start(run, outer)
+    claimed = hands.begin()
+    assert claimed is not None
+    source = returned.canonical().decode()
+    grown = spliced("n", returned, hands.settings, Priority.NORMAL, required=True, strict=False, depth=1, source=source)
+    piece = grown.rows[:2]
+    reply = hands.state.expand(run, 1, "n", claimed[2], hands.inc, grown.told(piece), 0, piece, grown.carried(piece), "llm=70")
+    assert (reply[0], len(reply)) == ("more", 4)
+    drain(recorder)
+    before = kept(hands, run)
+    fragments = hands.link.read("HGETALL", f"hg1:fragment:{run}.1")
+    redis_server.kill()
+    shutil.rmtree(redis_server.directory / "appendonlydir")
+    redis_server.start()
+    recorder.prepare()
+    assert kept(hands, run) == before
+    assert hands.link.read("HGETALL", f"hg1:fragment:{run}.1") == fragments
+    hands.enroll()
+    hands.sweep(run)
+    delivery = hands.queue.pop(hands.inc, "default", 1)
+    while delivery is not None and hands.node_of(delivery.tag)[1] != "n":
+        hands.queue.ack(hands.inc, delivery.tag, delivery.number)
+        delivery = hands.queue.pop(hands.inc, "default", 1)
+    assert delivery is not None
+    again = hands.state.begin(run, 1, "n", hands.inc, delivery.tag, delivery.number, "w")
+    assert again[5:] == ["0", "expand", source]  # not run again: what it returned is known
+    for first in range(0, 5, 2):
+        piece = grown.rows[first : first + 2]
+        reply = hands.state.expand(run, 1, "n", int(again[1]), hands.inc, grown.told(piece), first, piece, grown.carried(piece))
+    assert reply[0] == "done"
+    assert hands.state.settle(run, 1, "n", int(again[1]), "", "signal") == "settled"
+    drain(recorder)
+    finish(recorder, hands, run)
+    assert {node.id: node.outcome for node in get_nodes(recorder.engine, run)} == dict.fromkeys(
+        ["n", *(f"n.p{i}" for i in range(5))], "succeeded"
+    )

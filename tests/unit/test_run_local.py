@@ -227,3 +227,83 @@ def test_asking_for_what_is_not_there_says_so() -> None:
 def test_a_budget_that_is_no_amount_is_refused(budget: object) -> None:
     with pytest.raises(ValueError, match=r"amount|micros"):
         article().run_local(budget=budget)  # type: ignore[arg-type]
+
+
+# -- nodes that become others -----------------------------------------------------------------------------------------------
+
+
+@task(name="local.count", estimate={"compute": 5})
+def count(number: int) -> list[int]:
+    return list(range(number))
+
+
+@task(name="local.twice", estimate={"compute": 5})
+def twice(x: int, bad: int = -1) -> int:
+    if x == bad:
+        raise ValueError(x)
+    return 2 * x
+
+
+@task(name="local.unfold", estimate={"compute": 5})
+def unfold(depth: int) -> object:
+    """Return a graph that does the same once less, and counts."""
+    if not depth:
+        return "bottom"
+    nodes = [
+        {"id": "less", "task": "local.unfold", "params": {"depth": depth - 1}},
+        {"id": "x", "task": "local.twice", "params": {"x": depth}},
+    ]
+    return Graph.parse({"name": "unfolded", "nodes": nodes})
+
+
+@pytest.mark.parametrize(
+    ("bad", "join", "required", "outcome", "result"),
+    [
+        (-1, "all_succeeded", True, "succeeded", [0, 2, 4, 6]),
+        (2, "all_succeeded", True, "failed", None),
+        (2, "all_succeeded", False, "degraded", [0, 2, 6]),
+        (2, "all_done", True, "degraded", [0, 2, 6]),
+        (2, "at_least(4)", True, "failed", None),
+    ],
+)
+def test_a_map_runs_for_each_item_and_its_join_says_what_a_failed_one_means(
+    bad: int, join: str, required: bool, outcome: str, result: list[int] | None
+) -> None:
+    @dag
+    def mapped() -> None:
+        twice.options(join=join, required=required, attempts=1).map(count(4), bad=bad)
+
+    run = mapped().run_local()
+    assert run.outcome == outcome
+    found = {node["id"]: node["outcome"] for node in run.nodes}
+    assert [found[f"twice.{i}"] for i in range(4)] == ["failed" if i == bad else "succeeded" for i in range(4)]
+    if result is None:
+        assert found["twice"] == "upstream_failed"
+    else:
+        assert run.result("twice") == result
+
+
+def test_a_map_of_nothing_gives_an_empty_list_and_too_many_items_fail_it() -> None:
+    @dag
+    def mapped(number: int) -> None:
+        twice.options(max_items=5).map(count(number))
+
+    assert mapped(0).run_local().result("twice") == []
+    assert "has 6 items, and its max_items is 5" in str(_failure(mapped(6).run_local(), "twice"))
+
+
+def test_graphs_that_tasks_return_are_spliced_in() -> None:
+    @dag
+    def unfolding(depth: int) -> None:
+        unfold.options(id="u")(depth)
+
+    run = unfolding(2).run_local()
+    assert run.result("u") == {"less": {"less": "bottom", "x": 2}, "x": 4}
+    assert {node["id"]: node["task"] for node in run.nodes}["u.less.x"] == "local.twice"
+    assert "at most 5 deep" in str(_failure(unfolding(6).run_local(), "u.less.less.less.less.less"))
+
+
+def _failure(run: LocalRun, node: str) -> RunFailed:
+    with pytest.raises(RunFailed) as failed:
+        run.result(node)
+    return failed.value
