@@ -169,7 +169,7 @@ def test_a_rerun_repeats_no_item_that_had_succeeded(stack: Running, tmp_path: Pa
     assert len(log.read_text().split()) == 14
 
 
-def test_items_are_paid_by_the_hold_first_and_those_beyond_the_budget_fail_one_by_one(stack: Running) -> None:
+def test_items_are_paid_by_the_hold_first_and_those_beyond_the_budget_are_given_up_one_by_one(stack: Running) -> None:
     nodes = [
         {"id": "split", "task": "node_tasks.numbers", "params": {"count": 6}, "estimate": {"compute": 1}},
         {
@@ -187,8 +187,10 @@ def test_items_are_paid_by_the_hold_first_and_those_beyond_the_budget_fail_one_b
     nodes_now = by_id(run)
     items = [nodes_now[f"m.{i}"] for i in range(6)]
     assert {item["outcome"] for item in items} == {"succeeded", "skipped"}
-    assert sum(item["outcome"] == "succeeded" for item in items) == 2
-    assert all("the budget does not cover its 400 micros" in item["reason"] for item in items if item["outcome"] == "skipped")
+    assert sum(item["outcome"] == "succeeded" for item in items) in (1, 2)
+    reasons = [item["reason"] for item in items if item["outcome"] == "skipped"]
+    # By the cost agent, which sees items as nodes, or where it does not come in time by the gate.
+    assert all(reason.startswith("given up: ") or "the budget does not cover its 400 micros" in reason for reason in reasons), reasons
     assert (run.outcome, nodes_now["m"]["outcome"]) == ("degraded", "succeeded")
     assert replayed(stack, run) == ()
 
