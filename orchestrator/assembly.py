@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from celery import Celery, Task
 from celery.app.autoretry import add_autoretry_behaviour
-from celery.signals import celeryd_init
+from celery.signals import beat_init, celeryd_init
 
 from cost import middleware
 from cost.install import install as give_budgets
 from cost.task_ledger import Terms
 from orchestrator.auditor import Auditor
+from orchestrator.beat import end_between_ticks
 from orchestrator.collector import Collector
 from orchestrator.govern import Governor
 from orchestrator.kernel import Kernel
@@ -28,7 +29,6 @@ from orchestrator.node_task import NodeTask
 from orchestrator.notify import Notifier
 from orchestrator.ordinary import task_ledger
 from orchestrator.registry import TaskDefinition, registry
-from orchestrator.request import request_of
 from orchestrator.settings import Settings
 from orchestrator.settlement import NodeSettlement
 from orchestrator.store.engine import open_engine
@@ -122,11 +122,14 @@ def make_app() -> HeadgateApp:
     registry.subscribe(know)
     middleware.connect(NodeSettlement(lambda: made.headgate_kernel))
     celeryd_init.connect(_introduce, weak=False)
+    beat_init.connect(end_between_ticks, weak=False)
     return made
 
 
 def _register(made: HeadgateApp, definition: TaskDefinition) -> None:
     """Make a definition a Celery task: gated when its message is a node's, stock otherwise."""
+    from orchestrator.request import request_of  # what a worker is made of, which producers do without
+
     given: dict[str, Any] = {"app": made, "name": definition.name, "abstract": False, "Request": request_of(Task.Request)}
     if definition.adopted is None:
         function = definition.function

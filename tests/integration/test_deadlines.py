@@ -7,14 +7,17 @@ from typing import Any
 import pytest
 from running import Running, by_id, until
 
+from orchestrator.client import Client
 from orchestrator.embedded import RedisServer
 from orchestrator.graph import Graph
 from orchestrator.recorder.loop import Recorder
 from orchestrator.recovery import recover
+from orchestrator.settings import Settings
 from orchestrator.store.read import audit, get_run
 from tenancy.errors import Refused, Unknown
 from tenancy.link import Link
 from tests.integration.hands import Hands, drain, layers
+from tests.integration.test_pauses import recording
 
 
 def sleeps(seconds: float, timeout_s: int, *more: dict[str, Any]) -> Graph:
@@ -99,3 +102,31 @@ def test_the_raised_limits_survive_the_loss_of_redis(recorder: Recorder, hands: 
     assert limits == {"n0.0": 900, "n0.1": 1200, "n1.0": 900, "n1.1": 900}
     drain(recorder)
     assert get_run(recorder.engine, run).outcome == "succeeded"
+
+
+def test_a_worker_that_does_not_answer_keeps_its_limit_and_that_is_said(
+    recorder: Recorder, hands: Hands, settings: Settings, redis_server: RedisServer
+) -> None:
+    graph = layers(1, 2)
+    run, _ = hands.request(graph)
+    drain(recorder)
+    hands.start(run, graph)
+    began = hands.begin()  # by hand: nobody listens to remote control
+    assert began is not None
+    assert began[3].timeout_s is None
+    client = Client(settings.model_copy(update={"redis_url": redis_server.url}))
+    with recording(recorder):
+        first = client.extend_deadline(run, 900, reason="it takes longer", by="ann")
+        again = client.extend_deadline(run, 900, reason="whoever asked died before he was told", by="ann")
+    assert (first.waiting, first.running, first.kept) == (1, (), ("n0.0",))
+    assert again == first
+    hands.finish(*began)
+    following = hands.begin()
+    assert following is not None
+    assert following[3].timeout_s == 900
+    drain(recorder)
+    lines = [line for line in audit(recorder.engine, run=run) if line.action == "deadline.raised"]
+    assert [(line.said["timeout_s"], line.said["former"]) for line in lines] == [(900, 0), (900, 900)]
+    client.kernel.link.close()
+    client.kernel.app.close()
+    client.engine.dispose()
