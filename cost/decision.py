@@ -62,6 +62,7 @@ class Decision:
                 "value": plan.value,
                 "fits": plan.fits,
                 "exact": plan.exact,
+                "bound": plan.bound,
                 "modifications": self.modifications(),
             },
         }

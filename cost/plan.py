@@ -16,9 +16,10 @@ __all__ = ["AS_IS", "SKIP", "Modification", "NodeCost", "PlanDown", "VariantCost
 # The exact search is tried with at most that many nodes that could be changed.
 _SEARCHED_MAX: Final = 40
 
-# Up to so many nodes that could be changed a plan is to keep 99 % of the optimum, and far more by default; above, less.
+# Up to so many nodes that could be changed a plan keeps 99 % of the optimum, above 95 % of its bound. The relaxation is asked where less
+# than `_ENOUGH` is proven, and branch and bound where it is less than `_LEAST`.
 _NODES_MAX: Final = 2_000
-_ENOUGH, _ENOUGH_ABOVE = 0.998, 0.98
+_ENOUGH, _ENOUGH_ABOVE, _LEAST = 0.998, 0.97, 0.993
 
 # Graphs beyond it are left to the multiplier: the relaxation takes seconds.
 _RELAXED_MAX: Final = 20_000
@@ -79,7 +80,7 @@ def plan_down(nodes: Iterable[NodeCost], available_micros: int) -> PlanDown:
         return _plan(graph, best, available_micros, value_of(best), exact=True)
     enough = _ENOUGH if changeable <= _NODES_MAX else _ENOUGH_ABOVE
     if value_of(found.chosen) < enough * found.bound and changeable <= _RELAXED_MAX:
-        other = relaxed(graph, available_micros, enough, search=changeable <= _NODES_MAX)
+        other = relaxed(graph, available_micros, _LEAST if changeable <= _NODES_MAX else 0.0)
         found = Bounded(max(found.chosen, other.chosen, key=value_of), min(found.bound, other.bound))
     return _plan(graph, found.chosen, available_micros, found.bound, exact=False)
 

@@ -13,8 +13,8 @@ from cost.optimiser.graph import Bounded, Graph, cost_of, value_of
 from cost.optimiser.hull import hull_of
 
 # What the search may do: nodes of its tree, and the share of its bound that its plan may stay below it.
-_NODES_MAX: Final = 200
-_GAP: Final = 1e-3
+_NODES_MAX: Final = 100
+_GAP: Final = 2e-3
 
 # HiGHS keeps a row to within 1e-7 of its scale. The money is cut by a little more, so that what fits there fits here.
 _CUT: Final = 1e-6
@@ -24,17 +24,17 @@ _WHOLE: Final = 1e-5
 _INEXACT: Final = 1e-6
 
 
-def relaxed(graph: Graph, available: int, enough: float, *, search: bool) -> Bounded:
+def relaxed(graph: Graph, available: int, least: float) -> Bounded:
     """Return a plan within `available` micros, rounded from the relaxation and filled up, with a bound on all plans.
 
-    enough: the share of the bound that a rounded plan has to keep; below it, and where `search` is allowed, branch and bound looks for a
+    least: the share of the bound that a rounded plan has to keep; where it does not, branch and bound looks for a
     better one, for a bounded number of steps. The floor fits, and everything does not.
     """
     program = _Program.of(graph)
     solution, bound = program.solve(available)
     low, high = program.rounded(solution, _WHOLE, up=False), program.rounded(solution, _WHOLE, up=True)
     best = between(graph, low if cost_of(low) <= available else graph.cheapest(), high, available)
-    if search and value_of(best) < enough * bound and (found := program.search(available)) is not None:
+    if value_of(best) < least * bound and (found := program.search(available)) is not None:
         whole = program.rounded(found, 0.5, up=True)
         if cost_of(whole) <= available:
             best = max(best, between(graph, whole, whole, available), key=value_of)
