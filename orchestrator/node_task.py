@@ -144,6 +144,8 @@ class _Execution:
         attempt, spec, verdict, fails = int(row[1]), json.loads(row[2]), str(row[3]), int(row[4])
         grows, source = (str(row[6]), str(row[7])) if len(row) > 6 else ("", "")
         self.request.retries = fails
+        if (missing := _task_of(spec, verdict)) and registry.get(missing) is None:
+            self._hand_back(attempt, missing)
         # After the claim: an epoch is open by then, so the prices are published.
         prices = patiently(lambda: self.kernel.prices.of(self.tenant), for_s=PATIENCE_S)
         extend = partial(self._extend, attempt)
@@ -219,6 +221,20 @@ class _Execution:
             self.kernel.call_agent(self.run_id, self.generation, "gate", self.node_id)
         raise Ignore(f"{self.node_id}: {kind}")
 
+    def _hand_back(self, attempt: int, task: str) -> None:
+        """This worker has the node's task, and not the one that it is to run as by a decision: a worker that has it is to be found.
+
+        The execution counts as none. Where no worker of the pool has had the task for too long the node fails.
+        """
+        node = [self.run_id, self.generation, self.node_id]
+        patiently(
+            lambda: self.kernel.state.give_up(self.run_id, self.generation, self.node_id, attempt, self.inc, "lack"), for_s=PATIENCE_S
+        )
+        self._unlink()
+        if patiently(lambda: self.kernel.launcher.hand_back(node, [self.inc, self.tag, self.number], task), for_s=PATIENCE_S):
+            raise NodeFailed(f"no worker of its pool has the task {task!r}, which {self.node_id!r} is to run as")
+        raise Ignore(f"{self.node_id}: handed back for a worker that has the task {task!r}")
+
     # -- run ------------------------------------------------------------------------------------
 
     def _call(self, spec: dict[str, Any], verdict: str) -> Any:
@@ -228,9 +244,10 @@ class _Execution:
         chosen = spec.get("variants", {}).get(verdict, {})
         params = {**spec["params"], **chosen.get("params", {})}
         results = self._results(params)
-        definition = registry.get(chosen.get("task") or spec["task"])
+        task = _task_of(spec, verdict)
+        definition = registry.get(task)
         if definition is None:
-            raise HeadgateError(f"this worker has no task {chosen.get('task') or spec['task']!r}; start it with --tasks and its module")
+            raise HeadgateError(f"this worker has no task {task!r}; start it with --tasks and its module")
         return self._function(definition)(**substitute(params, results, item))
 
     def _results(self, params: dict[str, Any]) -> dict[str, Any]:
@@ -389,6 +406,11 @@ class _Execution:
 
 class _NoInput(Exception):
     """A bare reference to a parent without a result: the (optional) node is skipped with it."""
+
+
+def _task_of(spec: dict[str, Any], verdict: str) -> str:
+    """Return the name of the task that a node is to run as; '' of an item of a map, whose template has it."""
+    return str(spec.get("variants", {}).get(verdict, {}).get("task") or spec.get("task", ""))
 
 
 def describe(error: BaseException) -> str:

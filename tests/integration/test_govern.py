@@ -208,3 +208,28 @@ def test_a_run_below_its_floor_is_held_until_somebody_lets_it_go_on(stack: Runni
         stack.client.resume(scope, reason="approved")
     run.wait(TIMEOUT_S)
     assert run.outcome == "succeeded"
+
+
+def test_a_worker_without_the_task_of_a_variant_hands_the_node_back_and_no_attempt_fails(stack: Running, tmp_path: Path) -> None:
+    release = tmp_path / "release"
+    variant = {"name": "cheap", "kind": "variant", "task": "node_tasks.quality_too", "estimate": {"other": 1_000}, "value": 1}
+    nodes = [
+        spending("first", release, 10_000, 0),
+        {**quality("draft", release, 300_000, after=["first"]), "variants": [variant]},
+    ]
+    run = stack.client.submit(Graph.parse({"name": "lacking", "nodes": nodes}), budget=20_000)
+    until(lambda: state(stack, run, "first") == "running")
+    specs, attempts = f"hg1:spec:{run.run_id}.1", f"hg1:attempt:{run.run_id}.1"
+    spec = stack.redis.hget(specs, "draft")
+    assert spec is not None
+    # As when its workers are of an older release by now.
+    stack.redis.hset(specs, "draft", spec.replace("quality_too", "quality_gone"))
+    release.touch()
+    until(lambda: stack.redis.hexists(attempts, "draft:lacks"))
+    assert state(stack, run, "draft") == "due"
+    stack.redis.hset(specs, "draft", spec)
+    run.wait(TIMEOUT_S)
+    draft = by_id(run)["draft"]
+    assert (run.outcome, draft["outcome"], draft["verdict"]) == ("degraded", "succeeded", "cheap")
+    assert draft["attempt"] > 1
+    assert not stack.redis.hexists(attempts, "draft:fails")
