@@ -18,6 +18,7 @@ from benchmarks.money.cost import main as money
 from benchmarks.plans.speed import main as plan
 from benchmarks.retention import main as retention
 from benchmarks.transport.__main__ import main as transport
+from benchmarks.verdicts import main as verdicts
 
 
 def run(workloads: list[Workload], rounds: int) -> dict[str, Any]:
@@ -88,9 +89,14 @@ def main() -> None:
         sys.exit(plan(sys.argv[2:]))
     if sys.argv[1:2] == ["retention"]:
         sys.exit(retention(sys.argv[2:]))
+    if sys.argv[1:2] == ["verdicts"]:
+        sys.exit(verdicts(sys.argv[2:]))
     parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
     parser.add_argument(
-        "workloads", nargs="*", metavar="WORKLOAD", help=f"{', '.join(WORKLOADS)}; all if none; or transport, money, plan, or retention"
+        "workloads",
+        nargs="*",
+        metavar="WORKLOAD",
+        help=f"{', '.join(WORKLOADS)}; all if none; or transport, money, plan, verdicts, or retention",
     )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", type=Path, help="write the results to this file")
