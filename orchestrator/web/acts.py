@@ -1,4 +1,4 @@
-"""What pages have done to runs: cancel, rerun, pause, resume; each by the client's own call, which leaves its line in the audit."""
+"""What pages have done to runs: cancel, rerun, pause, resume, approve; by the client's own calls, which leave their lines in the audit."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ RUN_ID = re.compile(r"[0-9a-z]{26}")
 
 
 class RunsAct(Act):
-    """POST /runs/cancel, rerun, pause or resume: {runs: [id, ..], reason} -> {done: [{run, ok, said}, ..]}."""
+    """POST /runs/cancel, rerun, pause, resume or approve: {runs: [id, ..], reason} -> {done: [{run, ok, said}, ..]}."""
 
     what = "act on runs"
 
@@ -58,6 +58,8 @@ def _do(client: Client, verb: str, run: str, reason: str, who: str) -> str:
             return "cancelled" if client.cancel(run, reason=reason, by=who) else "it had ended before"
         case "rerun":
             return f"generation {client.rerun(run, reason=reason, by=who).generation} runs what had not succeeded"
+        case "approve":
+            return f"generation {client.approve(run, reason=reason, by=who).generation} goes on"
         case "pause":
             return "paused" if client.pause(f"run:{run}", reason=reason, by=who) else "it was paused before"
         case _:

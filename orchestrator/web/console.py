@@ -18,6 +18,18 @@ from orchestrator.web.banner import BannerData
 from orchestrator.web.broker import BrokerPage, QueueLengths
 from orchestrator.web.entry import Announce
 from orchestrator.web.overlay import Overlay
+from orchestrator.web.run import (
+    RUN,
+    Drawings,
+    RunDecisions,
+    RunEvents,
+    RunGraph,
+    RunNode,
+    RunNodes,
+    RunPage,
+    RunRecord,
+    RunSummary,
+)
 from orchestrator.web.runs import RunsData, RunsPage, StripsData
 from tenancy.link import Link
 
@@ -27,7 +39,15 @@ HANDLERS: tuple[tuple[str, type], ...] = (
     (r"/runs", RunsPage),
     (r"/runs/data", RunsData),
     (r"/runs/strips", StripsData),
-    (r"/runs/(cancel|rerun|pause|resume)", RunsAct),
+    (r"/runs/(cancel|rerun|pause|resume|approve)", RunsAct),
+    (RUN, RunPage),
+    (RUN + "/summary", RunSummary),
+    (RUN + "/graph", RunGraph),
+    (RUN + "/nodes", RunNodes),
+    (RUN + "/node", RunNode),
+    (RUN + "/events", RunEvents),
+    (RUN + "/decisions", RunDecisions),
+    (RUN + "/record", RunRecord),
     (r"/console/banner", BannerData),
     (r"/broker", BrokerPage),
     (r"/api/queues/length", QueueLengths),
@@ -63,6 +83,7 @@ class Console(Flower):
         self.link: Link = capp.headgate_kernel.link
         self.engine: Engine = open_engine(capp.headgate_settings.resolved_database_url())
         self.client = Client(capp.headgate_settings)
+        self.drawings = Drawings()
         self._announce = announce
         own = (self.options.url_prefix or "").strip("/")
         self.prefix = f"/{own}" if own else ""
