@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 
-from benchmarks.chaos.log import Event, Evidence, Execution, RunKey, Violation
+from benchmarks.chaos.log import Event, Evidence, Execution, RunKey, Violation, with_items
 from benchmarks.chaos.order import (
     NOT_TAKEN,
     fates_follow_from_parents,
@@ -20,6 +20,7 @@ POISON = "three workers died while they ran it"
 
 def check(evidence: Evidence) -> list[Violation]:
     """Return every violation, in the order of the rules."""
+    evidence = with_items(evidence)
     return [violation for rule in RULES for violation in rule(evidence)]
 
 

@@ -31,7 +31,7 @@ def mixed_graph(rng: random.Random, name: str) -> dict[str, Any]:
     nodes = {node: _node(rng, node, before, optional, node == doomed) for node, before in parents.items()}
     _add_joins(rng, nodes, parents)
     _add_conditions(rng, nodes, parents, doomed)
-    # A field `map` of nodes would be added here, beside joins and conditions.
+    _add_maps(rng, nodes, optional)
     stops = {"on_failure": "stop"} if rng.random() < 0.2 else {}
     return {"name": name, **stops, "nodes": list(nodes.values())}
 
@@ -44,16 +44,21 @@ def shape_of(document: Mapping[str, Any]) -> dict[str, NodeShape]:
         charge = {node["params"]["category"]: node["params"]["micros"]} if spends else {}
         before = (*node.get("after", ()), *(each["$ref"] for each in node["params"].get("inputs", ())))
         fails = node["task"] == "synthetic.fail"
-        join, when = str(node.get("join", "all_succeeded")), node.get("when")
+        join, when = _rule(str(node.get("join", "all_succeeded"))), node.get("when")
         found[str(node["id"])] = NodeShape(
             tuple(sorted(set(before))),
             bool(node.get("required", True)),
             charge,
             fails,
-            int(join[len("at_least(") : -1]) if join.startswith("at_least") else join,
+            "all_succeeded" if "map" in node else join,
             (str(when["$ref"]), json.dumps(when[(how := _comparison(when))]), how == "equals") if when else None,
+            join if "map" in node else None,
         )
     return found
+
+
+def _rule(join: str) -> str | int:
+    return int(join[len("at_least(") : -1]) if join.startswith("at_least") else join
 
 
 def _comparison(when: Mapping[str, Any]) -> str:
@@ -66,6 +71,20 @@ def _add_joins(rng: random.Random, nodes: Mapping[str, dict[str, Any]], parents:
         dice = rng.random()
         if len(before) > 1 and dice < 0.32:
             nodes[node]["join"] = "all_done" if dice < 0.2 else f"at_least({rng.randint(1, len(before))})"
+
+
+def _add_maps(rng: random.Random, nodes: Mapping[str, dict[str, Any]], optional: set[str]) -> None:
+    """In half of the graphs up to two nodes run once for each of 2 to 30 items, some of which fail, once or for good."""
+    free = [name for name, node in nodes.items() if "when" not in node and "join" not in node and name not in optional]
+    if not free or rng.random() < 0.5:
+        return
+    for name in rng.sample(free, min(len(free), rng.randint(1, 2))):
+        width, node = rng.randint(2, 30), nodes[name]
+        inputs = {key: value for key, value in node["params"].items() if key == "inputs"}
+        join = rng.choice(("all_succeeded", "all_done", f"at_least({rng.randint(1, width)})"))
+        most = 1 if join == "all_succeeded" else 9
+        items = [rng.choice((0, 0, 0, 0, 1, most)) for _ in range(width)]
+        node.update(task="synthetic.fail", params={"times": {"$item": True}, **inputs}, map=items, join=join, attempts=3)
 
 
 def _add_conditions(rng: random.Random, nodes: Mapping[str, dict[str, Any]], parents: Parents, doomed: str | None) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 RunKey = tuple[str, int]
@@ -24,6 +24,10 @@ class NodeShape:
     """all_succeeded, all_done, or the n of at_least(n)."""
     when: tuple[str, str, bool] | None = None
     """Its condition: the parent that it asks about, the JSON text that its result is compared with, and whether it must equal it."""
+    over: str | int | None = None
+    """Of a map: its join, which is over its items; None of any other node. Its parents it waits for as all_succeeded does."""
+    items: tuple[str, ...] = ()
+    """Of a map: the nodes that it became."""
 
 
 @dataclass(frozen=True)
@@ -127,3 +131,25 @@ class Violation:
 
     def __str__(self) -> str:
         return f"{self.rule}: {self.subject}: {self.detail}"
+
+
+def with_items(e: Evidence) -> Evidence:
+    """Return the evidence with the items of maps among the nodes of their graphs, as far as the log says that they came to be."""
+    shapes = {run: dict(shape) for run, shape in e.shapes.items()}
+    for event in e.events:
+        if event.kind not in ("node.expanded", "node.adopted") or event.run not in shapes:
+            continue
+        shape = shapes[event.run]
+        if event.kind == "node.expanded":
+            first, node = int(event.data["first"]), str(event.data["node"])
+            names = [f"{node}.{at}" for at in range(first, first + int(event.data["count"]))]
+        else:
+            names = [name for name in event.endings if name not in shape]
+        for name in names:
+            node = name.rpartition(".")[0]
+            if name in shape or node not in shape or shape[node].over is None:
+                continue
+            of = shape[node]
+            shape[name] = NodeShape(of.parents, of.required and of.over == "all_succeeded", {}, of.may_fail)
+            shape[node] = replace(of, items=(*of.items, name))
+    return replace(e, shapes=shapes)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 
-from benchmarks.chaos.log import Evidence, NodeShape, RunKey, Violation
+from benchmarks.chaos.log import Event, Evidence, NodeShape, RunKey, Violation
 
 PASSING = ("succeeded", "skipped")
 OPTIONAL_PASSING = (*PASSING, "failed", "timed_out")
@@ -21,7 +21,10 @@ def parents_first(e: Evidence) -> Iterator[Violation]:
     results: dict[NodeKey, str] = {}
     closed: dict[RunKey, str] = {}
     told: set[NodeKey] = set()
+    expanded: set[NodeKey] = set()
     for event in e.events:
+        if is_expanded(event):
+            expanded.add(event.node)
         if event.kind in ("node.ended", "node.adopted"):
             ended[event.run].update(event.endings)
             results.update({(*event.run, node): str(event.data.get("result") or "") for node in event.endings})
@@ -41,6 +44,23 @@ def parents_first(e: Evidence) -> Iterator[Violation]:
             if event.node[2] in shape:
                 for why in _in_the_way(event.node, shape, ended[event.run], results):
                     yield Violation("parents first", subject, why)
+                for why in _missing_items(shape[event.node[2]], ended[event.run]) if event.node in expanded else ():
+                    yield Violation("parents first", subject, why)
+
+
+def is_expanded(event: Event) -> bool:
+    """Whether a map has become all of its items with this event, which ends its first execution."""
+    return event.kind == "node.expanded" and int(event.data["first"]) + int(event.data["count"]) >= int(event.data["of"])
+
+
+def _missing_items(mine: NodeShape, ended: Mapping[str, str]) -> Iterator[str]:
+    """What a map that gathers does not wait for, and should."""
+    succeeded = sum(ended.get(item) == "succeeded" for item in mine.items)
+    if isinstance(mine.over, int):
+        if succeeded < mine.over:
+            yield f"{succeeded} of its items have succeeded, and it waits for {mine.over}"
+    elif left := [item for item in mine.items if item not in ended or (mine.over == "all_succeeded" and ended[item] not in PASSING)]:
+        yield f"its item {left[0]} is {ended.get(left[0]) or 'not ended'}"
 
 
 def _in_the_way(node: NodeKey, shape: Mapping[str, NodeShape], ended: Mapping[str, str], results: Mapping[NodeKey, str]) -> Iterator[str]:
@@ -117,6 +137,10 @@ def _why_taken(mine: NodeShape, untaken: set[str], outcomes: Mapping[str, str], 
 
 
 def _is_out_of_reach(mine: NodeShape, shape: Mapping[str, NodeShape], outcomes: Mapping[str, str]) -> bool:
+    if mine.items and mine.over != "all_done":
+        succeeded = sum(outcomes.get(item) == "succeeded" for item in mine.items)
+        if succeeded < (mine.over if isinstance(mine.over, int) else len(mine.items)):
+            return True
     if isinstance(mine.join, int):
         return sum(outcomes.get(parent) == "succeeded" for parent in mine.parents) < mine.join
     bad = any(outcomes.get(parent) not in (PASSING if shape[parent].required else OPTIONAL_PASSING) for parent in mine.parents)
@@ -155,7 +179,8 @@ def reruns_repeat_nothing(e: Evidence) -> Iterator[Violation]:
         before, mine = succeeded[row.run_id, row.generation - 1], (row.run_id, row.generation)
         for node in sorted(before & began[mine]):
             yield Violation("rerun", f"{row.run_id}.{row.generation} {node}", "had succeeded, and began again")
-        for node in sorted(before - adopted[mine]):
+        whole = {item for node in adopted[mine] for item in e.shapes.get((row.run_id, row.generation - 1), {}).get(node, NodeShape()).items}
+        for node in sorted(before - adopted[mine] - whole):  # of a map that succeeded the result is adopted, and no item
             yield Violation("rerun", f"{row.run_id}.{row.generation} {node}", "had succeeded, and was not adopted")
 
 
@@ -166,6 +191,8 @@ def one_execution_at_once(e: Evidence) -> Iterator[Violation]:
     for event in e.events:
         if event.kind == "epoch.opened" and int(event.data.get("rebuilt") or 0):
             running.clear()  # what ran is fenced, and void in the ledger
+        if is_expanded(event):
+            running.pop(event.node, None)
         if event.kind not in ("node.began", "node.retry", "node.lost", "node.ended"):
             continue
         subject, attempt = f"{event.run[0]} {event.data['node']} at {event}", int(event.data.get("attempt") or 0)

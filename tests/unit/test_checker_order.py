@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmarks.chaos.log import Event, Evidence, NodeShape, RunRow, Violation
-from benchmarks.chaos.order import fates_follow_from_parents, nothing_begins_while_paused, parents_first, reruns_repeat_nothing
+from benchmarks.chaos.log import Event, Evidence, NodeShape, RunRow, Violation, with_items
+from benchmarks.chaos.order import (
+    fates_follow_from_parents,
+    nothing_begins_while_paused,
+    one_execution_at_once,
+    parents_first,
+    reruns_repeat_nothing,
+)
 from benchmarks.chaos.points import Points, arm, reached
 
 PARENTS = {"a": NodeShape(), "b": NodeShape(), "c": NodeShape(required=False)}
@@ -60,6 +67,25 @@ def test_a_condition_must_hold_where_its_node_begins_and_must_not_where_it_is_le
     parents = (ended("a", result=result), ended("b"), ended("c"))
     assert bool(seen(parents_first, shape, *parents, began("j"))) is not holds
     assert bool(seen(fates_follow_from_parents, shape, *parents, ended("j", "skipped", reason="not taken: a is not 1"))) is holds
+
+
+def test_a_map_gathers_when_its_items_let_it_and_its_items_are_nodes_of_their_own() -> None:
+    expands = {"t": "node.expanded", "node": "m", "first": 0, "count": 2, "of": 2}
+
+    def gathers(over: str | int, *ends: dict[str, Any]) -> list[str]:
+        events = log(ended("a"), began("m"), expands, *ends, began("m", attempt=2))
+        shape = {"a": NodeShape(), "m": NodeShape(("a",), over=over)}
+        whole = with_items(Evidence(events, {("r", 1): shape}, [], {}, []))
+        assert whole.shapes["r", 1].keys() == {"a", "m", "m.0", "m.1"}
+        assert whole.shapes["r", 1]["m.0"].required is (over == "all_succeeded")
+        assert list(one_execution_at_once(replace(whole, events=events[1:3]))) == []
+        return [violation.detail for violation in parents_first(whole)]
+
+    assert gathers("all_succeeded", ended("m.0"), ended("m.1")) == []
+    assert gathers("all_succeeded", ended("m.0"), ended("m.1", "failed")) == ["its item m.1 is failed"]
+    assert gathers("all_done", ended("m.0"), ended("m.1", "failed")) == []
+    assert gathers("all_done", ended("m.0")) == ["its item m.1 is not ended"]
+    assert gathers(2, ended("m.0"), ended("m.1", "failed")) == ["1 of its items have succeeded, and it waits for 2"]
 
 
 def test_nobody_is_left_out_without_a_cause() -> None:
