@@ -80,7 +80,9 @@ class MemoryLines:
 
     def restore(self, snapshot: Self) -> None:
         """Become what `snapshot` was when it was taken: a rollback of the whole server."""
-        self.__dict__.update(copy.deepcopy(snapshot.__dict__))
+        kept = copy.deepcopy(snapshot.__dict__)
+        self.__dict__.clear()  # what was set for the first time since then is gone too
+        self.__dict__.update(kept)
 
     def _fence(self) -> None:
         if self.server != self.epoch_server:

@@ -352,3 +352,11 @@ def test_the_check_notices_what_does_not_add_up(harm: Any) -> None:
     harm(world.model)
     with pytest.raises(AssertionError):
         world.model.check()
+
+
+def test_a_rollback_forgets_what_the_recorder_said_for_the_first_time_after_the_copy() -> None:
+    model = Model()
+    copy = model.snapshot()
+    model.record()
+    model.restore(copy)
+    assert model.recorded is None
