@@ -18,6 +18,7 @@ from orchestrator.web.banner import BannerData
 from orchestrator.web.broker import BrokerPage, QueueLengths
 from orchestrator.web.entry import Announce
 from orchestrator.web.overlay import Overlay
+from orchestrator.web.queues_page import QueuesData, QueuesPage
 from orchestrator.web.run import (
     RUN,
     Drawings,
@@ -31,6 +32,8 @@ from orchestrator.web.run import (
     RunSummary,
 )
 from orchestrator.web.runs import RunsData, RunsPage, StripsData
+from orchestrator.web.schedules_page import SchedulesData, SchedulesPage
+from orchestrator.web.tenants import TENANT, TenantAct, TenantData, TenantPage, TenantsData, TenantsPage
 from tenancy.link import Link
 
 HERE = Path(__file__).resolve().parent
@@ -48,13 +51,27 @@ HANDLERS: tuple[tuple[str, type], ...] = (
     (RUN + "/events", RunEvents),
     (RUN + "/decisions", RunDecisions),
     (RUN + "/record", RunRecord),
+    (r"/tenants", TenantsPage),
+    (r"/tenants/data", TenantsData),
+    (TENANT, TenantPage),
+    (TENANT + "/data", TenantData),
+    (TENANT + "/(pause|resume)", TenantAct),
+    (r"/queues", QueuesPage),
+    (r"/queues/data", QueuesData),
+    (r"/schedules", SchedulesPage),
+    (r"/schedules/data", SchedulesData),
     (r"/console/banner", BannerData),
     (r"/broker", BrokerPage),
     (r"/api/queues/length", QueueLengths),
 )
 """Our pages; the public API lies under /api, as Flower's does. Paths must not begin with /tasks or /workers."""
 
-NAVIGATION = (("runs", "/runs", "Runs"),)
+NAVIGATION = (
+    ("runs", "/runs", "Runs"),
+    ("tenants", "/tenants", "Tenants"),
+    ("queues", "/queues", "Queues"),
+    ("schedules", "/schedules", "Schedules"),
+)
 """Name, path and label of our pages in the navigation."""
 
 SWITCH_S = 0.0005

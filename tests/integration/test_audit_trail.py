@@ -106,7 +106,10 @@ def test_every_client_call_that_changes_something_says_who_and_why() -> None:
                 assert {"by", "reason"} <= set(inspect.signature(call).parameters), f"{kind.__name__}.{name} does not say who and why"
 
 
-WEB = {"RunsAct.post": "test_console_runs.py::test_what_pages_do_to_runs_is_done_and_audited_and_one_refusal_keeps_no_other_from_it"}
+WEB = {
+    "RunsAct.post": "test_console_runs.py::test_what_pages_do_to_runs_is_done_and_audited_and_one_refusal_keeps_no_other_from_it",
+    "TenantAct.post": "test_console_tenants.py::test_a_tenant_is_paused_and_resumed_from_its_page_and_every_page_says_so",
+}
 """Routes of the console that change something: where their lines in the audit are looked at."""
 
 

@@ -197,11 +197,12 @@ export function bar(counts, total, words) {
 
 export function table(id, label, headings, rows, empty) {
   const cell = (content) => (content instanceof Node && ['TD', 'TH'].includes(content.nodeName) ? content : h('td', {}, content));
+  rows = rows.map((cells) => (cells instanceof Node ? cells : h('tr', {}, cells.map(cell))));
+  const right = (at) => (rows.length && rows[0].cells[at]?.classList.contains('text-end') ? 'text-end' : null);
   return h('div', {class: 'hg-table', tabindex: '0', role: 'region', 'aria-label': label},
     h('table', {id, class: 'table table-hover align-middle mb-0'},
-      h('thead', {}, h('tr', {}, headings.map((heading) => (heading instanceof Node ? heading : h('th', {scope: 'col'}, heading))))),
-      h('tbody', {}, rows.length ? rows.map((cells) => (cells instanceof Node ? cells : h('tr', {}, cells.map(cell))))
-        : h('tr', {}, h('td', {colspan: headings.length, class: 'hg-empty'}, empty)))));
+      h('thead', {}, h('tr', {}, headings.map((heading, at) => (heading instanceof Node ? heading : h('th', {scope: 'col', class: right(at)}, heading))))),
+      h('tbody', {}, rows.length ? rows : h('tr', {}, h('td', {colspan: headings.length, class: 'hg-empty'}, empty)))));
 }
 
 export function number(content) {
