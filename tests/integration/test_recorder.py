@@ -47,6 +47,8 @@ def test_the_first_start_opens_epoch_one_and_makes_the_tenant_default(recorder: 
     link = recorder.link
     assert link.client.hmget("hg1:epoch", ["epoch", "server", "seq"]) == ["1", link.server_id(), "1"]
     assert link.client.hgetall("hg1:tenant:default") == {
+        "degrade_budget": "90",
+        "degrade_concurrency": "80",
         "limit_day": "1000000000",
         "limit_month": "",
         "max_runs": "10",
@@ -56,6 +58,7 @@ def test_the_first_start_opens_epoch_one_and_makes_the_tenant_default(recorder: 
         "weight": "1",
         "pool": "",
         "default_priority": "NORMAL",
+        "on_floor": "terminate",
         "on_runs_limit": "hold",
         "on_budget_limit": "reject",
         "warn": "80",
