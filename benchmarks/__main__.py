@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import harness, profiling
+from benchmarks.agent.__main__ import main as agent
 from benchmarks.fan import WORKLOADS, Workload
 from benchmarks.money.cost import main as money
 from benchmarks.plans.speed import main as plan
@@ -87,6 +88,8 @@ def main() -> None:
         sys.exit(money(sys.argv[2:]))
     if sys.argv[1:2] == ["plan"]:
         sys.exit(plan(sys.argv[2:]))
+    if sys.argv[1:2] == ["agent"]:
+        sys.exit(agent(sys.argv[2:]))
     if sys.argv[1:2] == ["retention"]:
         sys.exit(retention(sys.argv[2:]))
     if sys.argv[1:2] == ["verdicts"]:
@@ -96,7 +99,7 @@ def main() -> None:
         "workloads",
         nargs="*",
         metavar="WORKLOAD",
-        help=f"{', '.join(WORKLOADS)}; all if none; or transport, money, plan, verdicts, or retention",
+        help=f"{', '.join(WORKLOADS)}; all if none; or transport, money, plan, verdicts, agent, or retention",
     )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", type=Path, help="write the results to this file")
