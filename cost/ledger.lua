@@ -373,6 +373,17 @@ local function hold_to(rg, left, raised)
   return moved
 end
 
+-- A run's own limit is raised to `text`, decimal micros, where it has one that is lower ('' = it stays). Returns the one that holds, '' for none.
+local function raise_budget(rg, text)
+  local purse = read_purse(rg)
+  if not purse then return '' end
+  if text ~= '' and purse.budget ~= '' and micros(text) > micros(purse.budget) then
+    redis.call('HSET', 'hg1:purse:' .. rg, 'budget', text)
+    return text
+  end
+  return purse.budget
+end
+
 -- The run is over: what it still held is free again, and so is its place. Returns what it held.
 local function release_hold(rg)
   local purse = read_purse(rg)

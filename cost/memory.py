@@ -366,6 +366,13 @@ class MemoryLedger(MemoryLevels):
             self._count_held(key, moved)
         return moved
 
+    def _raise_budget(self, key: Key, text: str) -> str:
+        """Raise a run's own limit to `text`, micros, where it has one that is lower; the one that holds, '' for none."""
+        purse = self.purses[key]
+        if text and purse.budget is not None:
+            purse.budget = max(purse.budget, int(text))
+        return "" if purse.budget is None else str(purse.budget)
+
     def _release_hold(self, key: Key) -> int:
         """The run is over: what it still held is free again, and so is its place. Returns what it held."""
         purse = self.purses[key]

@@ -6,9 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sqlalchemy import Engine, func, or_, select
+from sqlalchemy.engine import Connection
 
 from orchestrator import generations
+from orchestrator.pauses import resume
 from orchestrator.store import tables as t
+from orchestrator.store.decisions import STOPPING
 from orchestrator.store.read import LIMIT_MAX, open_record
 from tenancy.errors import HeadgateError, Refused, Unavailable
 
@@ -22,7 +25,8 @@ TERMINATED = "terminated_by_cost"
 class Waiting:
     """A run that waits for an approval: its newest generation, and what an approval would open or let go on.
 
-    why: terminated (its cost ended it) or refused (it was approved, and admission refused it). at: since when, epoch seconds.
+    why: terminated (its cost ended it), held (a decision paused it), or refused (it was approved, and admission refused it). at: since
+    when, epoch seconds.
     """
 
     run_id: str
@@ -62,7 +66,8 @@ def waiting(
         statement = statement.where(t.run.c.finished_at >= int(since * 1000))
     with open_record(engine) as connection:
         rows = connection.execute(statement.order_by(t.run.c.finished_at, t.run.c.run_id).limit(max(1, min(limit, LIMIT_MAX)))).all()
-    return [
+        held = _held(connection, tenant, run, since)
+    ended = [
         Waiting(
             row.run_id,
             row.generation,
@@ -73,6 +78,31 @@ def waiting(
         )
         for row in rows
     ]
+    return sorted([*ended, *held], key=lambda each: (each.at, each.run_id))[:limit]
+
+
+def _held(connection: Connection, tenant: str | None, run: str | None, since: float | None) -> list[Waiting]:
+    """The live runs that a decision paused until somebody approves."""
+    from orchestrator.govern.order import BY
+
+    paused = select(t.pause.c.scope, t.pause.c.at).where(t.pause.c.by == BY, t.pause.c.scope.startswith("run:"))
+    found: list[Waiting] = []
+    for row in connection.execute(paused):
+        run_id, _, generation = row.scope.removeprefix("run:").rpartition(".")
+        of_run = (t.run.c.run_id == run_id) & (t.run.c.generation == int(generation))
+        known = connection.execute(select(t.run.c.tenant, t.run.c.graph_name).where(of_run)).one_or_none()
+        if (
+            known is None
+            or tenant not in (None, known.tenant)
+            or run not in (None, run_id)
+            or (since is not None and row.at < since * 1000)
+        ):
+            continue
+        acted = (t.decision.c.run_id == run_id) & (t.decision.c.generation == int(generation)) & (t.decision.c.observed == 0)
+        of_pauses = select(t.decision.c.action).where(acted, t.decision.c.action.in_((*STOPPING, "restore")))
+        if connection.execute(of_pauses.order_by(t.decision.c.number.desc()).limit(1)).scalar() == "hold":
+            found.append(Waiting(run_id, int(generation), known.tenant, known.graph_name, "held", row.at / 1000))
+    return found
 
 
 def to_approve(engine: Engine, run_id: str) -> int:
@@ -87,13 +117,19 @@ def to_approve(engine: Engine, run_id: str) -> int:
 
 
 def approve(kernel: Kernel, engine: Engine, run_id: str, generation: int, budget_micros: int | None, reason: str, by: str) -> int:
-    """Let a run go on that its cost has ended, and return the generation that does; once this returns it is on record and will.
+    """Let a run go on that its cost has ended, or that is held, and return the generation that does; it is on record then.
 
-    generation: the one that is approved; approved before, the answer is the generation that was opened then. Raises Refused where there is
-    nothing to approve, BudgetRefused and RunsLimit where it is not admitted all the same, Unknown and Unavailable.
+    generation: the one that is approved; approved before, the answer is the generation that was opened then. A run that is held goes on
+    itself, with at least that budget. Raises Refused where there is nothing to approve, BudgetRefused and RunsLimit where it is not
+    admitted all the same, Unknown and Unavailable.
     """
     if not reason.strip():
         raise Refused(f"an approval of run {run_id} needs a reason; say why it may go on")
+    if any(each.why == "held" and each.generation == generation for each in waiting(engine, run=run_id)):
+        # Noted first: whoever dies before the pause is ended leaves a run that still waits, and is approved again.
+        kernel.state.approve(run_id, generation, budget_micros, reason, by)
+        resume(kernel.link, engine, f"run:{run_id}.{generation}", reason, by)
+        return generation
     return generations.approve(kernel, engine, run_id, generation, budget_micros, reason, by)
 
 

@@ -251,11 +251,12 @@ class Client:
         return RunHandle(self, run_id, generation)
 
     def approve(self, run_id: str, *, budget: str | int | None = None, reason: str, by: str | None = None) -> RunHandle:
-        """Let a run go on that was terminated by its cost, and return the generation that does; it is on record when this returns.
+        """Let a run go on that was terminated by its cost, or is held for approval; return the generation that does, on record by then.
 
-        It adopts what succeeded, and runs what was revoked. Approving it again returns what the first approval opened.
+        What was terminated goes on in its next generation, which adopts what succeeded and runs what was revoked; what is held goes on
+        itself. Approving it again returns the same.
 
-        :param budget: the most that this generation may cost; as much as the one before might, unless said.
+        :param budget: the most that this generation may cost, as much as the one before might unless said; of a held run it is only raised.
 
         Raises Unknown, Refused (there is nothing to approve, or no reason was given), BudgetRefused, RunsLimit, QueueFull and Unavailable.
         """

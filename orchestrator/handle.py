@@ -155,7 +155,7 @@ class RunHandle:
         return self.client.rerun(self.run_id, nodes, what, budget=budget, reason=reason, by=by)
 
     def approve(self, *, budget: str | int | None = None, reason: str, by: str | None = None) -> RunHandle:
-        """Let the run go on that its cost has ended, and return the generation that does; as `Client.approve`."""
+        """Let the run go on that its cost has ended, or that is held; return the generation that does; as `Client.approve`."""
         return self.client.approve(self.run_id, budget=budget, reason=reason, by=by)
 
     def decisions(self) -> list[DecisionView]:

@@ -470,6 +470,16 @@ class Model(AdmissionModel):
         self._append_text(event, **({"to_hold": str(moved)} if moved else {}))
         return [1, str(moved)]
 
+    def approve(self, run: str, gen: int, budget: str, reason: str, by: str) -> int:
+        """Note that somebody lets a run go on that a decision holds, and raise its own limit; 0 where nothing waits for that."""
+        self._fence()
+        state = self.runs.get((run, gen))
+        held = state is not None and state.status == "running" and state.waits == "hold" and f"run:{run}.{gen}" in self.paused
+        if state is None or not held:
+            return 0
+        self._run_event(state, "run.approved", budget=self._raise_budget(state.key, budget), reason=reason, by=by)
+        return 1
+
     def skip(self, run: str, gen: int, reason: str, nodes: Sequence[str], decision: str = "") -> Reply:
         """Give up optional nodes that have not begun; joins let them pass. Returns [number skipped, due nodes..].
 

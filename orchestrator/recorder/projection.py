@@ -314,6 +314,13 @@ def _reprioritised(changes: Changes, event: Event, position: Position) -> None:
     changes.audit.append(row | {"tenant": event["tenant"], "target": event["run"], "data": json.dumps(said)})
 
 
+def _approved(changes: Changes, event: Event, position: Position) -> None:
+    _run(changes, event)["budget"] = amount(event.get("budget"))
+    said = {name: event.get(name) for name in ("gen", "budget", "reason") if event.get(name) not in (None, "")}
+    row = {"id": str(position), "at": int(event["at"]), "actor": str(event.get("by") or ""), "action": event["t"]}
+    changes.audit.append(row | {"tenant": event["tenant"], "target": event["run"], "data": json.dumps(said)})
+
+
 def _deadline(changes: Changes, event: Event, position: Position) -> None:
     raised = _node(changes, event, str(event["node"])) if event.get("node") else _run(changes, event)
     raised["timeout_s"] = int(event["timeout_s"])
@@ -530,6 +537,7 @@ _PROJECTIONS: dict[str, Callable[[Changes, Event, Position], None]] = {
     "scope.cancelled": _scope_cancelled,
     "control.called": _called,
     "run.reprioritised": _reprioritised,
+    "run.approved": _approved,
     "deadline.raised": _deadline,
     "scope.paused": _paused,
     "scope.resumed": _resumed,

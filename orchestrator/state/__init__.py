@@ -194,6 +194,10 @@ class State:
         done, moved = self._call("conclude", run, gen, decision, said, int(raised), event)
         return int(moved) if done else None
 
+    def approve(self, run: str, gen: int, budget_micros: int | None, reason: str, by: str) -> bool:
+        """Note that a run goes on that a decision holds, and raise its own limit (None: it stays); False where nothing waits for that."""
+        return bool(self._call("approve", run, gen, "" if budget_micros is None else str(budget_micros), reason, by))
+
     def cancel(self, run: str, gen: int, reason: str, by: str, tenant: str = "", want: Mapping[str, Any] | None = None) -> int:
         """Set the fence of a run; with tenant and want also of one that is on record only."""
         return int(self._call("cancel", run, gen, reason, by, *([tenant, json.dumps(want)] if want is not None else [])))

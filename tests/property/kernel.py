@@ -158,6 +158,9 @@ class Kernel:
     def decide(self, run: str, gen: int, n: int, mark: str, fence: str, plan: str, event: str, kept: Sequence[str] = ()) -> Any:
         return self.link.call("orchestrator/state/decide", run, gen, n, mark, fence, plan, event, *kept)
 
+    def approve(self, run: str, gen: int, budget: str, reason: str, by: str) -> Any:
+        return self.link.call("orchestrator/state/approve", run, gen, budget, reason, by)
+
     def judge(self, run: str, gen: int, decision: str, choices: Mapping[str, str]) -> Any:
         return self.link.call("orchestrator/state/judge", run, gen, decision, *(text for pair in choices.items() for text in pair))
 

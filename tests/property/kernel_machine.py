@@ -525,6 +525,8 @@ class KernelMachine(RuleBasedStateMachine):
                 else None
             ),
             lambda: self.both("conclude", run, 1, decision, left, raised, done),
+            lambda: self.both("pause", f"run:{run}.1", "cost-agent", "cost") if what == "hold" and late % 2 else None,
+            lambda: self.both("approve", run, 1, data.draw(st.sampled_from(["", "10", "5000"])), "it may", "alice"),
         ]
         for step in steps[: until + 1]:
             if step() == FENCED:
