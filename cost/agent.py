@@ -71,7 +71,7 @@ def _judge(tenant: TenantView, run: RunView, trigger: Trigger) -> _Judged:
         return "continue", f"what is required needs {least} micros: {available} are there, and {run.reserved} may come back", None, 0
     projected = _projected(tenant, run)
     overrun = tenant.budget is not None and projected > tenant.limit
-    if overrun and run.proven and max(estimate, run.expected(estimate)) > available:
+    if overrun and run.proven and max(estimate, run.likely(estimate)) > available:
         return _degraded(tenant, run, choosable, trigger, f"projection: {projected} micros of {tenant.limit}", proven=True)
     if estimate > available:
         short = f"{estimate} micros are pending, and {available} can be had"
@@ -114,14 +114,13 @@ def _degraded(tenant: TenantView, run: RunView, choosable: Choosable, trigger: T
     again = run.basis == tenant.basis
     for nodes in [choosable.lowered(kept=True), choosable.lowered()] if again and run.current else [choosable.lowered()]:
         plan = _planned(tenant, nodes, trigger, run.available)
-        if proven and run.expected(plan.cost_micros) > run.available:
-            seen, told = run.spent + run.prior, run.finished + run.prior
-            plan = _planned(tenant, nodes, trigger, run.available * told // seen)
+        if proven and run.likely(plan.cost_micros) > run.available:
+            plan = _planned(tenant, nodes, trigger, run.affords(run.available))
         if plan.fits:
             break
     if not plan.modifications:
         return "continue", reason, None, 0
-    expected = run.expected(plan.cost_micros) if proven else 0
+    expected = run.likely(plan.cost_micros) if proven else 0
     return "degrade", reason, choosable.applied(plan), max(plan.cost_micros, expected)
 
 
@@ -145,14 +144,13 @@ def _restored(tenant: TenantView, run: RunView, choosable: Choosable) -> _Judged
     available = run.available * 100 // (100 + _SPARE_PERCENT)
     before = sum(node.estimate_micros for node in choosable.lowered())
     plan = plan_down(nodes, available)
-    if run.proven and run.expected(plan.cost_micros) > available:
-        seen, told = run.spent + run.prior, run.finished + run.prior
-        plan = plan_down(nodes, available * told // seen)
+    if run.proven and run.likely(plan.cost_micros) > available:
+        plan = plan_down(nodes, run.affords(available))
     if not plan.fits or plan.cost_micros <= before:
         return "continue", "", None, 0
     then = replace(run, estimate=run.estimate + plan.cost_micros - before)
     if tenant.budget is not None and _projected(tenant, then) > tenant.limit:
         return "continue", "", None, 0
-    expected = run.expected(plan.cost_micros) if run.proven else 0
+    expected = run.likely(plan.cost_micros) if run.proven else 0
     reason = f"money: {run.available} micros can be had, where {before} were planned"
     return "restore", reason, choosable.restored(plan, reason), max(plan.cost_micros, expected)

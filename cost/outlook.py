@@ -79,6 +79,16 @@ class RunView:
         seen, told = self.spent + self.prior, self.finished + self.prior
         return -(-estimate * seen // told) if told else estimate
 
+    def likely(self, estimate: int) -> int:
+        """What an estimate of this run is to be planned at: once a tenth of it is finished e0 would only make little of what is seen."""
+        expected = self.expected(estimate)
+        return max(expected, -(-estimate * self.spent // self.finished)) if self.proven else expected
+
+    def affords(self, micros: int) -> int:
+        """How much estimate so much money pays for; the inverse of `likely`."""
+        damped = micros * (self.finished + self.prior) // (self.spent + self.prior) if self.spent + self.prior else micros
+        return min(damped, micros * self.finished // self.spent) if self.proven and self.spent else damped
+
     @property
     def projected(self) -> int:
         """What the run will have cost the period."""

@@ -28,7 +28,7 @@ from orchestrator.submission import Submission
 from tenancy.errors import BudgetRefused
 
 MODULE = "benchmarks.agent.tasks"
-WORKERS, SLOTS = 3, 4
+WORKERS, SLOTS = 3, 6
 RUN_S = 600.0
 SIDES = ("with", "without")
 

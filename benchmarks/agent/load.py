@@ -14,7 +14,7 @@ PERCENT: Final = 60
 """Of what a tenant's runs are projected to cost, so much is its limit."""
 
 WORK: Final = "bench.agent.work"
-SECONDS: Final = (0.3, 0.9)
+SECONDS: Final = (0.8, 2.4)
 """Least and greatest time of a node."""
 
 

@@ -49,7 +49,7 @@ class Order:
             skip=tuple(node for node, change in changes.items() if change == SKIP),
             judge={node: "" if change == AS_IS else change for node, change in changes.items() if change != SKIP},
             left=decision.left if decision.plan else None,
-            raised=decision.action == "restore",
+            raised=decision.action in ("restore", "degrade"),
             modifications=tuple(decision.modifications()),
         )
 
