@@ -99,9 +99,6 @@ def main() -> None:
         "workloads",
         nargs="*",
         metavar="WORKLOAD",
-        "workloads",
-        nargs="*",
-        metavar="WORKLOAD",
         help=f"{', '.join(WORKLOADS)}; all if none; or transport, money, plan, verdicts, agent, or retention",
     )
     parser.add_argument("--rounds", type=int, default=5)

@@ -14,6 +14,10 @@ OnFloor = Literal["terminate", "hold", "finish"]
 # Per mille of confidence: half is given, half is earned by completion; other runs take some away.
 _LEAST, _MOST, _GIVEN, _BY_RUN, _BY_RUNS = 300, 950, 500, 100, 300
 
+# What cost more than it was estimated at is planned at that and 2 % more: no two nodes turn out quite alike, and the last one finds what
+# the others left.
+_WITH_MARGIN: Final = 102
+
 LEFT_LOWER_PERCENT: Final = 5
 """A threshold that was passed counts as left this many points lower."""
 
@@ -80,14 +84,19 @@ class RunView:
         return -(-estimate * seen // told) if told else estimate
 
     def likely(self, estimate: int) -> int:
-        """What an estimate of this run is to be planned at: once a tenth of it is finished e0 would only make little of what is seen."""
+        """What an estimate of this run is planned at: what was seen, without e0, once a tenth of it is finished and cost more than said."""
         expected = self.expected(estimate)
-        return max(expected, -(-estimate * self.spent // self.finished)) if self.proven else expected
+        return max(expected, -(-estimate * self.spent * _WITH_MARGIN // (100 * self.finished))) if self._dear else expected
 
     def affords(self, micros: int) -> int:
         """How much estimate so much money pays for; the inverse of `likely`."""
         damped = micros * (self.finished + self.prior) // (self.spent + self.prior) if self.spent + self.prior else micros
-        return min(damped, micros * self.finished // self.spent) if self.proven and self.spent else damped
+        return min(damped, micros * 100 * self.finished // (_WITH_MARGIN * self.spent)) if self._dear else damped
+
+    @property
+    def _dear(self) -> bool:
+        """Whether what is finished cost more than it was estimated at, and is enough to say so."""
+        return self.proven and self.spent > self.finished
 
     @property
     def projected(self) -> int:

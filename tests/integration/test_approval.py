@@ -25,23 +25,32 @@ TIMEOUT_S = 60
 LIMIT = 1_000_000
 
 
-def graph(log: Path, go: Path) -> Graph:
-    """A node that costs more than it says, and what is behind it: that can no longer be paid for then."""
-    dear = {"id": "dear", "task": "node_tasks.charge_then_wait", "params": {"micros": 950_000, "path": str(go), "log": f"{log}.dear"}}
-    behind = {"id": "behind", "task": "node_tasks.quality", "params": {"level": "full", "log": f"{log}.behind"}, "after": ["dear"]}
-    return Graph.parse(
-        {
-            "name": "approved",
-            "nodes": [{**dear, "estimate": {"other": 400_000}, "attempts": 1}, {**behind, "estimate": {"other": 300_000}}],
-        }
-    )
+def graph(path: Path) -> Graph:
+    """A node that costs more than it says, one that runs until there is `go`, and one behind it that can no longer be paid for by then."""
+    params = {"micros": 950_000, "path": str(path), "log": f"{path}/log.dear"}
+    dear = {"id": "dear", "task": "node_tasks.charge_then_wait", "params": params, "estimate": {"other": 400_000}, "attempts": 1}
+    waits = {"id": "waits", "task": "node_tasks.wait_for", "params": {"path": f"{path}/go", "log": f"{path}/log.waits"}, "after": ["dear"]}
+    behind = {"id": "behind", "task": "node_tasks.quality", "params": {"level": "full", "log": f"{path}/log.behind"}, "after": ["waits"]}
+    nodes = [dear, {**waits, "estimate": {"other": 0}}, {**behind, "estimate": {"other": 300_000}}]
+    return Graph.parse({"name": "approved", "nodes": nodes})
 
 
-def submitted(stack: Running, tenant: str, path: Path, **policy: Any) -> RunHandle:
+def submitted(stack: Running, tenant: str, path: Path, limit: int = LIMIT, **policy: Any) -> RunHandle:
+    """A run that waits in its second node, while what the first one cost is known."""
     path.mkdir(exist_ok=True)
+    if tenant in {each.id for each in stack.client.tenants.list()}:
+        stack.client.tenants.update(tenant, limit_per_day_micros=limit, reason="another one")
+    else:
+        stack.client.tenants.create(tenant, limit_per_day_micros=limit, **policy)
+    return stack.client.submit(graph(path), tenant=tenant)
+
+
+def terminated(run: RunHandle, path: Path) -> RunHandle:
+    """The run, ended by its cost."""
+    until(lambda: any(each.action == "terminate" for each in run.decisions()), TICKS_S)
     (path / "go").touch()
-    stack.client.tenants.create(tenant, limit_per_day_micros=LIMIT, **policy)
-    return stack.client.submit(graph(path / "log", path / "go"), tenant=tenant)
+    assert run.wait(TIMEOUT_S).outcome == "terminated_by_cost"
+    return run
 
 
 def headgate(stack: Running, *words: str) -> Result:
@@ -50,8 +59,7 @@ def headgate(stack: Running, *words: str) -> Result:
 
 
 def test_a_run_that_its_cost_ended_goes_on_by_an_approval_and_not_otherwise(stack: Running, tmp_path: Path) -> None:
-    run = submitted(stack, "appr-terminated", tmp_path).wait(TIMEOUT_S)
-    assert run.outcome == "terminated_by_cost"
+    run = terminated(submitted(stack, "appr-terminated", tmp_path), tmp_path)
     kinds = [step.kind for step in run.explain("behind")]
     assert kinds[:3] == ["outcome", "decision", "trigger"]
     assert run.explain("behind")[1].text.startswith("decision ")
@@ -70,7 +78,7 @@ def test_a_run_that_its_cost_ended_goes_on_by_an_approval_and_not_otherwise(stac
     last = stack.client.run(run.run_id).wait(TIMEOUT_S)
     assert (last.generation, last.outcome) == (generation, "succeeded")
     assert by_id(last)["dear"]["adopted"] == 1, "what succeeded is not run again"
-    assert Path(f"{tmp_path}/log.behind").read_text() == "full\n"
+    assert (tmp_path / "log.behind").read_text() == "full\n"
     again = stack.client.approve(run.run_id, reason="once more", by="bob")
     assert again.generation == generation, "approving again opens nothing"
     lines = [line for line in read.audit(stack.client.engine, run=run.run_id) if line.action == "run.approved"]
@@ -81,12 +89,8 @@ def test_a_run_that_its_cost_ended_goes_on_by_an_approval_and_not_otherwise(stac
 
 
 def test_many_are_approved_at_once_and_once(stack: Running, tmp_path: Path) -> None:
-    first = submitted(stack, "appr-many", tmp_path / "1").wait(TIMEOUT_S)
-    stack.client.tenants.update("appr-many", limit_per_day_micros=2 * LIMIT - 50_000, reason="another one")
-    (tmp_path / "2").mkdir()
-    (tmp_path / "2" / "go").touch()
-    second = stack.client.submit(graph(tmp_path / "2" / "log", tmp_path / "2" / "go"), tenant="appr-many").wait(TIMEOUT_S)
-    assert [run.outcome for run in (first, second)] == ["terminated_by_cost"] * 2
+    first = terminated(submitted(stack, "appr-many", tmp_path / "1"), tmp_path / "1")
+    second = terminated(submitted(stack, "appr-many", tmp_path / "2", 2 * LIMIT - 50_000), tmp_path / "2")
     stack.client.tenants.update("appr-many", limit_per_day_micros=10 * LIMIT, reason="it was a mistake")
     dry = headgate(stack, "approve", "--tenant", "appr-many", "--since", "1h", "--dry-run", "--json")
     assert {each["run_id"] for each in json.loads(dry.stdout)} == {first.run_id, second.run_id}
@@ -106,7 +110,9 @@ def test_a_run_that_is_held_goes_on_itself_once_somebody_approves(stack: Running
     (found,) = until(lambda: waiting(stack.client.engine, tenant="appr-held"), TICKS_S)
     assert (found.run_id, found.generation, found.why) == (run.run_id, 1, "held")
     stack.client.tenants.update("appr-held", limit_per_day_micros=10 * LIMIT, reason="the customer pays")
-    assert run.outcome is None
+    (tmp_path / "go").touch()
+    until(lambda: by_id(run)["waits"]["outcome"] == "succeeded")
+    assert (run.outcome, by_id(run)["behind"]["started_at"]) == (None, None)
     goes_on = run.approve(reason="the customer pays", by="ann")
     assert (goes_on.generation, goes_on.wait(TIMEOUT_S).outcome) == (1, "succeeded")
     assert waiting(stack.client.engine, tenant="appr-held") == []
@@ -127,15 +133,10 @@ def test_the_agent_decides_nothing_while_it_is_paused_and_goes_on_when_it_is_res
         said = headgate(stack, "agent", "status")
         assert "paused since" in said.stdout
         assert "by ann: the estimates are wrong" in said.stdout
-        go = tmp_path / "go"
-        stack.client.tenants.create("appr-paused", limit_per_day_micros=LIMIT)
-        run = stack.client.submit(graph(tmp_path / "log", go), tenant="appr-paused")
-        until(lambda: Path(f"{tmp_path}/log.dear").exists())
+        run = submitted(stack, "appr-paused", tmp_path)
+        until(lambda: run.cost_micros >= 950_000)
         assert str(Governor(stack.client.kernel, stack.client.engine).tick()) == "decided 0, completed 0"
         assert run.decisions() == []
     finally:
         stack.client.resume("agent", reason="mended", by="ann")
-    made = until(lambda: [each for each in run.decisions() if each.action == "terminate"], TICKS_S)
-    go.touch()
-    assert run.wait(TIMEOUT_S).outcome == "terminated_by_cost"
-    assert made[0].run_id == run.run_id
+    terminated(run, tmp_path)

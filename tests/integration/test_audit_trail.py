@@ -23,7 +23,7 @@ from orchestrator.web.page import Act
 READS = {
     *("audit", "console", "estimate", "plan", "schema", "runs", "show", "watch", "queues", "queues letters", "workers list"),
     *("workers wanted", "tenant list", "tenant show", "tenant history", "prices list", "prices show", "prices diff", "ledger export"),
-    *("ledger audit", "replay", "verify", "schedule list", "schedule show", "decisions", "explain", "agent status"),
+    *("ledger audit", "replay", "verify", "schedule list", "schedule show", "decisions", "explain", "agent status", "whatif"),
 }
 """Commands that change nothing."""
 

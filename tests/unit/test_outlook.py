@@ -22,8 +22,9 @@ def view(spent: int, finished: int, estimate: int = 1_000) -> RunView:
     [
         (0, 0, 300),  # nothing is known
         (100, 50, 400),  # twice as dear, but not a tenth is done: e0 stands for a tenth that costs what was said
-        (500, 300, 500),  # 5/3 of what was said, and no less because of e0
-        (100, 300, 150),  # cheaper than said: e0 keeps a third of that for what is to come
+        (500, 300, 510),  # 5/3 of what was said, no less because of e0, and 2 % more
+        (300, 300, 300),  # as it was said, to the last micro
+        (100, 300, 150),  # cheaper than said: e0 keeps a part of that for what is to come
     ],
 )
 def test_once_a_tenth_is_finished_the_rest_is_planned_at_what_was_seen(spent: int, finished: int, planned_at: int) -> None:
