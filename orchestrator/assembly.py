@@ -31,6 +31,7 @@ from orchestrator.ordinary import task_ledger
 from orchestrator.registry import TaskDefinition, registry
 from orchestrator.settings import Settings
 from orchestrator.settlement import NodeSettlement
+from orchestrator.shown import Shown
 from orchestrator.store.engine import open_engine
 from orchestrator.sweeper import Sweeper
 from tenancy.transport import channel
@@ -64,6 +65,11 @@ class HeadgateApp(Celery):
     def headgate_governor(self) -> Governor:
         """The cost agent, over the same."""
         return Governor(self.headgate_kernel, open_engine(self.headgate_settings.resolved_database_url()))
+
+    @cached_property
+    def headgate_shown(self) -> Shown:
+        """What Celery's result backend says of nodes, over the same."""
+        return Shown(open_engine(self.headgate_settings.resolved_database_url()))
 
     @cached_property
     def headgate_collector(self) -> Collector:

@@ -11,6 +11,7 @@ from celery.canvas import Signature, maybe_signature
 from celery.exceptions import TaskRevokedError, TimeLimitExceeded
 
 from orchestrator import canvas
+from orchestrator.cancellation import node_of
 from orchestrator.node_task import MESSAGE_CHARS, NodeFailed, describe, message_of
 
 logger = logging.getLogger(__name__)
@@ -67,6 +68,12 @@ class NodeBackend(RedisBackend):
         except Exception as error:  # noqa: BLE001 - the outcome is in state; this only shows it
             logger.warning("that %s was revoked is not shown to Celery: %s", task_id, error)
         return None
+
+    def _get_task_meta_for(self, task_id: str) -> Any:
+        """As stock; of a node that nothing is stored of, such as one that was never published, what the record says."""
+        meta = super()._get_task_meta_for(task_id)
+        node = node_of(task_id) if meta["status"] == states.PENDING else None
+        return (node and self.app.headgate_shown.meta(task_id, *node)) or meta
 
     def _show_failure(self, task_id: str, exc: BaseException, request: Any) -> None:
         try:

@@ -1,4 +1,4 @@
-"""What Celery's own tools see of nodes that got their outcome while they waited: no worker says anything of them."""
+"""Celery's events of nodes that got their outcome while they waited: no worker says anything of them."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ import logging
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from celery import states
-from celery.exceptions import TaskRevokedError
 from kombu.exceptions import KombuError
 from redis.exceptions import RedisError
 
@@ -28,16 +26,13 @@ log = logging.getLogger(__name__)
 
 
 def show_unrun(kernel: Kernel, rg: str, nodes: Iterable[str], reason: str) -> int:
-    """Store REVOKED, or SUCCESS with the result "skipped: reason", for those of these nodes that were given up, and send the events by
-    which Flower knows it; return how many.
-
-    Only shows what is in state already: where Celery's backend or its events are away, that is a warning.
+    """Send the events by which Flower knows of those of these nodes that were given up: REVOKED, or SUCCESS with the result "skipped:
+    reason"; return how many. Only shows what is in state already: where Celery's events are away, that is a warning.
     """
     shown = 0
     try:
         for piece in _pieces(list(nodes)[:SHOWN_MAX]):
             ended = list(_ended(kernel, rg, piece))
-            _store(kernel.app.backend, rg, ended, reason)
             _announce(kernel.app, rg, ended, reason)
             shown += len(ended)
     except (KombuError, RedisError, Unavailable, OSError) as error:
@@ -51,21 +46,6 @@ def _ended(kernel: Kernel, rg: str, nodes: Sequence[str]) -> Iterator[tuple[str,
     for node, outcome, spec in zip(nodes, outcomes, specs, strict=True):
         if outcome in (*REVOKED, "skipped"):
             yield node, outcome, str(json.loads(spec or "{}").get("task", ""))
-
-
-def _store(backend: Any, rg: str, ended: Sequence[tuple[str, str, str]], reason: str) -> None:
-    with backend.client.pipeline(transaction=False) as pipe:
-        for node, outcome, _ in ended:
-            task_id = f"{rg}.{node}"
-            if outcome == "skipped":
-                result, state = f"skipped: {reason}", states.SUCCESS
-            else:
-                result, state = backend.prepare_exception(TaskRevokedError(reason)), states.REVOKED
-            meta = backend.encode(backend._get_result_meta(result=result, state=state, traceback=None, request=None) | {"task_id": task_id})
-            key = backend.get_key_for_task(task_id)
-            pipe.set(key, meta, ex=backend.expires)
-            pipe.publish(key, meta)
-        pipe.execute()
 
 
 def _announce(app: Any, rg: str, ended: Sequence[tuple[str, str, str]], reason: str) -> None:

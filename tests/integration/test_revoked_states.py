@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from celery.events.state import State
+from celery.exceptions import TaskRevokedError
 from celery.result import AsyncResult
 from running import Running, by_id, until
 
@@ -58,3 +59,45 @@ def test_a_node_cancelled_while_it_runs_is_revoked_in_the_backend_and_in_flower(
     assert (node["outcome"], node["attempt"]) == ("cancelled", 1)
     assert node["cost_micros"] > 0  # what it did is charged
     assert not stack.redis.exists(f"hg1:open:{run.run_id}.1")
+
+
+def test_nodes_that_never_were_published_have_their_states_in_celerys_backend(stack: Running) -> None:
+    nodes = [
+        {"id": "fine", "task": "synthetic.noop"},
+        {"id": "bad", "task": "synthetic.fail", "params": {"times": 9}, "attempts": 1},
+        {"id": "lost", "task": "synthetic.noop", "after": ["bad"]},
+        {"id": "other", "task": "synthetic.noop", "when": {"$ref": "fine", "equals": "never"}},
+    ]
+    run = stack.client.submit(Graph.parse({"name": "states", "nodes": nodes})).wait(30)
+    assert run.outcome == "failed"
+    shown = {node: AsyncResult(f"{run.run_id}.1.{node}", app=stack.app) for node in (*by_id(run), "none")}
+    until(lambda: shown["bad"].state == "FAILURE")  # its worker stores it
+    assert {node: result.state for node, result in shown.items()} == {
+        "fine": "SUCCESS",
+        "bad": "FAILURE",
+        "lost": "REVOKED",
+        "other": "SUCCESS",
+        "none": "PENDING",
+    }
+    assert shown["other"].result.startswith("skipped: not taken: ")
+    assert isinstance(shown["lost"].result, TaskRevokedError)
+    stack.redis.delete(f"celery-task-meta-{run.run_id}.1.bad")
+    expired = AsyncResult(f"{run.run_id}.1.bad", app=stack.app)
+    assert expired.state == "FAILURE"
+    assert str(expired.result).startswith("RuntimeError: ")
+    assert AsyncResult("somebody-elses", app=stack.app).state == "PENDING"
+
+
+def test_a_node_is_started_while_it_runs_and_pending_before(stack: Running, tmp_path: Path) -> None:
+    release, log = tmp_path / "release", tmp_path / "log"
+    nodes = [
+        {"id": "runs", "task": "node_tasks.wait_for", "params": {"path": str(release), "log": str(log)}},
+        {"id": "waits", "task": "synthetic.noop", "after": ["runs"]},
+    ]
+    run = stack.client.submit(Graph.parse({"name": "started", "nodes": nodes}))
+    try:
+        until(lambda: AsyncResult(f"{run.run_id}.1.runs", app=stack.app).state == "STARTED")
+        assert AsyncResult(f"{run.run_id}.1.waits", app=stack.app).state == "PENDING"
+    finally:
+        release.touch()
+    assert run.wait(30).outcome == "succeeded"
