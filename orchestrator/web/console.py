@@ -17,6 +17,7 @@ from orchestrator.web.acts import RunsAct
 from orchestrator.web.banner import BannerData
 from orchestrator.web.broker import BrokerPage, QueueLengths
 from orchestrator.web.entry import Announce
+from orchestrator.web.feed import Feed
 from orchestrator.web.overlay import Overlay
 from orchestrator.web.queues_page import QueuesData, QueuesPage
 from orchestrator.web.run import (
@@ -33,6 +34,8 @@ from orchestrator.web.run import (
 )
 from orchestrator.web.runs import RunsData, RunsPage, StripsData
 from orchestrator.web.schedules_page import SchedulesData, SchedulesPage
+from orchestrator.web.task_state import TaskState
+from orchestrator.web.tasks_page import TasksPage
 from orchestrator.web.tenants import TENANT, TenantAct, TenantData, TenantPage, TenantsData, TenantsPage
 from tenancy.link import Link
 
@@ -61,10 +64,11 @@ HANDLERS: tuple[tuple[str, type], ...] = (
     (r"/schedules", SchedulesPage),
     (r"/schedules/data", SchedulesData),
     (r"/console/banner", BannerData),
+    (r"/tasks", TasksPage),
     (r"/broker", BrokerPage),
     (r"/api/queues/length", QueueLengths),
 )
-"""Our pages; the public API lies under /api, as Flower's does. Paths must not begin with /tasks or /workers."""
+"""Our pages; the public API lies under /api, as Flower's does. Paths of new ones must not begin with /tasks or /workers."""
 
 NAVIGATION = (
     ("runs", "/runs", "Runs"),
@@ -101,6 +105,10 @@ class Console(Flower):
         self.engine: Engine = open_engine(capp.headgate_settings.resolved_database_url())
         self.client = Client(capp.headgate_settings)
         self.drawings = Drawings()
+        # Celery's events of tasks, which take 40 % of a worker's speed, are not switched on: the log tells what nodes do.
+        self.events.enable_events = False
+        self.events.state = TaskState(max_tasks_in_memory=self.options.max_tasks, max_workers_in_memory=self.options.max_workers)
+        self.feed = Feed(self.engine, self.executor, lambda: self.events.state)
         self._announce = announce
         own = (self.options.url_prefix or "").strip("/")
         self.prefix = f"/{own}" if own else ""
@@ -116,6 +124,7 @@ class Console(Flower):
     def start(self) -> None:
         """Serve until the loop is stopped."""
         sys.setswitchinterval(SWITCH_S)
+        self.io_loop.add_callback(self.feed.run, lambda: self.started)
         super().start()
 
     def start_http_server(self) -> int | None:

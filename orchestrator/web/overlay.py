@@ -12,7 +12,8 @@ SPLICES: Mapping[str, tuple[tuple[str, str], ...]] = {
     NAVBAR: (
         ('<ul class="app-nav navbar-nav">', '{% include "navigation.html" %}'),
         ("</nav>", '{% include "banner.html" %}'),
-    )
+    ),
+    "task.html": (('<div class="detail-actions">', '{% include "task_run.html" %}'),),
 }
 """What is put into templates of Flower's: after the first place of a text, our own template."""
 

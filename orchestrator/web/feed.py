@@ -1,0 +1,95 @@
+"""Feeds Flower's list of tasks from our log: Celery's own events of tasks cost workers much, and are gone when Flower starts late."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor
+from typing import Any
+
+from sqlalchemy import Engine
+
+from orchestrator.store.node_ends import Piece, newest_but, node_ends, task_names
+from orchestrator.store.position import Position
+from orchestrator.web.page import UNREACHABLE
+from orchestrator.web.task_state import TaskState
+
+LOOKED_BACK = 20_000
+"""Events of before the start of the console that are read, so many at most."""
+PIECE = 500
+AT_ONCE = 50
+"""Events that are taken before the loop serves others again."""
+PERIOD_S = 1.0
+AWAY_S = 5.0
+RUNS_KEPT = 500
+
+log = logging.getLogger(__name__)
+
+
+class Feed:
+    """Reads the log in threads of `executor`, and tells the state that `state` gives in the loop's own."""
+
+    def __init__(self, engine: Engine, executor: Executor, state: Callable[[], TaskState]) -> None:
+        self._engine = engine
+        self._executor = executor
+        self._state = state
+        self._names: OrderedDict[tuple[str, int], Mapping[str, str]] = OrderedDict()
+        self._after: Position | None = None
+        self._begun: Position | None = None
+
+    async def run(self, goes_on: Callable[[], bool]) -> None:
+        """Go on until `goes_on` says no; while the record is away, try again every few seconds."""
+        away = False
+        while goes_on():
+            try:
+                full = await self.step()
+                away = False
+            except UNREACHABLE as error:
+                full = False
+                if not away:
+                    log.warning("the list of tasks stands still: %s", error)
+                away = True
+            except RuntimeError:  # the executor is shut down with the console
+                return
+            await asyncio.sleep(AWAY_S if away else 0 if full else PERIOD_S)
+
+    async def step(self) -> bool:
+        """Take the next piece of the log; return whether there may be more at once."""
+        loop = asyncio.get_running_loop()
+        piece, names = await loop.run_in_executor(self._executor, self._read)
+        state = self._state()
+        for at, event in enumerate(piece.events):
+            if at and at % AT_ONCE == 0:
+                await asyncio.sleep(0)
+            name = names[str(event["run"]), int(event["gen"])].get(_of_map(names, event))
+            state.note(event, name, counts=self._begun is not None and piece.until > self._begun)
+        full = self._after is not None and piece.until > self._after
+        self._after = piece.until
+        return full
+
+    def _read(self) -> tuple[Piece, Mapping[tuple[str, int], Mapping[str, str]]]:
+        if self._after is None:
+            self._begun = newest_but(self._engine, 0)
+            self._after = newest_but(self._engine, LOOKED_BACK)
+        piece = node_ends(self._engine, self._after, PIECE)
+        found: dict[tuple[str, int], Mapping[str, str]] = {}
+        for event in piece.events:
+            run = str(event["run"]), int(event["gen"])
+            if run not in found:
+                found[run] = self._tasks_of(run)
+        return piece, found
+
+    def _tasks_of(self, run: tuple[str, int]) -> Mapping[str, str]:
+        if run not in self._names:
+            self._names[run] = task_names(self._engine, *run)
+            if len(self._names) > RUNS_KEPT:
+                self._names.popitem(last=False)
+        return self._names[run]
+
+
+def _of_map(names: Mapping[tuple[str, int], Mapping[str, str]], event: Mapping[str, Any]) -> str:
+    """The node of the graph that an event is about: an item of a map has its map's task."""
+    node, known = str(event["node"]), names[str(event["run"]), int(event["gen"])]
+    return node if node in known else node.rpartition(".")[0]
