@@ -27,6 +27,9 @@ from .survey import RunRow, Survey, TenantRow, kept, live_runs, look_at, survey
 from .views import PENDING, Period, children_first, is_quiet, run_view, tenant_view, tightest, waiting
 from .views import kept as kept_of
 
+LEASE_MS: Final = 5_000
+"""How long nobody else decides for all tenants after an agent died."""
+
 DECISIONS_AT_ONCE: Final = 100
 """Decisions about a tenant's runs in one pass; the next one goes on."""
 
@@ -61,26 +64,26 @@ class Governor:
         governed = Governed()
         if self.kernel.link.read("SISMEMBER", transport.PAUSED, AGENT):
             return governed
+        rows = live_runs(self.kernel.link)
         if run:
             tenant = self.kernel.link.read("HGET", keys.of_run("run", run), "tenant")
-            self._pass(
-                governed, {name: row for name, row in live_runs(self.kernel.link).items() if row.tenant == tenant}, run, trigger, cause
-            )
+            rows = {name: row for name, row in rows.items() if row.tenant == tenant}
+        # Whoever comes next does it, also while the lease of one that was killed lasts.
+        governed.completed = sum(self._complete(row) for row in rows.values() if row.in_hand)
+        if run:
+            self._pass(governed, rows, run, trigger, cause)
             return governed
-        lease = Lease(self.kernel.link, "agent")
+        lease = Lease(self.kernel.link, "agent", LEASE_MS)
         if not lease.hold():
             return governed
         try:
-            self._pass(governed, live_runs(self.kernel.link), "", trigger, cause, lease)
+            self._pass(governed, rows, "", trigger, cause, lease)
         finally:
             with suppress(Unavailable, Fenced):
                 lease.give_up()
         return governed
 
     def _pass(self, governed: Governed, rows: Mapping[str, RunRow], run: str, trigger: str, cause: str, lease: Lease | None = None) -> None:
-        for row in rows.values():
-            if row.in_hand:
-                governed.completed += self._complete(row)
         of_tenant: dict[str, list[RunRow]] = defaultdict(list)
         for row in rows.values():
             of_tenant[row.tenant].append(row)

@@ -11,16 +11,17 @@ TTL_MS = 10_000
 
 
 class Lease:
-    """A lease by `name`. Every call may raise Unavailable and Fenced."""
+    """A lease by `name`, for `ttl_ms` at a time. Every call may raise Unavailable and Fenced."""
 
-    def __init__(self, link: Link, name: str) -> None:
+    def __init__(self, link: Link, name: str, ttl_ms: int = TTL_MS) -> None:
         self.link = link
         self.name = name
+        self.ttl_ms = ttl_ms
         self._owner = str(ULID()).lower()
 
     def hold(self) -> bool:
-        """Take the lease, or renew it for another 10 s; False while somebody else holds it."""
-        return bool(self.link.call("orchestrator/schedules/lease", self.name, self._owner, TTL_MS))
+        """Take the lease, or renew it; False while somebody else holds it."""
+        return bool(self.link.call("orchestrator/schedules/lease", self.name, self._owner, self.ttl_ms))
 
     def give_up(self) -> None:
         """Let others have it."""

@@ -5,53 +5,29 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from beats import Beats
 from running import producer, until
 
-from orchestrator.client import Client
 from orchestrator.embedded import Stack
 from orchestrator.graph import Graph
 from orchestrator.settings import Settings
 from orchestrator.store import read
 from orchestrator.store.schedules import TickView
 
-HERE = Path(__file__).resolve().parent
 EVERY_S = 5
 
 
-class Beats:
-    """A stack without a beat of its own, and beats that are off by some seconds."""
-
-    def __init__(self, stack: Stack, client: Client, home: Path) -> None:
-        self.stack, self.client, self.home = stack, client, home
-        self.processes: list[subprocess.Popen[bytes]] = []
-
-    def start(self, ahead_s: int) -> subprocess.Popen[bytes]:
-        place = self.home / f"beat{ahead_s}"
-        environment = {
-            **os.environ,
-            **self.client.settings.environment(),
-            "PYTHONPATH": os.pathsep.join([str(HERE), *filter(None, sys.path)]),
-        }
-        argv = [sys.executable, str(HERE / "skewed_beat.py"), str(ahead_s), f"{place}.db", f"{place}.pid"]
-        with Path(f"{place}.log").open("wb") as out:
-            self.processes.append(subprocess.Popen(argv, env=environment, stdout=out, stderr=out, cwd=self.home))
-        return self.processes[-1]
-
-    def close(self) -> None:
-        for process in self.processes:
-            if process.poll() is None:
-                process.kill()
-            process.wait(10)
+class ScheduleBeats(Beats):
+    """Beats, and what they made of the schedule `often`."""
 
     def submitted(self) -> list[TickView]:
+        """Times that have a run."""
         return [tick for tick in self.client.schedules.ticks("often", limit=100) if tick.state == "submitted"]
 
     def after_another(self) -> None:
@@ -61,13 +37,13 @@ class Beats:
 
 
 @pytest.fixture
-def beats() -> Iterator[Beats]:
+def beats() -> Iterator[ScheduleBeats]:
     home = Path(tempfile.mkdtemp(prefix="hg"))
     settings = Settings(home=home, schedule_interval_s=1.0)
     try:
         with Stack(settings, 1, 2, (), beat=False, console=False) as stack:
             client = producer(Settings(home=home, redis_url=stack.redis_url, schedule_interval_s=1.0))
-            made = Beats(stack, client, home)
+            made = ScheduleBeats(stack, client, home)
             try:
                 yield made
             finally:
@@ -80,7 +56,7 @@ def beats() -> Iterator[Beats]:
         shutil.rmtree(home, ignore_errors=True)
 
 
-def test_each_time_runs_once_whichever_beat_and_recorder_live(beats: Beats) -> None:
+def test_each_time_runs_once_whichever_beat_and_recorder_live(beats: ScheduleBeats) -> None:
     graph = Graph.parse({"name": "often", "nodes": [{"id": "a", "task": "synthetic.noop", "params": {"inputs": [{"$schedule": "time"}]}}]})
     beats.client.schedules.create("often", graph, every_s=EVERY_S, catch_up="all", overlap="allow")
     ahead, behind = beats.start(60), beats.start(-60)
