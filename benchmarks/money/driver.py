@@ -165,7 +165,7 @@ class Driver:
             self.call(STATE + "load", run.id, 1, 0, *(value for pair in fragments.items() for value in pair), counted=False)
         skipped = [node for node, choice in choices.items() if choice == SKIP]
         if skipped and status == "loading":
-            self.call(STATE + "skip", run.id, 1, "given up at admission", *skipped)
+            self.call(STATE + "skip", run.id, 1, "given up at admission", "", *skipped)
         self.call(STATE + "launch", run.id, 1, 1 if down else 0, 1, *run.submission.roots())
         self.publish(run, self.link.read("ZRANGE", f"hg1:due:{run.rg}", 0, -1))
 
@@ -183,13 +183,13 @@ class Driver:
         self.revoke_rest(run)
 
     def revoke_rest(self, run: Run) -> None:
-        self.call(STATE + "revoke", run.id, 1, "cancelled", "not wanted any more", *run.nodes)
+        self.call(STATE + "revoke", run.id, 1, "cancelled", "not wanted any more", "", *run.nodes)
 
     def give_up(self) -> None:
         """As an agent does: optional nodes of a run that goes on."""
         if self.runs:
             run = self.dice.choice(list(self.runs.values()))
-            reply = self.call(STATE + "skip", run.id, 1, "too dear", *self.dice.sample(run.nodes, min(2, len(run.nodes))))
+            reply = self.call(STATE + "skip", run.id, 1, "too dear", "", *self.dice.sample(run.nodes, min(2, len(run.nodes))))
             self.publish(run, reply[1:])
 
     def let_in(self) -> None:
@@ -298,7 +298,7 @@ class Driver:
         told = {name: amount + (7 if self.dice.random() < 0.01 else 0) for name, amount in cats.items()}
         self.told.setdefault(claim.key, []).append(_plain(told))
         lost = self.counts["replies lost"]
-        reply, nudge = self.call(STATE + "settle", claim.run.id, 1, claim.node, claim.attempt, _written(told), by, "", *RULES)
+        reply, nudge, _ = self.call(STATE + "settle", claim.run.id, 1, claim.node, claim.attempt, _written(told), by, "", *RULES)
         self.counts[f"settle: {reply}"] += 1
         # Whose reply was lost has changed what the second call answers: the first was accepted.
         if claim.key not in self.accepted and (reply in ("settled", "waste") or (reply == "same" and self.counts["replies lost"] > lost)):

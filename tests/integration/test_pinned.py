@@ -82,7 +82,7 @@ def test_a_worker_says_that_it_serves_what_it_consumes_from(stack: Running) -> N
             "queues": ["narrow"],
             "both": ["left", "right"],
         }
-        active = stack.app.control.inspect(timeout=5, limit=5).active_queues()
+        active = stack.app.control.inspect(timeout=5, limit=6).active_queues()
         queues = {name.split("@")[0]: sorted(queue["name"] for queue in found) for name, found in active.items()}
     assert (queues["queues"], queues["both"]) == (["pool.narrow"], ["pool.left", "pool.right", "system"])
     assert (queues["gpu"], queues["w1"]) == (["pool.gpu", "system"], ["pool.default", "system"])

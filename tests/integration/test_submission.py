@@ -182,7 +182,7 @@ MALFORMED: dict[str, tuple[Any, str]] = {
     "self-loop": ({"name": "x", "nodes": [{**NOOP, "after": ["a"]}]}, "self-loop: a -> a"),
     "cycle": ({"name": "x", "nodes": [{**NOOP, "after": ["b"]}, {**NOOP, "id": "b", "after": ["a"]}]}, "cycle: a -> b -> a"),
     "dangling reference": ({"name": "x", "nodes": [{**NOOP, "params": {"inputs": [{"$ref": "z"}]}}]}, "'z'"),
-    "reserved": ({"name": "x", "nodes": [{**NOOP, "map": {"$ref": "a"}}]}, "not yet"),
+    "maps itself": ({"name": "x", "nodes": [{**NOOP, "map": {"$ref": "a"}}]}, "cannot wait for itself"),
     "required needs optional": (
         {"name": "x", "nodes": [{**NOOP, "required": False}, {"id": "b", "task": "node_tasks.length", "params": {"text": {"$ref": "a"}}}]},
         "optional node 'a'",

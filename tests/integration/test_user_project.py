@@ -75,7 +75,7 @@ def test_the_command_runs_the_dag_of_the_module(project: Terminal) -> None:
 def test_celery_finds_the_workers_from_there(project: Terminal) -> None:
     done = project.type("celery", "-A", "orchestrator.app", "inspect", "ping")
     assert done.code == 0, done.err
-    assert "2 nodes online" in done.out
+    assert "3 nodes online" in done.out
 
 
 def test_the_plan_carries_the_example_by_canvas(project: Terminal) -> None:

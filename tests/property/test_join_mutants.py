@@ -38,8 +38,8 @@ MUTANTS = {
     ),
     "a branch not taken degrades its run": ("if outcome ~= 'succeeded' and not not_taken then", "if outcome ~= 'succeeded' then"),
     "a join becomes due once more with each parent": (
-        "if state_of(node) ~= 'pending' then return end\n  if wait == 0",
-        "if wait == 0",
+        "if state_of(node) == 'pending' then decide(",
+        "if true then decide(",
     ),
     "a required failure is passed over": ("return passes and 'passed' or 'bad'", "return 'passed'"),
     "an optional failure stands in the way": ("return passes and 'passed' or 'bad'", "return 'bad'"),
