@@ -16,6 +16,9 @@ __all__ = ["Action", "Basis", "Decision", "Inputs", "OnFloor", "RunView", "Tenan
 # What is restored must fit with this much to spare, or the next node that costs a little more would take it away again.
 _SPARE_PERCENT: Final = 5
 
+# Where what is done cost that much of its estimate the estimates are wrong; below it, the one node balances the other.
+_DEAR_PERCENT: Final = 130
+
 
 def decide_on(inputs: Inputs) -> Decision:
     """Decide from stored inputs: the same decision to the byte, with the solver that they name."""
@@ -109,19 +112,33 @@ def _short(tenant: TenantView, run: RunView, least: int) -> _Judged:
 def _degraded(tenant: TenantView, run: RunView, choosable: Choosable, trigger: Trigger, reason: str, *, proven: bool = False) -> _Judged:
     """The plan of most value that fits, at what it is expected to cost if that is known; the floor always fits.
 
-    A node that was given less in this very situation is given less again only where nothing else helps.
+    A node that was given less in this very situation is given less again only where nothing else helps, and only once a node was refused
+    or what is required would be short after the nodes that may begin next: most of what seems short by a little is not in the end.
     """
-    again = run.basis == tenant.basis
-    for nodes in [choosable.lowered(kept=True), choosable.lowered()] if again and run.current else [choosable.lowered()]:
+    again = run.basis == tenant.basis and bool(run.current)
+    for nodes in [choosable.lowered(kept=True), choosable.lowered()] if again else [choosable.lowered()]:
         plan = _planned(tenant, nodes, trigger, run.available)
         if proven and run.likely(plan.cost_micros) > run.available:
             plan = _planned(tenant, nodes, trigger, run.affords(run.available))
         if plan.fits:
             break
+        if again and trigger != "gate" and not _at_stake(run, choosable):
+            return "continue", reason, None, 0
     if not plan.modifications:
         return "continue", reason, None, 0
     expected = run.likely(plan.cost_micros) if proven else 0
     return "degrade", reason, choosable.applied(plan), max(plan.cost_micros, expected)
+
+
+def _at_stake(run: RunView, choosable: Choosable) -> bool:
+    """Whether what is left would be less than the floor is expected to cost, once every node has begun that may before the next look."""
+    if run.proven and 100 * run.spent > _DEAR_PERCENT * run.finished:
+        return True
+    lowered = choosable.lowered()
+    fed = {child for node in lowered if node.estimate_micros for child in node.children}
+    next_up = [node for node in lowered if node.id not in fed]
+    left = run.available - sum(node.estimate_micros for node in next_up)
+    return left < run.likely(floor(lowered) - floor(next_up))
 
 
 def _planned(tenant: TenantView, nodes: list[NodeCost], trigger: Trigger, available: int) -> PlanDown:
