@@ -37,6 +37,8 @@ from orchestrator.sweeper import Sweeper
 from tenancy.transport import channel
 
 if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
     from orchestrator.schedules.ticker import Ticker
 
 CONFIG = "headgate_celeryconfig"
@@ -51,6 +53,10 @@ class HeadgateApp(Celery):
     headgate_settings: Settings
     headgate_terms: Terms
 
+    def _engine(self) -> Engine:
+        """An engine on the record, for one of what follows."""
+        return open_engine(self.headgate_settings.resolved_database_url())
+
     @cached_property
     def headgate_kernel(self) -> Kernel:
         """The kernel of this app."""
@@ -59,42 +65,40 @@ class HeadgateApp(Celery):
     @cached_property
     def headgate_sweeper(self) -> Sweeper:
         """The sweeper over this app's kernel and database."""
-        return Sweeper(self.headgate_kernel, open_engine(self.headgate_settings.resolved_database_url()))
+        return Sweeper(self.headgate_kernel, self._engine())
 
     @cached_property
     def headgate_governor(self) -> Governor:
         """The cost agent, over the same."""
-        return Governor(self.headgate_kernel, open_engine(self.headgate_settings.resolved_database_url()))
+        return Governor(self.headgate_kernel, self._engine())
 
     @cached_property
     def headgate_shown(self) -> Shown:
         """What Celery's result backend says of nodes, over the same."""
-        return Shown(open_engine(self.headgate_settings.resolved_database_url()))
+        return Shown(self._engine())
 
     @cached_property
     def headgate_collector(self) -> Collector:
         """What removes results that nobody needs any more, over the same."""
-        settings = self.headgate_settings
-        engine = open_engine(settings.resolved_database_url())
-        return Collector(self.headgate_kernel.results.objects, engine, settings.result_ttl_s)
+        return Collector(self.headgate_kernel.results.objects, self._engine(), self.headgate_settings.result_ttl_s)
 
     @cached_property
     def headgate_notifier(self) -> Notifier:
         """What delivers notifications, over the same."""
-        return Notifier(self.headgate_kernel.link, open_engine(self.headgate_settings.resolved_database_url()), self.headgate_settings)
+        return Notifier(self.headgate_kernel.link, self._engine(), self.headgate_settings)
 
     @cached_property
     def headgate_ticker(self) -> Ticker:
         """What runs schedules, over the same."""
         from orchestrator.schedules.ticker import Ticker  # it submits as a client does, which no producer's app needs
 
-        return Ticker(self.headgate_kernel, open_engine(self.headgate_settings.resolved_database_url()))
+        return Ticker(self.headgate_kernel, self._engine())
 
     @cached_property
     def headgate_auditor(self) -> Auditor:
         """What compares counters with the ledger, over the same."""
         settings = self.headgate_settings
-        return Auditor(self.headgate_kernel.link, open_engine(settings.resolved_database_url()), settings.audit_interval_s)
+        return Auditor(self.headgate_kernel.link, self._engine(), settings.audit_interval_s)
 
 
 def producer_app(settings: Settings) -> HeadgateApp:

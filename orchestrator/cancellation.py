@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import time
 import zlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ from orchestrator.control import kill_leased
 from orchestrator.graph import Graph
 from orchestrator.launched import recorded_submission
 from orchestrator.pauses import on_record
+from orchestrator.pieces import pieces
 from orchestrator.state import ROWS_MAX
 from orchestrator.store import read
 from orchestrator.store import tables as t
@@ -249,7 +250,7 @@ def grown_of(kernel: Kernel, rg: str, nodes: Sequence[str]) -> list[str]:
 def _stop_nodes(kernel: Kernel, run_id: str, generation: int, nodes: Sequence[str], reason: str, by: str) -> Stopped:
     cancelled = told = 0
     tenant = kernel.link.read("HGET", keys.of_run("run", f"{run_id}.{generation}"), "tenant")
-    for piece in _pieces(nodes):
+    for piece in pieces(nodes):
         stopped, warned, more, *due = kernel.state.stop(run_id, generation, reason, by, piece)
         cancelled, told = cancelled + int(stopped), told + int(warned)
         ready = set(due)
@@ -277,8 +278,3 @@ def fed_only_by(parents: Mapping[str, Sequence[str]], nodes: Collection[str]) ->
         if parents[node] and all(parent in found for parent in parents[node]):
             found.add(node)
     return [node for node in order if node in found]
-
-
-def _pieces(nodes: Sequence[str]) -> Iterator[Sequence[str]]:
-    for first in range(0, len(nodes), ROWS_MAX):
-        yield nodes[first : first + ROWS_MAX]

@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 from celery import states
 from celery.exceptions import TaskRevokedError
 from sqlalchemy import Engine, select
 from sqlalchemy.exc import SQLAlchemyError
 
+from orchestrator.celery_states import STATES
 from orchestrator.node_task import DONE, NodeFailed, message_of
 from orchestrator.store import tables as t
-
-STATES: Final = {
-    "succeeded": states.SUCCESS,
-    "skipped": states.SUCCESS,
-    "failed": states.FAILURE,
-    "timed_out": states.FAILURE,
-    "cancelled": states.REVOKED,
-    "upstream_failed": states.REVOKED,
-}
-"""Celery's state of each outcome; a skipped node has the result "skipped: reason"."""
 
 
 class Shown:
@@ -31,7 +22,7 @@ class Shown:
 
     def meta(self, task_id: str, run_id: str, generation: int, node: str) -> dict[str, Any] | None:
         """Return Celery's meta of a node that began or ended; None of any other, and where the record cannot be read."""
-        columns = (t.node.c.state, t.node.c.outcome, t.node.c.reason, t.node.c.error, t.node.c.finished_at)
+        columns = (t.node.c.state, t.node.c.outcome, t.node.c.reason, t.node.c.error)
         statement = select(*columns).where(t.node.c.run_id == run_id, t.node.c.generation == generation, t.node.c.node_id == node)
         try:
             with self.engine.connect() as connection:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Final
 
@@ -15,7 +14,7 @@ from orchestrator.admission import Admission
 from orchestrator.cancellation import Cancellation
 from orchestrator.halt import halt
 from orchestrator.kernel import Kernel
-from orchestrator.state import ROWS_MAX
+from orchestrator.pieces import pieces
 from orchestrator.store import tables as t
 from tenancy.transport.queue import Queue
 
@@ -116,7 +115,7 @@ class Sweeper:
                 found.revoked += 1
             due = self.kernel.link.read("ZRANGE", keys.of_run("due", key), 0, -1)
             running = self.kernel.link.read("HKEYS", keys.of_run("lease", key))
-            for nodes in _pieces([*due, *running]):
+            for nodes in pieces([*due, *running]):
                 lost = self.kernel.state.stale(run_id, generation, self.age_ms, nodes)
                 found.published += self.kernel.launcher.publish(run_id, generation, tenant, lost)
         self._settle(run_id, generation, found)
@@ -126,7 +125,7 @@ class Sweeper:
         key = f"{run_id}.{generation}"
         executions = self.kernel.link.read("SMEMBERS", money.open_executions(key))
         before = self.kernel.link.now_ms() - min(self.age_ms, SIGNAL_GRACE_MS)
-        for piece in _pieces(sorted(executions)):
+        for piece in pieces(sorted(executions)):
             rows = self.kernel.link.read("HMGET", money.reservations(key), *piece)
             nodes = [name.rsplit(":", 1)[0] for name in piece]
             done = self.kernel.link.read("HMGET", keys.of_run("attempt", key), *(f"{node}:done" for node in nodes))
@@ -148,8 +147,3 @@ class Sweeper:
             if not names:
                 return
             found.forgotten += self.kernel.state.forget(kept_ms, names)[0]
-
-
-def _pieces(items: Sequence[str]) -> Iterator[Sequence[str]]:
-    for first in range(0, len(items), ROWS_MAX):
-        yield items[first : first + ROWS_MAX]

@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
+from celery import states
 from kombu.exceptions import KombuError
 from redis.exceptions import RedisError
 
 from orchestrator import keys
+from orchestrator.celery_states import STATES
+from orchestrator.pieces import pieces
 from tenancy.errors import Unavailable
 
 if TYPE_CHECKING:
@@ -18,9 +22,6 @@ if TYPE_CHECKING:
 
 SHOWN_MAX: Final = 500
 """Nodes that one call shows, at most: the record has all of them, and a page of Flower's has room for fewer."""
-
-AT_ONCE: Final = 200
-REVOKED: Final = ("cancelled", "upstream_failed")
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +32,7 @@ def show_unrun(kernel: Kernel, rg: str, nodes: Iterable[str], reason: str) -> in
     """
     shown = 0
     try:
-        for piece in _pieces(list(nodes)[:SHOWN_MAX]):
+        for piece in pieces(islice(nodes, SHOWN_MAX)):
             ended = list(_ended(kernel, rg, piece))
             _announce(kernel.app, rg, ended, reason)
             shown += len(ended)
@@ -44,7 +45,7 @@ def _ended(kernel: Kernel, rg: str, nodes: Sequence[str]) -> Iterator[tuple[str,
     """Yield node, outcome and task of those that were given up."""
     outcomes, specs = kernel.link.read_at_once(("HMGET", keys.of_run("state", rg), *nodes), ("HMGET", keys.of_run("spec", rg), *nodes))
     for node, outcome, spec in zip(nodes, outcomes, specs, strict=True):
-        if outcome in (*REVOKED, "skipped"):
+        if outcome == "skipped" or STATES.get(outcome) == states.REVOKED:
             yield node, outcome, str(json.loads(spec or "{}").get("task", ""))
 
 
@@ -60,8 +61,3 @@ def _announce(app: Any, rg: str, ended: Sequence[tuple[str, str, str]], reason: 
                 dispatcher.send("task-succeeded", uuid=task_id, result=repr(f"skipped: {reason}"), runtime=0.0)
             else:
                 dispatcher.send("task-revoked", uuid=task_id, terminated=False, signum=None, expired=False)
-
-
-def _pieces(nodes: Sequence[str]) -> Iterator[Sequence[str]]:
-    for first in range(0, len(nodes), AT_ONCE):
-        yield nodes[first : first + AT_ONCE]

@@ -39,18 +39,12 @@ def estimate(
     """
     from cost.money import parse_units
     from orchestrator.cli.service import runs
-    from orchestrator.cli.target import limits_of, load_target
-    from orchestrator.loading import load_tasks
-    from orchestrator.registry import registry
+    from orchestrator.cli.target import load_resolved
     from orchestrator.settings import Settings
     from orchestrator.submission import Submission
 
     settings = Settings.load()
-    graph = load_target(target, parameters, tasks, settings).graph
-    load_tasks((*settings.tasks, *tasks))
-    resolved = graph.resolved(registry)
-    unknown = sorted(resolved.tasks() - set(registry.names()))
-    resolved.check(registry=registry, served=unknown, limits=limits_of(settings))
+    resolved, unknown = load_resolved(target, parameters, tasks, settings)
     if unknown:
         say(f"not known here, so estimated only as far as the graph or the record says: {', '.join(unknown)} (--tasks MODULE loads them)")
     submission = Submission.of(resolved, settings, learned=learned_of(settings, resolved, tenant))

@@ -61,6 +61,19 @@ def load_target(target: str, assignments: Sequence[str], tasks: Sequence[str], s
     return Target(_parse(_read(target, settings), tasks, settings), tuple(tasks))
 
 
+def load_resolved(target: str, assignments: Sequence[str], tasks: Sequence[str], settings: Settings) -> tuple[Graph, list[str]]:
+    """Return the graph of a TARGET with what its tasks declare, checked, and the tasks that are not known here."""
+    from orchestrator.loading import load_tasks
+    from orchestrator.registry import registry
+
+    graph = load_target(target, assignments, tasks, settings).graph
+    load_tasks((*settings.tasks, *tasks))
+    resolved = graph.resolved(registry)
+    unknown = sorted(resolved.tasks() - set(registry.names()))
+    resolved.check(registry=registry, served=unknown, limits=limits_of(settings))
+    return resolved, unknown
+
+
 def parameters(assignments: Sequence[str]) -> dict[str, Any]:
     """Return `name=value` words as parameters: a value is JSON where it parses as such, else text."""
     found: dict[str, Any] = {}

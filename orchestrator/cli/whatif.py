@@ -42,18 +42,13 @@ def whatif(target: str, parameters: tuple[str, ...], tenant: str, budget: str | 
     from cost.whatif import prospects
     from orchestrator.cli.estimate import learned_of, standing_of
     from orchestrator.cli.service import recorded, runs
-    from orchestrator.cli.target import limits_of, load_target
-    from orchestrator.loading import load_tasks
-    from orchestrator.registry import registry
+    from orchestrator.cli.target import load_resolved
     from orchestrator.settings import Settings
     from orchestrator.store.read import get_tenant
     from orchestrator.submission import Submission
 
     settings = Settings.load()
-    graph = load_target(target, parameters, tasks, settings).graph
-    load_tasks((*settings.tasks, *tasks))
-    resolved = graph.resolved(registry)
-    resolved.check(registry=registry, served=sorted(resolved.tasks() - set(registry.names())), limits=limits_of(settings))
+    resolved, _ = load_resolved(target, parameters, tasks, settings)
     strict = False
     with suppress(Unavailable):
         strict = get_tenant(recorded(settings).engine, tenant).policy.strict

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -11,7 +11,7 @@ from cost.agent import Decision
 from cost.plan import AS_IS, SKIP
 from orchestrator import keys
 from orchestrator.kernel import Kernel
-from orchestrator.state import ROWS_MAX
+from orchestrator.pieces import pieces
 from orchestrator.unrun import show_unrun
 from tenancy import keys as transport
 from tenancy.transport.queue import Queue
@@ -112,10 +112,3 @@ def left_to_revoke(kernel: Kernel, rg: str, kept: set[str]) -> list[str]:
     under = tuple(f"{node}." for node in kept)
     left = (node for node, state in states.items() if state in ("pending", "due", "running") and node not in kept)
     return [node for node in left if not node.startswith(under)] if under else list(left)
-
-
-def pieces(items: Iterable[Any]) -> Iterator[list[Any]]:
-    """Yield items in pieces that one script call may carry."""
-    every = list(items)
-    for first in range(0, len(every), ROWS_MAX):
-        yield every[first : first + ROWS_MAX]

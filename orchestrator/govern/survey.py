@@ -10,6 +10,7 @@ from typing import Any, Final
 from cost import keys as money
 from cost.period import MS_PER_DAY, day_of, month_of
 from orchestrator import keys
+from orchestrator.pieces import pieces
 from tenancy import keys as transport
 from tenancy.link import Link
 
@@ -120,7 +121,7 @@ class Survey:
 def live_runs(link: Link) -> dict[str, RunRow]:
     """Return every run that has money and is not over, by `run.generation`. Raises Unavailable."""
     found: dict[str, RunRow] = {}
-    for names in _pieces(link.read("ZRANGE", keys.RUNS, 0, -1), LOOKED_AT_ONCE):
+    for names in pieces(link.read("ZRANGE", keys.RUNS, 0, -1), LOOKED_AT_ONCE):
         found |= _rows(names, link.read_at_once(*(command for name in names for command in _of_run(name))))
     return found
 
@@ -129,9 +130,9 @@ def look_at(link: Link, tenants: Sequence[str]) -> dict[str, TenantRow]:
     """Return these tenants, each at one moment. Raises Unavailable."""
     now_ms = link.now_ms()
     found: dict[str, TenantRow] = {}
-    for some in _pieces(tenants, LOOKED_AT_ONCE):
+    for some in pieces(tenants, LOOKED_AT_ONCE):
         replies = link.read_at_once(*(command for tenant in some for command in _of_tenant(tenant, now_ms)))
-        found |= {tenant: _tenant(tenant, now_ms, row) for tenant, row in zip(some, _pieces(replies, OF_TENANT), strict=True)}
+        found |= {tenant: _tenant(tenant, now_ms, row) for tenant, row in zip(some, pieces(replies, OF_TENANT), strict=True)}
     return found
 
 
@@ -186,7 +187,7 @@ def _of_run(rg: str) -> list[_Command]:
 
 def _rows(names: Sequence[str], replies: Sequence[Any]) -> dict[str, RunRow]:
     found: dict[str, RunRow] = {}
-    for rg, (run, purse, decision, judged, paused) in zip(names, _pieces(replies, OF_RUN), strict=True):
+    for rg, (run, purse, decision, judged, paused) in zip(names, pieces(replies, OF_RUN), strict=True):
         if run[0] is None or purse[0] is None:
             continue  # over meanwhile; or cancelled while it waited, and without money
         left, estimate, created = (int(value or 0) for value in run[2:5])
@@ -223,8 +224,3 @@ def kept(link: Link, rg: str) -> set[str]:
     """Return the nodes of a terminated run that run all the same. Raises Unavailable."""
     fields: list[str] = link.read("HKEYS", keys.of_run("decision", rg))
     return {name.removeprefix("kept:") for name in fields if name.startswith("kept:")}
-
-
-def _pieces(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
-    for first in range(0, len(items), size):
-        yield items[first : first + size]

@@ -12,6 +12,7 @@ from cost.task_ledger import GENERATION
 from orchestrator.notify.notice import notice_rows
 from orchestrator.store.changes import Changes, Row
 from orchestrator.store.position import Position
+from orchestrator.store.writer import RUN_UPDATE
 
 from .decisions import applied_row, decision_row, older_row
 
@@ -29,21 +30,6 @@ class Entry(NamedTuple):
     text: str
 
 
-_RUN_UPDATE = (
-    "status",
-    "outcome",
-    "reason",
-    "started_at",
-    "finished_at",
-    "total",
-    "budget",
-    "hold",
-    "estimate",
-    "floor",
-    "counts",
-    "ranked",
-    "timeout_s",
-)
 _NODE_UPDATE = (
     *("state", "outcome", "reason", "attempt", "worker", "verdict", "queued_at", "started_at", "finished_at", "result", "error"),
     *("adopted", "stop", "decision", "timeout_s"),
@@ -135,7 +121,7 @@ def _run(changes: Changes, event: Event) -> Row:
     key = (str(event["run"]), int(event["gen"]))
     row = changes.runs.get(key)
     if row is None:
-        row = changes.runs[key] = {"run_id": key[0], "generation": key[1], **dict.fromkeys(_RUN_UPDATE), "cost_micros": 0, "grown": 0}
+        row = changes.runs[key] = {"run_id": key[0], "generation": key[1], **dict.fromkeys(RUN_UPDATE), "cost_micros": 0, "grown": 0}
     return row
 
 

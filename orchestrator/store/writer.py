@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from functools import cache
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Table, and_, bindparam, delete, exists, func, insert, literal, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
@@ -176,27 +176,28 @@ _APPLIED = (
 _NODE_KEY = ("run_id", "generation", "node_id")
 _SUMMED = {"fails", "lost", *(name for name in t.node.c.keys() if name.startswith("cost_"))}  # noqa: SIM118
 
+RUN_UPDATE: Final = (
+    "status",
+    "outcome",
+    "reason",
+    "started_at",
+    "finished_at",
+    "total",
+    "budget",
+    "hold",
+    "estimate",
+    "floor",
+    "counts",
+    "ranked",
+    "timeout_s",
+)
+"""Columns of a run that take what a batch says of them, and stay where it says nothing."""
+
 _RUN_UPDATE = (
     update(t.run)
     .where(t.run.c.run_id == bindparam("to_run_id"), t.run.c.generation == bindparam("to_generation"))
     .values(
-        _updated(
-            (
-                "status",
-                "outcome",
-                "reason",
-                "started_at",
-                "finished_at",
-                "total",
-                "budget",
-                "hold",
-                "estimate",
-                "floor",
-                "counts",
-                "ranked",
-                "timeout_s",
-            )
-        )
+        _updated(RUN_UPDATE)
         | {
             "cost_micros": t.run.c.cost_micros + bindparam("to_cost_micros"),
             "total": func.coalesce(bindparam("to_total"), t.run.c.total) + bindparam("to_grown"),

@@ -9,17 +9,8 @@ from typing import Any
 from celery.events.state import Task
 from flower.events import EventsState
 
+from orchestrator.celery_states import STATES
 from orchestrator.web.run_view import error_of
-
-STATES: Mapping[str, str] = {
-    "succeeded": "SUCCESS",
-    "skipped": "SUCCESS",
-    "failed": "FAILURE",
-    "timed_out": "FAILURE",
-    "cancelled": "REVOKED",
-    "upstream_failed": "REVOKED",
-}
-"""The outcome of a node as Celery's state."""
 
 _COUNTED: Mapping[str, str] = {"SUCCESS": "task-succeeded", "FAILURE": "task-failed", "REVOKED": "task-revoked", "RETRY": "task-retried"}
 

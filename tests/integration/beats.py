@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, Self
+
+from running import producer
 
 from orchestrator.client import Client
 from orchestrator.embedded import Stack
+from orchestrator.settings import Settings
 
 HERE = Path(__file__).resolve().parent
 
@@ -19,6 +27,26 @@ class Beats:
     def __init__(self, stack: Stack, client: Client, home: Path) -> None:
         self.stack, self.client, self.home = stack, client, home
         self.processes: list[subprocess.Popen[bytes]] = []
+
+    @classmethod
+    @contextmanager
+    def beside(cls, workers: int, slots: int, tasks: Sequence[str] = (), **settings: Any) -> Iterator[Self]:
+        """A stack with these settings for as long as the context lasts, and no beat yet."""
+        home = Path(tempfile.mkdtemp(prefix="hg"))
+        try:
+            with Stack(Settings(home=home, **settings), workers, slots, tasks, beat=False, console=False) as stack:
+                client = producer(Settings(home=home, redis_url=stack.redis_url, tasks=tuple(tasks), **settings))
+                made = cls(stack, client, home)
+                try:
+                    yield made
+                finally:
+                    made.close()
+                    client.engine.dispose()
+                    client.kernel.link.close()
+                    client.kernel.app.close()
+        finally:
+            Settings.forget()
+            shutil.rmtree(home, ignore_errors=True)
 
     def start(self, ahead_s: int) -> subprocess.Popen[bytes]:
         """Start a beat whose clock is so many seconds ahead (behind: less than 0)."""

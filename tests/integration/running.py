@@ -16,6 +16,8 @@ from orchestrator.handle import RunHandle
 from orchestrator.settings import Settings
 
 WORKERS, SLOTS = 2, 2
+CELERY_WORKERS = WORKERS + 1
+"""All that answer Celery's remote control: those that run nodes, and the one for what beat asks for."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 from celery.events.state import State
 from celery.exceptions import TaskRevokedError
 from celery.result import AsyncResult
-from running import Running, by_id, until
+from running import CELERY_WORKERS, Running, by_id, until
 
 from orchestrator.graph import Graph
 
@@ -28,10 +28,12 @@ def watched(stack: Running) -> Iterator[State]:
                 with contextlib.suppress(socket.timeout):
                     receiver.capture(limit=None, timeout=0.5, wakeup=False)
 
-    stack.app.control.enable_events()
     thread = threading.Thread(target=listen, daemon=True)
     thread.start()
     try:
+        told = stack.app.control.enable_events(reply=True, timeout=10, limit=CELERY_WORKERS)
+        assert len(told) == CELERY_WORKERS
+        until(lambda: len(seen.workers) >= CELERY_WORKERS)
         yield seen
     finally:
         stack.app.control.disable_events()

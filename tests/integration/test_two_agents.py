@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -16,12 +14,10 @@ import psutil
 import pytest
 import redis
 from beats import Beats
-from running import producer, until
+from running import until
 
-from orchestrator.embedded import Stack
 from orchestrator.graph import Graph
 from orchestrator.handle import RunHandle
-from orchestrator.settings import Settings
 from orchestrator.store.decisions import DecisionView
 
 pytestmark = pytest.mark.timeout(240)
@@ -32,22 +28,8 @@ LIMIT = 10_000_000
 @pytest.fixture
 def beats(monkeypatch: pytest.MonkeyPatch) -> Iterator[Beats]:
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
-    home = Path(tempfile.mkdtemp(prefix="hg"))
-    settings = Settings(home=home, agent_interval_s=1.0)
-    try:
-        with Stack(settings, 2, 1, ["node_tasks"], beat=False, console=False) as stack:
-            client = producer(Settings(home=home, redis_url=stack.redis_url, agent_interval_s=1.0, tasks=("node_tasks",)))
-            made = Beats(stack, client, home)
-            try:
-                yield made
-            finally:
-                made.close()
-                client.engine.dispose()
-                client.kernel.link.close()
-                client.kernel.app.close()
-    finally:
-        Settings.forget()
-        shutil.rmtree(home, ignore_errors=True)
+    with Beats.beside(2, 1, ["node_tasks"], agent_interval_s=1.0) as made:
+        yield made
 
 
 def graph(path: Path) -> Graph:

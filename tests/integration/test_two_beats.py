@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
-import tempfile
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from beats import Beats
-from running import producer, until
+from running import until
 
-from orchestrator.embedded import Stack
 from orchestrator.graph import Graph
-from orchestrator.settings import Settings
 from orchestrator.store import read
 from orchestrator.store.schedules import TickView
 
@@ -38,22 +33,8 @@ class ScheduleBeats(Beats):
 
 @pytest.fixture
 def beats() -> Iterator[ScheduleBeats]:
-    home = Path(tempfile.mkdtemp(prefix="hg"))
-    settings = Settings(home=home, schedule_interval_s=1.0)
-    try:
-        with Stack(settings, 1, 2, (), beat=False, console=False) as stack:
-            client = producer(Settings(home=home, redis_url=stack.redis_url, schedule_interval_s=1.0))
-            made = ScheduleBeats(stack, client, home)
-            try:
-                yield made
-            finally:
-                made.close()
-                client.engine.dispose()
-                client.kernel.link.close()
-                client.kernel.app.close()
-    finally:
-        Settings.forget()
-        shutil.rmtree(home, ignore_errors=True)
+    with ScheduleBeats.beside(1, 2, schedule_interval_s=1.0) as made:
+        yield made
 
 
 def test_each_time_runs_once_whichever_beat_and_recorder_live(beats: ScheduleBeats) -> None:
