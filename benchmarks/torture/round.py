@@ -248,6 +248,7 @@ class Round:
             executions=read(lines),
             kills=self.kills,
             deaths={event["inc"]: int(event["at"]) for event in events if event["t"] == "worker.dead"},
+            retired={event["inc"]: int(event["at"]) for event in events if event["t"] == "worker.retired"},
             letters={_name(direct, tag, payloads.get(tag, "")): json.loads(letter) for tag, letter in letters.items()},
             leftovers=self._left(direct),
             two_owners=sorted(self.two_owners),

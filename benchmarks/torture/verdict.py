@@ -54,6 +54,8 @@ class Evidence:
     kills: Sequence[Kill]
     deaths: Mapping[str, int]
     """Incarnation -> when it was declared dead."""
+    retired: Mapping[str, int]
+    """Incarnation -> when it left on purpose; no excuse for what it still ran."""
     letters: Mapping[str, Mapping[str, Any]]
     """Id of a message, ordinary or a node's -> its dead letter."""
     leftovers: Mapping[str, Any]
@@ -100,13 +102,20 @@ def _end_of(execution: Execution, kills: Sequence[Kill]) -> int | None:
     return execution.ended if killer is None else killer.at
 
 
+def _deliveries(executions: Iterable[Execution]) -> dict[str, list[Execution]]:
+    """Return the executions by id, in the order of their deliveries: a worker declared dead may begin late what it holds no more."""
+    since: dict[tuple[str, str], int] = {}
+    found = defaultdict(list)
+    for each in executions:
+        since.setdefault((each.id, each.tag), each.began)
+        found[each.id].append(each)
+    return {name: sorted(rows, key=lambda each: (since[each.id, each.tag], each.number)) for name, rows in found.items()}
+
+
 def _doubles(seen: Evidence) -> Iterable[str]:
     for tag in seen.two_owners:
         yield f"two owners: {tag} was held by two incarnations at once"
-    by_id = defaultdict(list)
-    for each in seen.executions:
-        by_id[each.id].append(each)
-    for name, rows in by_id.items():
+    for name, rows in _deliveries(seen.executions).items():
         for first, second in pairwise(rows):
             fenced = seen.deaths.get(first.inc)
             if fenced is not None and fenced <= second.began:
@@ -115,7 +124,18 @@ def _doubles(seen: Evidence) -> Iterable[str]:
             if ended is None:
                 yield f"unexplained: delivery {first.number} of {name} by {first.inc} neither ended nor was killed"
             elif ended > second.began:
-                yield f"two owners: {name} began by {second.inc} {ended - second.began} ms before it had ended by {first.inc}"
+                yield (
+                    f"two owners: {name} began by {second.inc} {ended - second.began} ms before it had ended by {first.inc}, "
+                    f"{second.began - first.began} ms after it had begun there; {_end(first.inc, second.began, seen)}"
+                )
+
+
+def _end(inc: str, began: int, seen: Evidence) -> str:
+    """Return what is known of the end of an incarnation, for whoever looks for the reason."""
+    for what, ends in (("was declared dead", seen.deaths), ("retired", seen.retired)):
+        if inc in ends:
+            return f"that worker {what} {ends[inc] - began} ms after the second began"
+    return "that worker neither died nor retired"
 
 
 def _poisoned(seen: Evidence) -> Iterable[str]:
@@ -151,11 +171,8 @@ def times(seen: Evidence) -> dict[str, list[int]]:
     for kill in seen.kills:
         if kill.kind == "group":
             found["back"] += [at - kill.at for inc, at in seen.deaths.items() if inc in held and int(inc.split(".")[-2]) == kill.pid]
-    following = defaultdict(list)
-    for each in seen.executions:
-        following[each.id].append(each)
-    for rows in following.values():
+    for rows in _deliveries(seen.executions).values():
         for first, second in pairwise(rows):
-            if killer := _killer(first, seen.kills):
+            if (killer := _killer(first, seen.kills)) and killer.at <= second.began:
                 found[killer.kind].append(second.began - killer.at)
     return {name: sorted(each) for name, each in found.items()}

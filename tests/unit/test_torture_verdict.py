@@ -18,6 +18,7 @@ GOOD = Evidence(
     executions=[FIRST, SECOND],
     kills=[GROUP],
     deaths={"host.10.aa": 5_400},
+    retired={},
     letters={},
     leftovers={},
     two_owners=[],
@@ -67,6 +68,21 @@ def test_each_breach_is_named(changes: dict[str, Any], word: str) -> None:
 
 def test_an_execution_that_went_on_after_its_worker_was_declared_dead_is_fenced_and_no_breach() -> None:
     assert violations(replace(GOOD, executions=[replace(FIRST, ended=6_050), SECOND], kills=[])) == []
+
+
+def test_a_worker_that_was_declared_dead_may_begin_late_what_it_holds_no_more() -> None:
+    late = replace(FIRST, began=6_050, ended=6_400)
+    assert violations(replace(GOOD, executions=[SECOND, late], kills=[])) == []
+    assert [each.partition(":")[0] for each in violations(replace(GOOD, executions=[SECOND, late], kills=[], deaths={}))] == ["two owners"]
+
+
+def test_a_worker_that_gave_back_what_it_still_ran_is_a_breach_and_the_sentence_says_so() -> None:
+    (sentence,) = violations(
+        replace(GOOD, executions=[replace(FIRST, ended=6_050), SECOND], kills=[], deaths={}, retired={"host.10.aa": 5_900})
+    )
+    assert sentence.endswith(
+        "50 ms before it had ended by host.10.aa, 5000 ms after it had begun there; that worker retired -100 ms after the second began"
+    )
 
 
 def test_a_letter_with_three_real_deaths_is_right() -> None:
