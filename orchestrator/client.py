@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import getpass
 import json
+import threading
 import time
 from collections.abc import Collection, Iterator, Sequence
 from datetime import date, datetime
@@ -16,6 +17,7 @@ from ulid import ULID
 from cost.estimate import DEFAULT, Means
 from cost.money import check_micros, parse_units
 from orchestrator.approval import Approved, approve, approve_each, to_approve, waiting
+from orchestrator.awaiting import awaitable, iterable
 from orchestrator.cancellation import KILL_S, Cancellation
 from orchestrator.deadlines import Extended, extend
 from orchestrator.explain import Step, explain
@@ -56,10 +58,12 @@ class Client:
     """Submits graphs and reads runs; settings come from the environment (`HEADGATE_*`), or are given.
 
     Safe to use from several threads. Making one connects to nothing; the first call does, and raises Unavailable when no stack runs.
+    `asubmit` and the others with an `a` before their name are the same calls for asyncio ([awaiting](awaiting.py)).
     """
 
     def __init__(self, settings: Settings | None = None) -> None:
         self.settings = settings or Settings.load()
+        self._making = threading.RLock()
 
     @cached_property
     def kernel(self) -> Kernel:
@@ -67,8 +71,12 @@ class Client:
         from orchestrator.assembly import producer_app
         from orchestrator.loading import load_tasks
 
-        load_tasks(self.settings.tasks)  # their definitions say what a node costs that does not say so itself
-        return producer_app(self.settings).headgate_kernel
+        with self._making:  # many threads may come first, and one kernel is made
+            if "kernel" not in self.__dict__:
+                load_tasks(self.settings.tasks)  # their definitions say what a node costs that does not say so itself
+                self.__dict__["kernel"] = producer_app(self.settings).headgate_kernel
+            found: Kernel = self.__dict__["kernel"]
+            return found
 
     @cached_property
     def engine(self) -> Engine:
@@ -347,6 +355,24 @@ class Client:
         """Raise GraphInvalid with all that keeps a graph from being submitted. served: names of tasks, if they were asked for already."""
         known = [*(self._served() if served is None else served), *registry.names()]
         graph.check(registry=registry, served=known, limits=self._limits())
+
+    # -- the same for asyncio: one implementation, in threads -------------------------------------
+
+    asubmit = awaitable(submit)
+    arun = awaitable(run)
+    acancel = awaitable(cancel)
+    acancel_all = awaitable(cancel_all)
+    areprioritise = awaitable(reprioritise)
+    aextend_deadline = awaitable(extend_deadline)
+    arerun = awaitable(rerun)
+    aapprove = awaitable(approve)
+    aapprove_all = awaitable(approve_all)
+    adecisions = awaitable(decisions)
+    aexplain = awaitable(explain)
+    apause = awaitable(pause)
+    aresume = awaitable(resume)
+    acheck = awaitable(check)
+    abackfill = iterable(backfill)
 
     # -- steps of a submission ------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import redis
 
 from orchestrator import keys
+from orchestrator.awaiting import awaitable, given_up
 from orchestrator.graph import Graph
 from orchestrator.store import read
 from tenancy.errors import RunFailed, Unavailable, Unknown, WaitTimeout
@@ -26,7 +27,10 @@ POLL_S = 0.5
 
 
 class RunHandle:
-    """One generation of a run. Every property reads the record anew; nothing here is a promise that the record has not made."""
+    """One generation of a run. Every property reads the record anew; nothing here is a promise that the record has not made.
+
+    Under asyncio use `aview`, `anodes`, `aevents` and the other calls with an `a` before their name: a property blocks its thread.
+    """
 
     def __init__(self, client: Client, run_id: str, generation: int) -> None:
         self.client = client
@@ -39,7 +43,7 @@ class RunHandle:
     @property
     def status(self) -> str:
         """submitted, held (it waits to be admitted), running, cancelling, ended or refused."""
-        row = self._row()
+        row = self.view()
         return "held" if self._why(row) is not None else row.status
 
     @property
@@ -49,30 +53,33 @@ class RunHandle:
         runs: its tenant runs as many as it may. budget: the money is not free yet. backpressure: its pools have enough to do. worker:
         nobody serves its pool, or one of its tasks. A run that stands behind another waits for the same.
         """
-        row = self._row()
+        row = self.view()
         why = self._why(row)
         return None if why is None else (why, row.submitted_at)
 
     @property
     def outcome(self) -> str | None:
         """succeeded, degraded, failed, cancelled or terminated_by_cost; None before the end."""
-        return self._row().outcome
+        return self.view().outcome
 
     @property
     def cost_micros(self) -> int:
         """What the run was charged so far."""
-        return self._row().cost_micros
+        return self.view().cost_micros
 
     @property
     def nodes(self) -> list[dict[str, Any]]:
         """Every node as `headgate show --json` has it."""
-        nodes: list[dict[str, Any]] = read.show_json(self.client.engine, self.run_id, self.generation)["nodes"]
-        return nodes
+        return self._nodes()
 
     @property
     def events(self) -> list[dict[str, Any]]:
         """The run's event log, oldest first."""
-        return [dict(event.data) for event in read.get_events(self.client.engine, self.run_id, self.generation)]
+        return self._events()
+
+    def view(self) -> read.RunView:
+        """Return what the record says of the run now: status, outcome, times, counts, money, in one look."""
+        return read.get_run(self.client.engine, self.run_id, self.generation)
 
     def wait(self, timeout_s: float | None = None) -> RunHandle:
         """Return this handle once the end of the run is on record.
@@ -85,7 +92,9 @@ class RunHandle:
                 announcements.subscribe(keys.ENDED)
             except redis.RedisError:
                 announcements = None
-            while self._row().status not in ("ended", "refused"):
+            while self.view().status not in ("ended", "refused"):
+                if given_up():
+                    raise WaitTimeout(f"nobody waits for run {self.run_id} any more; it goes on")
                 left = POLL_S if until is None else until - time.monotonic()
                 if left <= 0:
                     raise WaitTimeout(f"run {self.run_id} is still {self.status} after {timeout_s:g} s; it goes on")
@@ -110,7 +119,7 @@ class RunHandle:
 
         Raises RunFailed with outcome, node and cause when there is none, HeadgateError when the graph has several sinks.
         """
-        row = self._row()
+        row = self.view()
         spec = read.get_graph(self.client.engine, self.run_id, self.generation)
         if spec is None:
             raise RunFailed(row.outcome or row.status, None, "its graph is not on record")
@@ -176,8 +185,27 @@ class RunHandle:
             return None
         return str(why) if status == "held" else None
 
-    def _row(self) -> read.RunView:
-        return read.get_run(self.client.engine, self.run_id, self.generation)
+    def _nodes(self) -> list[dict[str, Any]]:
+        nodes: list[dict[str, Any]] = read.show_json(self.client.engine, self.run_id, self.generation)["nodes"]
+        return nodes
+
+    def _events(self) -> list[dict[str, Any]]:
+        return [dict(event.data) for event in read.get_events(self.client.engine, self.run_id, self.generation)]
+
+    # -- the same for asyncio ----------------------------------------------------------------------
+
+    aview = awaitable(view)
+    anodes = awaitable(_nodes)
+    aevents = awaitable(_events)
+    await_ = awaitable(wait, waits=True)
+    aresult = awaitable(result)
+    acancel = awaitable(cancel)
+    areprioritise = awaitable(reprioritise)
+    aextend_deadline = awaitable(extend_deadline)
+    arerun = awaitable(rerun)
+    aapprove = awaitable(approve)
+    adecisions = awaitable(decisions)
+    aexplain = awaitable(explain)
 
 
 def _cause(error: Any) -> str | None:

@@ -9,6 +9,7 @@ from datetime import date, datetime
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from orchestrator.awaiting import given_up
 from orchestrator.graph import Graph
 from orchestrator.handle import RunHandle
 from orchestrator.note import note
@@ -81,7 +82,7 @@ class Backfill:
             self._note()
             left = list(reversed(self.times))
             live: dict[int, Backfilled] = {}
-            while left or live:
+            while (left or live) and not given_up():
                 if not lease.hold():
                     raise self._busy()
                 while left and len(live) < self.concurrency and (found := self._begin(left[-1])) is not None:
