@@ -1,6 +1,6 @@
 -- What Redis says of a tenant's money, at one position of the log; changes nothing. ARGV: S, tenant, first day, last day, most (live runs and
 -- open tasks of everybody that are looked through; when there are more, purses are left out).
--- Returns {epoch, seq, {held, reserved, running}, {[book, {field, value..}]..} of days and their months, complete 0|1,
+-- Returns {epoch, seq, {held, reserved, running and those that are away}, {[book, {field, value..}]..} of days and their months, complete 0|1,
 -- {[rg, hold, reserved, spent, open, {node:attempt..}]..} of the tenant}.
 -- @include tenancy/kernel
 -- @include cost/period
@@ -32,4 +32,8 @@ end
 
 local counters = redis.call('HMGET', 'hg1:tenant:' .. tenant, 'held', 'reserved', 'running')
 for i = 1, 3 do counters[i] = counters[i] or '0' end
+-- Those that are paused have no place, and a purse.
+for _, purse in ipairs(purses) do
+  if redis.call('ZSCORE', 'hg1:away', purse[1]) then counters[3] = int(counters[3] + 1) end
+end
 return {EPOCH, redis.call('HGET', 'hg1:epoch', 'seq'), counters, books, complete and 1 or 0, purses}

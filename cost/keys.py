@@ -45,6 +45,9 @@ def open_executions(rg: str) -> str:
     return f"hg1:open:{rg}"
 
 
+AWAY = "hg1:away"
+"""Runs that are paused and have no place, by since when."""
+
 REBUILT = "hg1:rebuilt"
 """`attempts` that were handed out before the last rebuild, at most."""
 

@@ -4,7 +4,8 @@
 --                            reserved (open reservations, of whatever day), running
 -- hg1:spent:{tenant}:{book}  settled, reserved, waste, c:{category}; a book is a day (since 1970-01-01 UTC) or a month, m{yyyymm}
 -- hg1:purse:{run}.{gen}      tenant, hold, needed (floor of required nodes that wait: nothing else takes that from the hold), budget ('' = none),
---                            reserved, spent, open
+--                            reserved, spent, open, lapsed (1: paused for so long that what it held is free)
+-- hg1:away                   zset {run}.{gen} -> since when it is paused and has no place
 -- hg1:open:{run}.{gen}       set of node:attempt, the executions not yet settled
 -- hg1:res:{run}.{gen}        node:attempt -> state|amount|parts|actual|cats|since; state open, settled, void, waste; parts day=amount,..
 -- hg1:settled_by             who settled -> executions
@@ -384,6 +385,19 @@ local function raise_budget(rg, text)
   return purse.budget
 end
 
+-- A run that is paused gives its place up, and takes it again when it goes on. Each returns whether that is new.
+local function leave_place(rg, tenant)
+  if redis.call('ZADD', 'hg1:away', 'NX', int(NOW), rg) == 0 then return false end
+  redis.call('HINCRBY', 'hg1:tenant:' .. tenant, 'running', -1)
+  return true
+end
+
+local function take_place(rg, tenant)
+  if redis.call('ZREM', 'hg1:away', rg) == 0 then return false end
+  redis.call('HINCRBY', 'hg1:tenant:' .. tenant, 'running', 1)
+  return true
+end
+
 -- The run is over: what it still held is free again, and so is its place. Returns what it held.
 local function release_hold(rg)
   local purse = read_purse(rg)
@@ -391,6 +405,7 @@ local function release_hold(rg)
   purse.needed = 0
   count_held(purse, -hold)
   put_back(rg, purse)
-  redis.call('HINCRBY', 'hg1:tenant:' .. purse.tenant, 'running', -1)
+  leave_place(rg, purse.tenant)
+  redis.call('ZREM', 'hg1:away', rg)
   return hold
 end

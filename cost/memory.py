@@ -77,7 +77,8 @@ class Spent:
 class Purse:
     """The money of one run; `open` counts executions that are neither settled nor void, `budget` None is no budget.
 
-    `needed` is the floor of required nodes that wait: nothing else may take that from the hold.
+    `needed` is the floor of required nodes that wait: nothing else may take that from the hold. `lapsed`: its run was
+    paused for so long that what it held is free.
     """
 
     tenant: str
@@ -87,6 +88,7 @@ class Purse:
     reserved: int = 0
     spent: int = 0
     open: int = 0
+    lapsed: bool = False
 
 
 @dataclass(slots=True)
@@ -123,6 +125,8 @@ class MemoryLedger(MemoryLevels):
         self.spent: dict[tuple[str, int], Spent] = {}
         self.months: dict[tuple[str, int], Spent] = {}
         self.purses: dict[Key, Purse] = {}
+        self.away: dict[Key, int] = {}
+        """runs that are paused and have no place, and since when"""
         self.reservations: dict[Key, dict[tuple[str, int], Reservation]] = {}
         self.settled_by: dict[str, int] = {}
         self.forgotten: dict[str, int] = {}
@@ -378,8 +382,24 @@ class MemoryLedger(MemoryLevels):
         purse = self.purses[key]
         held, purse.needed = purse.hold, 0
         self._count_held(key, -held)
-        self.accounts[purse.tenant].running -= 1
+        self._leave_place(key)
+        self.away.pop(key, None)
         return held
+
+    def _leave_place(self, key: Key) -> bool:
+        """A run that is paused gives its place up; whether that is new."""
+        if key in self.away:
+            return False
+        self.away[key] = self.now_ms
+        self.accounts[self.purses[key].tenant].running -= 1
+        return True
+
+    def _take_place(self, key: Key) -> bool:
+        """A run that goes on takes its place again; whether that is new."""
+        if self.away.pop(key, None) is None:
+            return False
+        self.accounts[self.purses[key].tenant].running += 1
+        return True
 
     def _books(self, tenant: str, day: int) -> Iterable[Spent]:
         return self.spent.setdefault((tenant, day), Spent()), self.months.setdefault((tenant, month_of(day)), Spent())

@@ -85,7 +85,7 @@ def _held(connection: Connection, tenant: str | None, run: str | None, since: fl
     """The live runs that a decision paused until somebody approves."""
     from orchestrator.govern.order import BY
 
-    paused = select(t.pause.c.scope, t.pause.c.at).where(t.pause.c.by == BY, t.pause.c.scope.startswith("run:"))
+    paused = select(t.pause.c.scope, t.pause.c.at, t.pause.c.by).where(t.pause.c.scope.startswith("run:"))
     found: list[Waiting] = []
     for row in connection.execute(paused):
         run_id, _, generation = row.scope.removeprefix("run:").rpartition(".")
@@ -99,8 +99,13 @@ def _held(connection: Connection, tenant: str | None, run: str | None, since: fl
         ):
             continue
         acted = (t.decision.c.run_id == run_id) & (t.decision.c.generation == int(generation)) & (t.decision.c.observed == 0)
-        of_pauses = select(t.decision.c.action).where(acted, t.decision.c.action.in_((*STOPPING, "restore")))
-        if connection.execute(of_pauses.order_by(t.decision.c.number.desc()).limit(1)).scalar() == "hold":
+        of_pauses = select(t.decision.c.action, t.decision.c.at).where(acted, t.decision.c.action.in_((*STOPPING, "restore")))
+        last = connection.execute(of_pauses.order_by(t.decision.c.number.desc()).limit(1)).one_or_none()
+        if last is None or last.action != "hold":
+            continue
+        # One that the agent paused waits until that pause is over, also where whoever approved it died before that.
+        since_then = (t.audit.c.action == "run.approved") & (t.audit.c.target == run_id) & (t.audit.c.at >= last.at)
+        if row.by == BY or connection.execute(select(t.audit.c.id).where(since_then).limit(1)).one_or_none() is None:
             found.append(Waiting(run_id, int(generation), known.tenant, known.graph_name, "held", row.at / 1000))
     return found
 

@@ -316,7 +316,10 @@ class Client:
         return pause(self.kernel.link, self.engine, scope, reason, by or getpass.getuser())
 
     def resume(self, scope: str, *, reason: str = "", by: str | None = None) -> bool:
-        """End a pause; what waited goes on in its order. False when there was none. Raises Unknown and Unavailable."""
+        """End a pause; what waited goes on in its order. False when there was none.
+
+        Raises Unknown, Unavailable, and Refused for a run that is held for what it costs: that goes on by `approve` alone.
+        """
         return resume(self.kernel.link, self.engine, scope, reason, by or getpass.getuser())
 
     def backfill(

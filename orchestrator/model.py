@@ -477,8 +477,32 @@ class Model(AdmissionModel):
         held = state is not None and state.status == "running" and state.waits == "hold" and f"run:{run}.{gen}" in self.paused
         if state is None or not held:
             return 0
+        state.waits = ""
         self._run_event(state, "run.approved", budget=self._raise_budget(state.key, budget), reason=reason, by=by)
         return 1
+
+    def stand_by(self, run: str, gen: int, kept_ms: int | None) -> str:
+        """A run's place and hold follow its pause: away, back, lapsed, or '' where nothing has changed."""
+        self._fence()
+        state, purse = self.runs.get((run, gen)), self.purses.get((run, gen))
+        if state is None or purse is None or state.status not in ("running", "loading"):
+            return ""
+        if f"run:{run}.{gen}" not in self.paused:
+            if not self._take_place(state.key):
+                return ""
+            moved = self._hold_to(state.key, purse.hold, raised=True) if purse.lapsed else 0
+            purse.lapsed = False
+            self._run_event(state, "run.back", **_moved(moved))
+            return "back"
+        if self._leave_place(state.key):
+            self._run_event(state, "run.away")
+            return "away"
+        if kept_ms is None or not purse.hold or self.now_ms - self.away[state.key] < kept_ms:
+            return ""
+        held, purse.lapsed = purse.hold, True
+        self._count_held(state.key, -held)
+        self._run_event(state, "run.lapsed", **_moved(-held))
+        return "lapsed"
 
     def skip(self, run: str, gen: int, reason: str, nodes: Sequence[str], decision: str = "") -> Reply:
         """Give up optional nodes that have not begun; joins let them pass. Returns [number skipped, due nodes..].
@@ -970,6 +994,11 @@ class Model(AdmissionModel):
                 assert self._unmet(state, id_) == "", f"{id_} runs against its condition"
             if it.not_taken:
                 assert id_ not in taken or self._unmet(state, id_), f"{id_} was taken"
+
+
+def _moved(micros: int) -> dict[str, Any]:
+    """The field of an event that moved money to a hold, or from it."""
+    return {"to_hold": str(micros)} if micros else {}
 
 
 def _named(decision: str) -> dict[str, Any]:

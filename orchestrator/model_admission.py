@@ -456,7 +456,11 @@ class AdmissionModel(MemoryLedger):
         """Assert that places are counted, that lines and turns are those of the runs that wait, and that nobody overtook."""
         super().check()
         for tenant, account in self.accounts.items():
-            live = sum(state.status != "ended" and state.key in self.purses for state in self.runs.values() if state.tenant == tenant)
+            live = sum(
+                state.status != "ended" and state.key in self.purses and state.key not in self.away
+                for state in self.runs.values()
+                if state.tenant == tenant
+            )
             assert account.running == live, f"{tenant} runs {live} and counts {account.running}"
         self._check_order()
         waiting = {key for place in (self.lines, self.unserved) for line in place.values() for key in line}

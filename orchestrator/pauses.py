@@ -9,6 +9,7 @@ from sqlalchemy import Engine
 
 from orchestrator import keys
 from orchestrator.recorder.ask import ANSWER_S
+from orchestrator.state import State
 from orchestrator.store import read
 from orchestrator.store.position import START, Position
 from tenancy import keys as names
@@ -31,20 +32,43 @@ def pause(link: Link, engine: Engine, scope: str, reason: str, by: str) -> bool:
     holds and will be on record.
     """
     scope = _named(engine, scope, live=True)
-    return on_record(link, f"{scope} is paused", lambda: bool(Queue(link).pause(scope, by, reason)))
+
+    def begin() -> bool:
+        changed = bool(Queue(link).pause(scope, by, reason))
+        _stand_by(link, scope)
+        return changed
+
+    return on_record(link, f"{scope} is paused", begin)
 
 
 def resume(link: Link, engine: Engine, scope: str, reason: str, by: str) -> bool:
-    """End the pause of `scope`, and return once that is on record; False when it was not paused. Raises as `pause`."""
+    """End the pause of `scope`, and return once that is on record; False when it was not paused.
+
+    Raises as `pause`, and Refused for a run that the cost agent holds until somebody approves it.
+    """
     scope = _named(engine, scope, live=False)
+    kind, _, rg = scope.partition(":")
+    if kind == "run" and link.read("HGET", keys.of_run("run", rg), "waits") == "hold" and link.read("SISMEMBER", names.PAUSED, scope):
+        run_id = rg.rpartition(".")[0]
+        say = f"headgate approve {run_id} --by NAME --reason TEXT"
+        raise Refused(f"run {run_id} is held for what it costs, and goes on by an approval alone: `{say}`")
 
     def end() -> bool:
         was = bool(link.read("SISMEMBER", names.PAUSED, scope))
         while Queue(link).resume(scope, by, reason):
             pass  # what was parked returns 200 messages at a time
+        _stand_by(link, scope)
         return was
 
     return on_record(link, f"{scope} is resumed", end)
+
+
+def _stand_by(link: Link, scope: str) -> None:
+    """A run that is paused gives its place up, and has it again when it goes on; where this dies before it, the next sweep does that."""
+    kind, _, name = scope.partition(":")
+    if kind == "run":
+        run_id, _, generation = name.rpartition(".")
+        State(link).stand_by(run_id, int(generation))
 
 
 def _named(engine: Engine, scope: str, *, live: bool) -> str:

@@ -20,6 +20,9 @@ from orchestrator import keys as names
 from orchestrator.frontier import frontier, is_not_taken, stopped_by
 from tenancy import keys as transport
 
+LAPSED = "lapsed"
+"""The cause of an entry that frees what a run held that was paused for long."""
+
 ATTEMPTS_PER_EPOCH = 100
 """Attempts are numbered anew from (epoch - 1) x 100 after a rebuild: a number given out in the lost tail never comes again."""
 
@@ -54,8 +57,8 @@ class Recorded:
     """A live, admitted run as the record knows it.
 
     run: columns of its row. nodes: columns by node id, for nodes that were ever due. ledger: its entries, in any order.
-    decisions: the events `decision.made` about it, in their order. expanded: its events `node.expanded`, likewise. adopts: by id, what it
-    adopts as soon as some node becomes that, as state keeps it.
+    decisions: the events `decision.made` about it and `run.approved`, in their order. expanded: its events `node.expanded`, likewise.
+    adopts: by id, what it adopts as soon as some node becomes that, as state keeps it. paused_at: since when it is paused, ms.
     """
 
     run: Mapping[str, Any]
@@ -64,6 +67,7 @@ class Recorded:
     decisions: Sequence[Mapping[str, Any]] = ()
     expanded: Sequence[Mapping[str, Any]] = ()
     adopts: Mapping[str, str] = field(default_factory=dict)
+    paused_at: int | None = None
 
 
 @dataclass
@@ -100,6 +104,8 @@ def run_keys(recorded: Recorded, loaded: Loaded, epoch: int, now: int, own_pool:
     raised = {f"{rg}.{node}": str(row["timeout_s"]) for node, row in recorded.nodes.items() if row["timeout_s"]}
     keys.hashes[names.of_run("timeout", rg)] = raised | ({"*": str(run["timeout_s"])} if run["timeout_s"] else {})
     if was_admitted(run):
+        if recorded.paused_at is not None:
+            keys.sorted_sets[money.AWAY] = {rg: recorded.paused_at}
         needed, unfunded = _needed(recorded, loaded, controls, states)
         keys.hashes[money.purse(rg)] = _purse(recorded, needed)
         for node in unfunded:
@@ -142,14 +148,17 @@ def _decisions(events: Sequence[Mapping[str, Any]]) -> tuple[dict[str, str], dic
 
     One that was not applied to the end is not gone on with: the next one is decided from what there is. But a run that was terminated is.
     """
-    if not events:
+    made = [event for event in events if event["t"] == "decision.made"]
+    if not made:
         return {}, {}
-    last, acted = events[-1], [event for event in events if not event.get("observed")]
+    last, acted = made[-1], [event for event in events if not event.get("observed")]
     mark = {"action": last["action"], "flags": last.get("flags") or [], "basis": last.get("basis")}
     own = {"n": str(last["decision"]).rpartition(".")[2], "last": json.dumps(mark, separators=(",", ":"), ensure_ascii=False)}
     run: dict[str, str] = {}
     for event in acted:
-        match event["action"]:
+        match event.get("action"):
+            case None:  # somebody approved it
+                run.pop("waits", None)
             case "terminate":
                 run["terminated"] = str(event["decision"])
                 own |= {f"kept:{node}": "1" for node in event.get("kept") or ()}
@@ -350,7 +359,8 @@ def remaining_hold(recorded: Recorded) -> int:
 
 
 def _purse(recorded: Recorded, needed: int) -> dict[str, str]:
-    budget = recorded.run["budget"]
+    budget, paused_at = recorded.run["budget"], recorded.paused_at
+    lapsed = paused_at is not None and any(entry["cause"] == LAPSED and entry["at"] >= paused_at for entry in recorded.ledger)
     return {
         "tenant": recorded.run["tenant"],
         "hold": str(remaining_hold(recorded)),
@@ -359,6 +369,7 @@ def _purse(recorded: Recorded, needed: int) -> dict[str, str]:
         "reserved": "0",
         "spent": str(spent(recorded.ledger)),
         "open": "0",
+        **({"lapsed": "1"} if lapsed else {}),
     }
 
 
@@ -399,7 +410,8 @@ def tenant_keys(policies: Mapping[str, Mapping[str, str]], runs: Iterable[Record
     for recorded in filter(lambda one: was_admitted(one.run), runs):
         counters = keys.hashes[money.tenant(recorded.run["tenant"])]
         counters["held"] = str(int(counters["held"]) + remaining_hold(recorded))
-        counters["running"] = str(int(counters["running"]) + 1)
+        if recorded.paused_at is None:  # one that is paused has no place
+            counters["running"] = str(int(counters["running"]) + 1)
     for row in charged:
         counted = ["settled"] + (["waste"] if row["kind"] == "waste" else []) + ([f"c:{row['category']}"] if row["category"] else [])
         day = int(row["day"])

@@ -167,7 +167,7 @@ def _rebuild(client: redis.Redis, engine: Engine, settings: Settings, epoch: int
             if recorded.run["status"] == "submitted":
                 for pool, count in loading(loaded, own_pool).items():
                     roots[pool, recorded.run["tenant"]] += count
-            runs.append(Recorded(recorded.run, {}, recorded.ledger))
+            runs.append(Recorded(recorded.run, {}, recorded.ledger, paused_at=recorded.paused_at))
         charged = charged_since(connection, first_of_month_before(day_of(now)))
         writer.write(Keys({money.SETTLED_BY: {by: str(count) for by, count in settled_by(connection).items()}}))
         writer.write(tenant_keys(policies, runs, charged))

@@ -113,6 +113,8 @@ class Settings(BaseSettings):
     """How often beat has the cost agent look at every tenant."""
     refusal_wait_s: float = Field(10.0, ge=0, le=3_600)
     """How long a node that the money does not cover waits for the cost agent; then the refusal is its outcome."""
+    paused_hold_s: Seconds = 86_400.0
+    """How long a paused run keeps the money that it holds; its place is free at once."""
     audit_interval_s: Seconds = 60.0
     """How often beat has counters compared with the ledger."""
     recorder_lag_limit_s: Seconds = 60.0

@@ -16,6 +16,7 @@ from orchestrator.halt import halt
 from orchestrator.kernel import Kernel
 from orchestrator.pieces import pieces
 from orchestrator.store import tables as t
+from tenancy import keys as transport
 from tenancy.transport.queue import Queue
 
 SIGNAL_GRACE_MS: Final = 200
@@ -44,6 +45,8 @@ class Repairs:
     """cancelling and stopped runs driven on"""
     halted: int = 0
     """executions ended because their tenant's level says so"""
+    stood_by: int = 0
+    """runs whose place or hold followed their pause"""
     forgotten: int = 0
     """runs that Redis had kept for long enough after their end"""
 
@@ -74,6 +77,7 @@ class Sweeper:
             run_id, generation = name.rsplit(".", 1)
             self._repair(run_id, int(generation), found)
         found.settled += sweep_tasks(self.kernel.link, self.age_ms)
+        self._stand_by(found)
         found.admitted = self.admission.let_in()
         self._forget(found)
         return found
@@ -137,6 +141,17 @@ class Sweeper:
                     told = version if last == attempt and version else ""
                     self.kernel.state.charge(run_id, generation, node, int(attempt), cats, "sweeper", told)
                     found.settled += 1
+
+    def _stand_by(self, found: Repairs) -> None:
+        """Have places and holds follow the pauses of runs, where nobody came to do it, or it is time."""
+        link, kept_ms = self.kernel.link, int(self.kernel.settings.paused_hold_s * 1000)
+        paused = {scope.removeprefix("run:") for scope in link.read("SMEMBERS", transport.PAUSED) if scope.startswith("run:")}
+        before = link.now_ms() - kept_ms
+        away = set(link.read("ZRANGE", money.AWAY, 0, -1))
+        long_away = link.read("ZRANGE", money.AWAY, "-inf", before, "BYSCORE")
+        for name in sorted(paused ^ away | set(long_away)):
+            run_id, generation = name.rsplit(".", 1)
+            found.stood_by += bool(self.kernel.state.stand_by(run_id, int(generation), kept_ms))
 
     def _forget(self, found: Repairs) -> None:
         """Let go of runs whose end has been on record for long enough."""

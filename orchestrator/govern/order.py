@@ -74,6 +74,7 @@ def carry_out(kernel: Kernel, rg: str, tenant: str, decision: str, order: Order,
     queue, scope = Queue(kernel.link), f"run:{rg}"
     if order.pause == "pause":
         queue.pause(scope, BY, order.reason)
+        kernel.state.stand_by(*run)
     due: set[str] = set()
     why = "given up at admission: the budget is short" if order.trigger == "admission" else f"given up: {order.reason}"
     for piece in pieces(order.skip):
@@ -86,6 +87,7 @@ def carry_out(kernel: Kernel, rg: str, tenant: str, decision: str, order: Order,
     if order.pause == "resume":
         while queue.resume(scope, BY, order.reason):
             pass
+        kernel.state.stand_by(*run)
     if publish:
         kernel.launcher.publish(*run, tenant, due)
     event = {"t": "decision.applied", "tenant": tenant, "run": run_id, "gen": run[1], "decision": decision, "trigger": order.trigger}

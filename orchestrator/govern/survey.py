@@ -18,7 +18,7 @@ LOOKED_AT_ONCE: Final = 200
 """Runs that one round trip looks at."""
 
 _RUN: Final = ("tenant", "status", "left", "estimate", "created", "stopped", "terminated", "waits")
-_PURSE: Final = ("hold", "needed", "reserved", "spent", "open", "budget")
+_PURSE: Final = ("hold", "needed", "reserved", "spent", "open", "budget", "lapsed")
 _DECISION: Final = ("n", "open", "plan", "last")
 
 OF_TENANT: Final = 5
@@ -34,7 +34,7 @@ class RunRow:
 
     judged: how many nodes have a verdict. decisions: how many were made; open: the one that is being applied, with its plan (JSON);
     mark: what the last one was. stopped: why a failure keeps the rest from beginning; terminated: the decision by which it ends;
-    waits: what a decision paused it for; paused: whether it is paused now, by whomever.
+    waits: what a decision paused it for; paused: whether it is paused now, by whomever; lapsed: for so long that it holds nothing any more.
     """
 
     rg: str
@@ -58,6 +58,7 @@ class RunRow:
     mark: str
     judged: int
     paused: bool
+    lapsed: bool
 
     @property
     def run_id(self) -> str:
@@ -72,7 +73,8 @@ class RunRow:
     @property
     def decidable(self) -> bool:
         """Whether there is anything that a decision could change."""
-        return self.status == "running" and self.left > 0 and not self.stopped and not self.terminated
+        # What holds nothing any more is decided on when it goes on: until then its money is for others.
+        return self.status == "running" and self.left > 0 and not self.stopped and not self.terminated and not self.lapsed
 
     @property
     def in_hand(self) -> bool:
@@ -216,6 +218,7 @@ def _rows(names: Sequence[str], replies: Sequence[Any]) -> dict[str, RunRow]:
             mark=mark or "",
             judged=int(judged),
             paused=bool(paused),
+            lapsed=bool(purse[6]),
         )
     return found
 

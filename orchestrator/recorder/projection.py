@@ -10,6 +10,7 @@ from cost.money import CATEGORIES
 from cost.period import day_of, month_of, name_of
 from cost.task_ledger import GENERATION
 from orchestrator.notify.notice import notice_rows
+from orchestrator.rebuild import LAPSED
 from orchestrator.store.changes import Changes, Row
 from orchestrator.store.position import Position
 from orchestrator.store.writer import RUN_UPDATE
@@ -398,6 +399,13 @@ def _applied(changes: Changes, event: Event, _position: Position) -> None:
         _node(changes, event, str(each["node"]))["decision"] = name
 
 
+def _lapsed(changes: Changes, event: Event, position: Position) -> None:
+    """A run that was paused for long holds nothing any more, or has something again."""
+    if moved := _micros(event, "to_hold"):
+        kind, day = ("hold" if moved > 0 else "release"), day_of(int(event["at"]))
+        changes.ledger.append(_entry(event, kind, abs(moved), day=day, cause=LAPSED, to_hold=moved, again=str(position)))
+
+
 def _expanded(changes: Changes, event: Event, position: Position) -> None:
     _used(changes, event, position)
     _run(changes, event)["grown"] += int(event["count"])
@@ -535,6 +543,8 @@ _PROJECTIONS: dict[str, Callable[[Changes, Event, Position], None]] = {
     "node.adopted": _adopted,
     "node.expanded": _expanded,
     "node.judged": _judged,
+    "run.lapsed": _lapsed,
+    "run.back": _lapsed,
     "decision.made": _decided,
     "decision.applied": _applied,
     "money.reserved": _reserved,

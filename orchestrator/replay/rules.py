@@ -29,7 +29,7 @@ KNOWN = frozenset(
         *("node.due", "node.began", "node.retry", "node.lost", "node.duplicate", "node.ended", "node.adopted"),
         "node.expanded",
         *("decision.made", "decision.applied", "node.judged", "node.cancelling", "run.reprioritised", "deadline.raised"),
-        "run.approved",
+        *("run.approved", "run.away", "run.lapsed", "run.back"),
         *("money.extended", "money.refused", "money.would_refuse", "money.settled", "money.voided"),
     }
 )

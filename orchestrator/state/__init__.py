@@ -198,6 +198,13 @@ class State:
         """Note that a run goes on that a decision holds, and raise its own limit (None: it stays); False where nothing waits for that."""
         return bool(self._call("approve", run, gen, "" if budget_micros is None else str(budget_micros), reason, by))
 
+    def stand_by(self, run: str, gen: int, kept_ms: int | None = None) -> str:
+        """Have a run's place and hold follow its pause: `away`, `back`, `lapsed`, or '' where nothing has changed.
+
+        kept_ms: how long a paused run keeps what it holds (None: this time that is not looked at).
+        """
+        return str(self._call("stand_by", run, gen, "" if kept_ms is None else str(kept_ms)))
+
     def cancel(self, run: str, gen: int, reason: str, by: str, tenant: str = "", want: Mapping[str, Any] | None = None) -> int:
         """Set the fence of a run; with tenant and want also of one that is on record only."""
         return int(self._call("cancel", run, gen, reason, by, *([tenant, json.dumps(want)] if want is not None else [])))

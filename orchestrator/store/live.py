@@ -37,12 +37,13 @@ def live_runs(connection: Connection) -> Iterator[Recorded]:
         nodes = connection.execute(select(t.node).where(t.node.c.run_id == run_id, t.node.c.generation == generation)).mappings()
         of_run = and_(t.ledger.c.run_id == run_id, t.ledger.c.generation == generation)
         ledger = connection.execute(select(t.ledger).where(of_run).order_by(t.ledger.c.id)).mappings().all()
-        made = (t.event.c.run_id == run_id) & (t.event.c.generation == generation) & (t.event.c.type == "decision.made")
+        made = (t.event.c.run_id == run_id) & (t.event.c.generation == generation) & t.event.c.type.in_(("decision.made", "run.approved"))
         told = connection.execute(select(t.event.c.data).where(made).order_by(t.event.c.epoch, t.event.c.seq)).scalars()
         decisions = [json.loads(data) for data in told]
         by_id = {node["node_id"]: dict(node) for node in nodes}
         expanded, adopts = expansions(connection, run_id, generation), _adopts(connection, dict(row), by_id)
-        yield Recorded(dict(row), by_id, [dict(entry) for entry in ledger], decisions, expanded, adopts)
+        paused_at = connection.execute(select(t.pause.c.at).where(t.pause.c.scope == f"run:{run_id}.{generation}")).scalar()
+        yield Recorded(dict(row), by_id, [dict(entry) for entry in ledger], decisions, expanded, adopts, paused_at)
 
 
 def _adopts(connection: Connection, run: Mapping[str, Any], nodes: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:

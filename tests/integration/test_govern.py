@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
 from celery.result import AsyncResult
 from running import Running, by_id, until
 from test_revoked_states import watched
@@ -12,6 +13,7 @@ from test_revoked_states import watched
 from orchestrator.graph import Graph
 from orchestrator.handle import RunHandle
 from orchestrator.store.decisions import DecisionView, list_decisions
+from tenancy.errors import Refused
 
 TICKS_S = 20
 """More than two ticks of the stock schedule, on a machine that has much else to do."""
@@ -185,7 +187,7 @@ def test_a_tenant_that_is_only_observed_is_told_and_keeps_everything(stack: Runn
     assert not any(each.applied_at for each in decisions(stack, run))
 
 
-def test_a_run_below_its_floor_is_held_until_somebody_lets_it_go_on(stack: Running, tmp_path: Path) -> None:
+def test_a_run_below_its_floor_is_held_until_somebody_approves_and_resuming_it_is_refused(stack: Running, tmp_path: Path) -> None:
     release = tmp_path / "release"
     run = submit(
         stack,
@@ -203,9 +205,15 @@ def test_a_run_below_its_floor_is_held_until_somebody_lets_it_go_on(stack: Runni
         until(lambda: [each.action for each in decisions(stack, run)][-1:] == ["hold"])
         stack.client.tenants.update("gov-hold", limit_per_day_micros=3_000_000, reason="more money")
         assert state(stack, run, "draft") == "due"
+        until(lambda: stack.redis.zscore("hg1:away", f"{run.run_id}.1") is not None)
+        assert stack.redis.hget("hg1:tenant:gov-hold", "running") == "0", "its place is free"
+        with pytest.raises(Refused, match=f"goes on by an approval alone: `headgate approve {run.run_id}"):
+            stack.client.resume(f"run:{run.run_id}", reason="it looks idle")
+        assert stack.redis.sismember("hg1:paused", scope)
     finally:
         release.touch()
-        stack.client.resume(scope, reason="approved")
+        run.approve(reason="it may")
+    assert stack.redis.hget("hg1:tenant:gov-hold", "running") == "1"
     run.wait(TIMEOUT_S)
     assert run.outcome == "succeeded"
 

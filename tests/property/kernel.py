@@ -161,6 +161,9 @@ class Kernel:
     def approve(self, run: str, gen: int, budget: str, reason: str, by: str) -> Any:
         return self.link.call("orchestrator/state/approve", run, gen, budget, reason, by)
 
+    def stand_by(self, run: str, gen: int, kept_ms: int | None) -> Any:
+        return self.link.call("orchestrator/state/stand_by", run, gen, "" if kept_ms is None else kept_ms)
+
     def judge(self, run: str, gen: int, decision: str, choices: Mapping[str, str]) -> Any:
         return self.link.call("orchestrator/state/judge", run, gen, decision, *(text for pair in choices.items() for text in pair))
 
@@ -331,6 +334,7 @@ class _View:
         view["ranks"] = {run: int(n) for run, n in self.keys.pop("ranks", {}).items()}
         view["caps"] = {run: int(n) for run, n in self.keys.pop("caps", {}).items()}
         view["over"] = {name: int(at) for name, at in self.keys.pop("over", [])}
+        view["away"] = {name: int(since) for name, since in self.keys.pop("away", [])}
         view["live runs"] = sorted(name for name, _ in self.keys.pop("runs", []))
         view["fences"] = {scope: int(at) for scope, at in self.keys.pop("fence", {}).items()}
         view["runs"] = {rg: self.run(row) for rg, row in self.family("run")}
@@ -430,6 +434,7 @@ def model_view(model: Model) -> View:
                 "reserved": str(p.reserved),
                 "spent": str(p.spent),
                 "open": str(p.open),
+                **({"lapsed": "1"} if p.lapsed else {}),
             }
             for (run, gen), p in model.purses.items()
         },
@@ -460,6 +465,7 @@ def model_view(model: Model) -> View:
         "ranks": dict(model.ranks),
         "timeouts": {rg: dict(row) for rg, row in model.timeouts.items()},
         "over": dict(model.over),
+        "away": {f"{run}.{gen}": since for (run, gen), since in model.away.items()},
         "live runs": sorted(f"{s.run}.{s.gen}" for s in model.runs.values() if s.status not in ("ended", "held")),
         "fences": dict(model.fences),
         "runs": {f"{s.run}.{s.gen}": _run(s) for s in model.runs.values()},

@@ -532,6 +532,16 @@ class KernelMachine(RuleBasedStateMachine):
             if step() == FENCED:
                 return
 
+    @precondition(lambda self: self.model.runs)
+    @rule(data=st.data(), what=st.sampled_from(["pause", "resume", "", ""]), kept_ms=st.sampled_from([None, 0, 1_000]))
+    def stand_by(self, data: st.DataObject, what: str, kept_ms: int | None) -> None:
+        """A run is paused or goes on, and its place and its hold follow, or nobody comes to look after them."""
+        run = self.pick(data, sorted(run for run, _ in self.model.runs))
+        if what:
+            self.both(what, f"run:{run}.1", "alice", "lunch")
+        if data.draw(st.booleans()):
+            self.both("stand_by", run, 1, kept_ms)
+
     def fence(self, scope: str, *, dies: bool) -> None:
         """Everything of a scope: the fence first, then each run that was submitted before, also where nobody has admitted it yet."""
         self.both("fence", scope, "all of it", "alice")
@@ -694,6 +704,9 @@ class KernelMachine(RuleBasedStateMachine):
                 on_warning="notify",
                 on_exceeded="notify",
             )
+        for run, gen in list(self.model.runs):
+            self.both("resume", f"run:{run}.{gen}", "alice", "")
+            self.both("stand_by", run, gen, None)
         inc = self.enroll({**INFO, "slots": 50, "tasks": [*INFO["tasks"], "absent"]})
         for _ in range(60):
             self.let_in(20, 9)

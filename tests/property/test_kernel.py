@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from clock import moved_clock
@@ -235,3 +236,36 @@ def test_who_comes_to_start_a_run_after_it_may_have_been_forgotten_starts_nothin
     assert world.both("admit", "r1", 1, "acme", run.want, world.now_ms + 1000)[0] == "admitted"
     assert world.both("admit", "r1", 1, "acme", run.want, world.now_ms - 1)[0] == "admitted"  # known: it is not forgotten
     world.graphs["r1"] = run
+
+
+def test_a_run_that_is_paused_gives_its_place_up_and_in_time_its_hold_and_has_both_again(world: KernelMachine) -> None:
+    world.account("acme", 100, 1)
+    first = graph_of(row("a", 0, amount=60), row("b", 0, amount=10))
+    world.graphs["r1"] = replace(first, want=first.want.replace('"floor": "0"', '"floor": "70"'))
+    world.complete(world.graphs["r1"])
+    account, purse = world.model.accounts["acme"], world.model.purses["r1", 1]
+    world.both("pause", "run:r1.1", "alice", "why not")
+    assert world.both("stand_by", "r1", 1, 1_000) == "away"
+    assert (account.running, purse.hold) == (0, 70)
+    second = world.graphs["r2"] = Graph("r2", "acme", (row("c", 0, amount=20),), 0, graph_of(row("c", 0, amount=20)).want)
+    assert world.both("admit", "r2", 1, "acme", second.want)[0] == "admitted", "its place is another's"
+    assert world.both("stand_by", "r1", 1, 1_000) == ""
+    world.now_ms += 1_000
+    assert world.both("stand_by", "r1", 1, None) == ""
+    assert world.both("stand_by", "r1", 1, 1_000) == "lapsed"
+    assert world.both("stand_by", "r1", 1, 1_000) == ""
+    assert (purse.hold, account.held) == (0, 20)
+    world.both("resume", "run:r1.1", "alice", "")
+    assert world.both("stand_by", "r1", 1, 1_000) == "back"
+    assert world.both("stand_by", "r1", 1, 1_000) == ""
+    assert (account.running, purse.hold) == (2, 70), "what its required nodes need is held again"
+
+
+def test_a_run_that_is_cancelled_while_it_is_paused_gives_its_place_up_once(world: KernelMachine) -> None:
+    submitted(world, row("a", 0))
+    world.both("pause", "run:r1.1", "alice", "why not")
+    assert world.both("stand_by", "r1", 1, None) == "away"
+    world.both("cancel", "r1", 1, "changed my mind", "alice")
+    assert world.both("stand_by", "r1", 1, None) == ""
+    world.both("revoke", "r1", 1, "cancelled", "changed my mind", ["a"])
+    assert (world.model.runs["r1", 1].status, world.model.accounts["acme"].running, world.model.away) == ("ended", 0, {})
