@@ -69,6 +69,11 @@ beat_schedule: dict[str, dict[str, Any]] = {
         "schedule": _settings.collect_interval_s,
         "options": {"queue": SYSTEM_QUEUE, "expires": _settings.collect_interval_s, "ignore_result": True},
     },
+    "logs": {
+        "task": "headgate.logs",
+        "schedule": _settings.node_log_interval_s,
+        "options": {"queue": SYSTEM_QUEUE, "expires": 2 * _settings.node_log_interval_s, "ignore_result": True},
+    },
     "schedules": {
         "task": "headgate.schedules",
         "schedule": _settings.schedule_interval_s,

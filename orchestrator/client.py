@@ -27,6 +27,7 @@ from orchestrator.graph.limits import Limits
 from orchestrator.graph.scheduled import refuse_unscheduled
 from orchestrator.handle import RunHandle
 from orchestrator.ledger import Ledger
+from orchestrator.logs.reading import NodeLogs, node_logs
 from orchestrator.pauses import pause, resume
 from orchestrator.price_tables import PriceTables
 from orchestrator.ranks import reprioritise
@@ -87,6 +88,11 @@ class Client:
     def tenants(self) -> Tenants:
         """The tenants: create, get, list, update, suspend, resume, close, fork, usage."""
         return Tenants(self)
+
+    @cached_property
+    def node_logs(self) -> NodeLogs:
+        """The logs of nodes, as `RunHandle.logs` reads them; also where no stack runs."""
+        return node_logs(self.settings)
 
     @cached_property
     def prices(self) -> PriceTables:

@@ -12,6 +12,7 @@ from sqlalchemy import Engine, select
 from sqlalchemy.engine import Connection
 from ulid import ULID
 
+from orchestrator.logs.line import SUFFIX
 from orchestrator.objects import Directory, Objects
 from orchestrator.results import OBJECT_MARK
 from orchestrator.store import tables as t
@@ -29,7 +30,7 @@ class Collector:
 
     An object stays while a generation of its run is not over, and while one refers to it that ended less than `ttl_s` ago: its own, or a
     later one that adopted its node. So what a superseded attempt wrote goes soon after the end, and so does, `ttl_s` later,
-    the rest. Objects of runs that the record does not know go by the time that is in the run's id.
+    the rest, logs of all attempts among it. Objects of runs that the record does not know go by the time that is in the run's id.
 
     :param ttl_s: how long objects are kept after the end of the last generation that refers to them, seconds.
     """
@@ -61,11 +62,13 @@ class Collector:
             ended = _ended(connection, runs)
             wanted = _referred(connection, [each for each, at in ended.items() if at is not None and at > now_ms - self.ttl_ms])
         live = {run_id for (run_id, _), at in ended.items() if at is None}
+        fresh = {run_id for (run_id, _), at in ended.items() if at is not None and at > now_ms - self.ttl_ms}
         known = {run_id for run_id, _ in ended}
         gone: list[str] = []
         for run_id, of_run in names.items():
             if run_id in known and run_id not in live:
-                gone += [name for name in of_run if name not in wanted]
+                # Nothing refers to logs: they stay as long as the run that they are of.
+                gone += [name for name in of_run if name not in wanted and not (run_id in fresh and name.endswith(SUFFIX))]
             elif run_id not in known and _age_ms(run_id, now_ms) > self.ttl_ms:
                 gone += of_run
         return self.objects.remove(gone)

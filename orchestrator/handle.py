@@ -11,7 +11,10 @@ import redis
 from orchestrator import keys
 from orchestrator.awaiting import awaitable, given_up
 from orchestrator.graph import Graph
+from orchestrator.logs.line import LogLine
+from orchestrator.logs.reading import LogReader
 from orchestrator.store import read
+from orchestrator.store.run_nodes import ran_in
 from tenancy.errors import RunFailed, Unavailable, Unknown, WaitTimeout
 
 if TYPE_CHECKING:
@@ -130,6 +133,24 @@ class RunHandle:
         if found.outcome != "succeeded" or found.result is None:
             raise RunFailed(row.outcome or row.status, wanted, _cause(found.error) or found.reason or found.outcome)
         return self.client.kernel.results.decode(found.result)
+
+    def logs(self, node: str | None = None, attempt: int | None = None) -> list[LogLine]:
+        """Return what the run's nodes logged and printed, by time: the last 256 KB of each attempt, secrets hidden.
+
+        Of one node, or one attempt at it, where these are named; of what runs, up to about a quarter of a second ago. A node that
+        was adopted said what it said in the generation that ran it.
+
+        Raises Unknown where there is no such node, ValueError for an attempt without a node, HeadgateError where the logs of all nodes
+        are more than 64 MB, Unavailable.
+        """
+        return self.log_reader(node, attempt).more()
+
+    def log_reader(self, node: str | None = None, attempt: int | None = None) -> LogReader:
+        """Return what reads the lines of `logs`, and then those that came since; raises likewise."""
+        if attempt is not None and node is None:
+            raise ValueError("an attempt is one at a node: name the node, too")
+        generation = self.generation if node is None else ran_in(self.client.engine, self.run_id, self.generation, node)
+        return LogReader(self.client.node_logs, self.run_id, generation, node, attempt)
 
     def cancel(
         self,

@@ -15,6 +15,8 @@ from cost.middleware import BY, Spent
 from cost.price_book import PriceBook
 from orchestrator import keys
 from orchestrator.backpressure import Backpressure
+from orchestrator.logs.capture import Logs
+from orchestrator.logs.spool import Spool
 from orchestrator.patience import patiently
 from orchestrator.results import result_store
 from orchestrator.riders import Riders
@@ -54,6 +56,11 @@ class Kernel:
     def riders(self) -> Riders:
         """Settlements that wait for a command of this process."""
         return Riders(self.settle)
+
+    @cached_property
+    def logs(self) -> Logs:
+        """The logs of the nodes that run in this process."""
+        return Logs(Spool(self.link, self.settings.node_log_bytes), self.results.objects, self.settings.node_log_bytes)
 
     @cached_property
     def launcher(self) -> Launcher:

@@ -12,6 +12,7 @@ RECORDED = "hg1:recorded"
 RECORDED_AT = "hg1:recorded:at"
 LEASE = "hg1:recorder"
 ENDED = "hg1:ended"
+LOGS = "hg1:logs"
 
 Part = Literal[
     "run", "state", "wait", "ctl", "spec", "verdict", "attempt", "lease", "due", "result", "fault", "cascade", "fragment", "stop",
@@ -52,3 +53,8 @@ def payload(request: str) -> str:
 def reply(request: str) -> str:
     """The list with the one answer to a request, kept 60 s."""
     return f"hg1:reply:{request}"
+
+
+def log(run_id: str, generation: int, node: str, attempt: int) -> str:
+    """What an attempt that runs has said so far."""
+    return f"hg1:log:{run_id}.{generation}:{node}:{attempt}"

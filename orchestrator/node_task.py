@@ -27,7 +27,10 @@ from orchestrator.expansion import Expansion, NothingGathered, NotMappable
 from orchestrator.graph import Graph
 from orchestrator.graph.references import MISSING, references, substitute
 from orchestrator.kernel import Kernel
+from orchestrator.logs.capture import Capture
+from orchestrator.logs.line import LogName
 from orchestrator.patience import patiently
+from orchestrator.redaction import secrets_in
 from orchestrator.registry import TaskDefinition, registry
 from orchestrator.results import NotStorable
 from orchestrator.state import ROWS_MAX
@@ -136,6 +139,7 @@ class _Execution:
         self.run_id, self.generation, self.node_id = str(node[0]), int(node[1]), str(node[2])
         self.inc, self.tag, self.number = str(delivery[0]), str(delivery[1]), int(delivery[2])
         self.tenant = str(getattr(request, "tenant", "") or "")
+        self.captured: Capture | None = None
 
     def run(self) -> str:
         row = self._claim()
@@ -154,7 +158,8 @@ class _Execution:
             strict=bool(spec.get("strict")),
             cancelled=partial(self._is_told, attempt),
         )
-        with metering(execution) as usage:
+        name = LogName(self.run_id, self.generation, self.node_id, attempt)
+        with metering(execution) as usage, self.kernel.logs.capturing(name) as self.captured:
             started, began = _cpu_clock()(), time.monotonic()
             error: BaseException | None = None
             result, outcome, delay_ms = "", "succeeded", NO_RETRY
@@ -248,7 +253,10 @@ class _Execution:
         definition = registry.get(task)
         if definition is None:
             raise HeadgateError(f"this worker has no task {task!r}; start it with --tasks and its module")
-        return self._function(definition)(**substitute(params, results, item))
+        given = substitute(params, results, item)
+        if self.captured is not None and (secrets := secrets_in(given)):
+            self.captured.hide(secrets)
+        return self._function(definition)(**given)
 
     def _results(self, params: dict[str, Any]) -> dict[str, Any]:
         """Return the results of the nodes that params refer to. Raises _NoInput where one is missing that something counts on."""

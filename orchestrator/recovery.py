@@ -62,8 +62,9 @@ CHUNK = 1_000
 _KEPT = (
     "epoch", "events", "recorded", "recorder", "reply:", "payload:",
     "msg", "meta", "delayed", "queue:", "depth:", "ready:", "pools", "letters", "expected", "dead",
+    "log:", "logs",
 )  # fmt: skip
-"""What a rebuild does not delete, by the beginning of the key after `hg1:`: the log, requests, ordinary messages."""
+"""What a rebuild does not delete, by the beginning of the key after `hg1:`: the log, requests, ordinary messages, what nodes said."""
 
 log = logging.getLogger("headgate.recovery")
 

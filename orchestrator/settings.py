@@ -78,6 +78,10 @@ class Settings(BaseSettings):
     """How long objects of results are kept after the end of the last run that refers to them."""
     collect_interval_s: Seconds = 600.0
     """How often beat has objects of results collected that nobody needs any more."""
+    node_log_bytes: int = Field(262_144, ge=0, le=16_777_216)
+    """How much of what a node logs and prints is kept for each attempt, the last of it; 0: nothing is."""
+    node_log_interval_s: Seconds = 5.0
+    """How often beat has the logs of nodes put away whose process was killed."""
 
     backlog_per_slot: int = Field(DEFAULT.backlog_per_slot, ge=1, le=1_000_000)
     """Capacity of a pool = its live slots times this; new runs wait while the load is high against it."""

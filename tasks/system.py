@@ -1,4 +1,4 @@
-"""What beat and the end of a run call: repair, admission, notifications, schedules, audit, collection of results."""
+"""What beat and the end of a run call: repair, admission, notifications, schedules, audit, collection of results, logs of nodes."""
 
 from __future__ import annotations
 
@@ -73,6 +73,19 @@ def collect(self: Any) -> None:
         return
     if removed:
         logger.info("collected %d objects of results", removed)
+
+
+@shared_task(name="headgate.logs", bind=True, ignore_result=True, acks_late=False)  # type: ignore[untyped-decorator]
+def logs(self: Any) -> None:
+    """Put away the logs of nodes whose process was killed, or whose store did not answer. What a pass leaves, the next one finds."""
+    app: Celery = self.app
+    try:
+        put = app.headgate_kernel.logs.put_away()
+    except HeadgateError as error:
+        logger.warning("logs of nodes were not put away: %s", error)
+        return
+    if put:
+        logger.info("put away %d logs of nodes", put)
 
 
 @shared_task(name="headgate.schedules", bind=True, ignore_result=True, acks_late=False)  # type: ignore[untyped-decorator]

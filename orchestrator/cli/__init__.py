@@ -14,6 +14,7 @@ from orchestrator.cli import (
     estimate,
     generations,
     ledger,
+    logs,
     pause,
     plan,
     prices,
@@ -47,7 +48,7 @@ def main() -> None:
 for command in (
     *(stack.demo, stack.up, stack.sweep, console.console),
     *(run.run, run.submit, run.watch, cancel.cancel, generations.rerun, priority.priority, deadline.deadline, audit.audit),
-    *(record.runs, record.show, replay.replay, verify.verify),
+    *(record.runs, record.show, logs.logs, replay.replay, verify.verify),
     *(decisions.decisions, decisions.explain, decisions.agent, approve.approve),
     *(plan.plan, plan.schema),
     *(tenant.tenant, pause.pause, pause.resume),

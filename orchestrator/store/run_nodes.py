@@ -13,7 +13,7 @@ from tenancy.errors import Unknown
 
 from . import tables as t
 from .position import Position
-from .read import NodeView, _node_view, open_record
+from .read import NodeView, _node_view, get_graph, open_record
 
 EVENTS_MAX = 500
 """Events of one node: of those that began without end, as many as there is use for."""
@@ -61,6 +61,21 @@ def get_node(engine: Engine, run_id: str, generation: int, node: str, spec: Mapp
     if row is None and spec is None:
         raise Unknown(f"run {run_id} has no node {node!r}")
     return _node_view(node, None if row is None else dict(row), spec or {})
+
+
+def ran_in(engine: Engine, run_id: str, generation: int, node: str) -> int:
+    """Return the generation that ran a node: an earlier one where it was adopted. Raises Unknown, Unavailable."""
+    text = get_graph(engine, run_id, generation)
+    spec = next((each for each in json.loads(text)["nodes"] if each["id"] == node), None) if text is not None else None
+    return get_node(engine, run_id, generation, node, spec).adopted or generation
+
+
+def node_outcome(engine: Engine, run_id: str, generation: int, node: str) -> str | None:
+    """Return the outcome of a node, None while it has none. Raises Unavailable."""
+    mine = select(t.node.c.outcome).where(t.node.c.run_id == run_id, t.node.c.generation == generation, t.node.c.node_id == node)
+    with open_record(engine) as connection:
+        outcome: str | None = connection.execute(mine).scalar()
+    return outcome
 
 
 def last_event(engine: Engine, run_id: str, generation: int) -> Position | None:

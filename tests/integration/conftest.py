@@ -25,7 +25,7 @@ from tenancy.errors import Refused
 from tests.integration.hands import Hands, make_recorder
 
 HERE = Path(__file__).resolve().parent
-TASKS = ("node_tasks", "slot_tasks")
+TASKS = ("node_tasks", "slot_tasks", "talking_tasks")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -21,10 +21,12 @@ from running import producer, until
 
 from orchestrator.embedded import Stack
 from orchestrator.embedded.commands import Commands
+from orchestrator.graph import Graph
 from orchestrator.settings import Settings
 
 HERE = Path(__file__).resolve().parent
 EACH = 40
+TASKS = ("pool_tasks", "talking_tasks")
 TENANTS = [f"{name}-{kind}" for name in ("light", "heavy") for kind in KINDS] + [f"tenant-{at}" for at in range(10)]
 
 
@@ -35,8 +37,8 @@ def pools() -> Iterator[Pools]:
     os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE), *filter(None, [before.get("PYTHONPATH")])])
     os.environ[pool_tasks.NOTES] = str(home / "notes.jsonl")
     try:
-        with Stack(Settings(home=home), len(KINDS), 2, ["pool_tasks"], console=False, commands=Commands(worker=command)) as stack:
-            client = producer(Settings(home=home, redis_url=stack.redis_url, tasks=("pool_tasks",)))
+        with Stack(Settings(home=home), len(KINDS), 2, TASKS, console=False, commands=Commands(worker=command)) as stack:
+            client = producer(Settings(home=home, redis_url=stack.redis_url, tasks=TASKS))
             with redis.Redis.from_url(stack.client_url, decode_responses=True) as connection:
                 for tenant in TENANTS:
                     client.tenants.create(tenant, weight=3 if tenant.startswith("heavy") else 1)
@@ -67,6 +69,20 @@ def test_a_pool_runs_the_messages_of_each_tenant_in_order_and_gives_tenants_thei
         assert max(abs(at - place) for place, at in enumerate(order)) <= SLOTS[kind] - 1
     # Shares are of time as it was measured: a stall of the machine is charged to whose message it met. test_fair_shares.py is exact.
     assert sum(label.startswith(heavy) for label in began[:EACH]) == pytest.approx(0.75 * EACH, abs=8)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_nodes_side_by_side_in_a_pool_of_any_kind_have_logs_that_are_never_mixed(kind: str, pools: Pools) -> None:
+    nodes = [
+        {"id": f"n{at}", "task": "talk.chatter", "params": {"words": f"I am n{at}", "times": 30}, "pool": kind, "attempts": 1}
+        for at in range(2 * SLOTS[kind])
+    ]
+    run = pools.client.submit(Graph.parse({"name": "chatter", "nodes": nodes})).wait(60)
+    assert run.outcome == "succeeded"
+    for node in nodes:
+        lines = run.logs(node["id"])
+        expected = [(level, f"I am {node['id']} {number}") for number in range(30) for level in ("stdout", "WARNING")]
+        assert [(line.level, line.text) for line in lines] == expected
 
 
 @pytest.mark.parametrize("kind", KINDS)

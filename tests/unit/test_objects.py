@@ -135,6 +135,17 @@ def test_what_a_later_generation_adopted_stays_as_long_as_that_one_needs_it(reco
     assert record.left(again) == ["1/a.1.json"]  # the generation that goes on may adopt it
 
 
+def test_logs_of_all_attempts_stay_as_long_as_their_run_and_go_with_it(record: Record) -> None:
+    ended = record.run(ended_days_ago=6.9, a="@RUN/1/a.2.json")
+    expired = record.run(ended_days_ago=7.1)
+    again = record.run(1, ended_days_ago=8)
+    record.run(2, ended_days_ago=1, run=again)
+    for run in (ended, expired, again):
+        record.write(run, "1/a.1.json", "1/a.1.log", "1/a.2.log")
+    record.collect()
+    assert [record.left(run) for run in (ended, expired, again)] == [["1/a.1.log", "1/a.2.log"], [], ["1/a.1.log", "1/a.2.log"]]
+
+
 def test_objects_of_runs_that_the_record_does_not_know_go_by_the_age_of_the_run(record: Record) -> None:
     old, young = (str(ULID.from_timestamp((NOW_MS - days * DAY_MS) / 1000)).lower() for days in (8, 1))
     for run in (old, young, "not-a-run"):
