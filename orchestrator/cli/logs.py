@@ -94,14 +94,14 @@ def _print(run: RunHandle, node: str | None, attempt: int | None, *, follow: boo
 def _ended(run: RunHandle, node: str | None) -> Exit | None:
     """Return how the run or the node ended as an exit code, None where it has not."""
     from orchestrator.store import read
-    from orchestrator.store.run_nodes import node_outcome
+    from orchestrator.store.run_nodes import node_standing
 
     engine = run.client.engine
     row = read.get_run(engine, run.run_id, run.generation)
     over = of_run(row.status, row.outcome) if row.status in ("ended", "refused") else None
     if node is None:
         return over
-    outcome = node_outcome(engine, run.run_id, run.generation, node)
+    outcome, _ = node_standing(engine, run.run_id, run.generation, node)
     if outcome is None:
         return over
     if outcome in ("succeeded", "skipped"):

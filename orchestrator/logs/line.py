@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
@@ -23,6 +24,10 @@ class LogName(NamedTuple):
     def object(self) -> str:
         """The name of the object that the log is kept as."""
         return f"{self.run_id}/{self.generation}/{self.node}.{self.attempt}{SUFFIX}"
+
+    def could_be(self) -> bool:
+        """Say whether a node could have this id; only then is the object's name one below its generation, whoever asks."""
+        return re.fullmatch(r"\w[\w.-]*", self.node, re.ASCII) is not None
 
     @classmethod
     def of_object(cls, name: str) -> LogName | None:

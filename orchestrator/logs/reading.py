@@ -39,6 +39,8 @@ class NodeLogs:
 
     def read(self, name: LogName) -> list[LogLine]:
         """Return what an attempt said so far, oldest first: the last of it; empty where nothing is known. Raises Unavailable."""
+        if not name.could_be():
+            return []
         try:
             spooled = self._spool.read(name)[0] if self._spool is not None else []
         except Unavailable:

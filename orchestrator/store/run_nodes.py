@@ -70,12 +70,14 @@ def ran_in(engine: Engine, run_id: str, generation: int, node: str) -> int:
     return get_node(engine, run_id, generation, node, spec).adopted or generation
 
 
-def node_outcome(engine: Engine, run_id: str, generation: int, node: str) -> str | None:
-    """Return the outcome of a node, None while it has none. Raises Unavailable."""
-    mine = select(t.node.c.outcome).where(t.node.c.run_id == run_id, t.node.c.generation == generation, t.node.c.node_id == node)
+def node_standing(engine: Engine, run_id: str, generation: int, node: str) -> tuple[str | None, int]:
+    """Return the outcome of a node, None while it has none, and its newest attempt, 0 where it has not begun. Raises Unavailable."""
+    mine = select(t.node.c.outcome, t.node.c.attempt).where(
+        t.node.c.run_id == run_id, t.node.c.generation == generation, t.node.c.node_id == node
+    )
     with open_record(engine) as connection:
-        outcome: str | None = connection.execute(mine).scalar()
-    return outcome
+        row = connection.execute(mine).first()
+    return (None, 0) if row is None else (row.outcome, row.attempt or 0)
 
 
 def last_event(engine: Engine, run_id: str, generation: int) -> Position | None:

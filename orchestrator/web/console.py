@@ -12,6 +12,7 @@ from tornado.web import StaticFileHandler, url
 
 from orchestrator.assembly import HeadgateApp
 from orchestrator.client import Client
+from orchestrator.logs.reading import NodeLogs
 from orchestrator.store.engine import open_engine
 from orchestrator.web.acts import RunsAct
 from orchestrator.web.banner import BannerData
@@ -32,6 +33,7 @@ from orchestrator.web.run import (
     RunRecord,
     RunSummary,
 )
+from orchestrator.web.run_log import RunLog
 from orchestrator.web.runs import RunsData, RunsPage, StripsData
 from orchestrator.web.schedules_page import SchedulesData, SchedulesPage
 from orchestrator.web.task_state import TaskState
@@ -51,6 +53,7 @@ HANDLERS: tuple[tuple[str, type], ...] = (
     (RUN + "/graph", RunGraph),
     (RUN + "/nodes", RunNodes),
     (RUN + "/node", RunNode),
+    (RUN + "/log", RunLog),
     (RUN + "/events", RunEvents),
     (RUN + "/decisions", RunDecisions),
     (RUN + "/record", RunRecord),
@@ -104,6 +107,7 @@ class Console(Flower):
         self.link: Link = capp.headgate_kernel.link
         self.engine: Engine = open_engine(capp.headgate_settings.resolved_database_url())
         self.client = Client(capp.headgate_settings)
+        self.node_logs = NodeLogs(capp.headgate_kernel.logs.spool, capp.headgate_kernel.logs.objects)
         self.drawings = Drawings()
         # Celery's events of tasks, which take 40 % of a worker's speed, are not switched on: the log tells what nodes do.
         self.events.enable_events = False

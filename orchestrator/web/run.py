@@ -39,7 +39,7 @@ class RunPage(Shell):
         return {"title": f"{run.graph} {run.run_id}", "run": run.run_id}
 
 
-class _OfRun(Data):
+class OfRun(Data):
     """Reads something of a run: of its newest generation, or that of the argument `g`."""
 
     def reading(self, *path: str) -> Callable[[], Any]:
@@ -53,7 +53,7 @@ class _OfRun(Data):
         raise NotImplementedError
 
 
-class RunSummary(_OfRun):
+class RunSummary(OfRun):
     """GET /run/{id}/summary: the run, its generations, its costs, how long its nodes waited."""
 
     what = "run"
@@ -81,7 +81,7 @@ class RunSummary(_OfRun):
         return tell
 
 
-class RunGraph(_OfRun):
+class RunGraph(OfRun):
     """GET /run/{id}/graph: the drawing of the graph that it was submitted with, made at first view and kept."""
 
     what = "graph of a run"
@@ -115,7 +115,7 @@ class Drawings:
         return drawn
 
 
-class RunNodes(_OfRun):
+class RunNodes(OfRun):
     """GET /run/{id}/nodes: the states of all nodes as columns, {same: true} where nothing happened since `since`."""
 
     what = "nodes of a run"
@@ -138,7 +138,7 @@ class RunNodes(_OfRun):
         return tell
 
 
-class RunNode(_OfRun):
+class RunNode(OfRun):
     """GET /run/{id}/node?id=: one node with everything that is known of it."""
 
     what = "node of a run"
@@ -168,7 +168,7 @@ class RunNode(_OfRun):
         return tell
 
 
-class RunEvents(_OfRun):
+class RunEvents(OfRun):
     """GET /run/{id}/events: events after the position `after`, oldest first."""
 
     what = "events of a run"
@@ -187,7 +187,7 @@ class RunEvents(_OfRun):
         return tell
 
 
-class RunDecisions(_OfRun):
+class RunDecisions(OfRun):
     """GET /run/{id}/decisions: what the cost agent decided about it, newest first."""
 
     what = "decisions about a run"
@@ -199,7 +199,7 @@ class RunDecisions(_OfRun):
         }
 
 
-class RunRecord(_OfRun):
+class RunRecord(OfRun):
     """GET /run/{id}/record: what `headgate show --json` prints."""
 
     what = "record of a run"

@@ -15,8 +15,8 @@ log = logging.getLogger(__name__)
 
 
 @task(name="talk.say")
-def say(words: str, until: str = "", fails: int = 0, api_key: str = "") -> str:
-    """Log, print and print to stderr, then wait for a file; fails at the first attempts."""
+def say(words: str, until: str = "", fails: int = 0, api_key: str = "", needs: str = "") -> str:
+    """Log, print and print to stderr, then wait for a file; fails at the first attempts, and while there is no file that it needs."""
     log.warning("%s: logged by %d at attempt %d", words, os.getpid(), meter.attempt)
     print(f"{words}: printed {api_key}")  # noqa: T201
     sys.stderr.write(f"{words}: to stderr\n")
@@ -25,6 +25,8 @@ def say(words: str, until: str = "", fails: int = 0, api_key: str = "") -> str:
     print(f"{words}: and more")  # noqa: T201
     if meter.attempt <= fails:
         raise ValueError(f"{words}: attempt {meter.attempt} fails")
+    if needs and not Path(needs).exists():
+        raise FileNotFoundError(needs)
     return words
 
 

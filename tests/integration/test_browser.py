@@ -40,30 +40,49 @@ def page_of(browser: Browser, **given: Any) -> tuple[Page, list[str]]:
 
 
 def flow(tmp_path: Path) -> Graph:
-    """A run that fails until there is a file `go`."""
-    params = {"name": "load", "log": str(tmp_path / "log"), "path": str(tmp_path / "go")}
+    """A run whose node `load` talks, waits for a file, and fails at its first attempt in each generation until there is a file `go`."""
+    params = {"words": "load", "until": str(tmp_path / "on"), "needs": str(tmp_path / "go"), "api_key": "open-sesame"}
     spend = {"task": "synthetic.spend", "params": {"category": "llm", "micros": 300_000}, "estimate": {"llm": 300_000}}
     nodes = [
         {"id": "fetch", **spend},
-        {"id": "load", "task": "node_tasks.needs", "params": params, "attempts": 1, "after": ["fetch"]},
+        {"id": "load", "task": "talk.say", "params": params, "attempts": 1, "after": ["fetch"]},
         {"id": "report", **spend, "after": ["load"]},
     ]
     return Graph.parse({"name": "walk", "nodes": nodes})
 
 
 def walk(page: Page, url: str, stack: Running, tenant: str, tmp_path: Path) -> None:
-    """Watch a run fail, look why, run it again, and see what it cost its tenant."""
+    """Submit a run, watch it run with what its node says, see it fail, look why, run it again, and see what it cost its tenant."""
     run = stack.client.submit(flow(tmp_path), tenant=tenant)
     page.goto(f"{url}/runs?tenant={tenant}")
     page.get_by_role("link", name=run.run_id).first.click()
     head = page.locator(".hg-run-head")
-    expect(head).to_contain_text("failed", timeout=PATIENCE_MS)
-    box = page.get_by_role("button", name=re.compile("^load, node_tasks.needs: failed"))
+    expect(head).to_contain_text("running", timeout=PATIENCE_MS)
+    box = page.get_by_role("button", name=re.compile("^load, talk.say: running"))
     expect(box).to_be_visible(timeout=PATIENCE_MS)
-    page.get_by_role("button", name="First failure").click()
+    box.click()
     drawer = page.get_by_role("dialog", name="load")
+    log = drawer.get_by_role("log")
+    expect(log).to_contain_text("load: to stderr", timeout=PATIENCE_MS)
+    expect(log).not_to_contain_text("and more")
+    expect(log).to_contain_text("load: printed (hidden)")
+    expect(drawer).to_contain_text("It goes on.")
+    page.keyboard.press("Escape")
+    (tmp_path / "on").touch()
+    expect(head).to_contain_text("failed", timeout=PATIENCE_MS)
+    expect(page.get_by_role("button", name=re.compile("^load, talk.say: failed"))).to_be_visible(timeout=PATIENCE_MS)
+    page.get_by_role("button", name="First failure").click()
     expect(drawer).to_contain_text("FileNotFoundError")
     expect(drawer.get_by_label("Traceback")).to_contain_text("Traceback")
+    expect(log.locator(".hg-line")).to_have_text(
+        [
+            re.compile(r"WARNING\s*load: logged by \d+ at attempt 1$"),
+            re.compile(r"stdout\s*load: printed \(hidden\)$"),
+            re.compile(r"stderr\s*load: to stderr$"),
+            re.compile(r"stdout\s*load: and more$"),
+        ]
+    )
+    expect(drawer).not_to_contain_text("It goes on.")
     page.keyboard.press("Escape")
     expect(drawer).to_be_hidden()
     page.goto(f"{url}/tenant/{tenant}")
@@ -114,7 +133,7 @@ def test_names_that_try_to_be_markup_or_templates_come_out_as_text_on_every_page
     hostile = "<img src=x onerror=alert(1)>{{1+1}}${1+1}<script>alert(1)</script>"
     client, tenant = stack.client, "hostile-names"
     client.tenants.create(tenant, name=hostile)
-    nodes = [{"id": "n", "task": "synthetic.noop", "labels": {"note": hostile}}]
+    nodes = [{"id": "n", "task": "talk.say", "params": {"words": hostile}, "labels": {"note": hostile}}]
     run = client.submit(Graph.parse({"name": "hostile", "nodes": nodes, "labels": {"note": hostile}}), tenant=tenant, key=hostile).wait(30)
     page, wrong = page_of(browser)
     client.pause(f"tenant:{tenant}", reason=hostile, by=hostile)
@@ -131,8 +150,10 @@ def test_names_that_try_to_be_markup_or_templates_come_out_as_text_on_every_page
             page.wait_for_function("document.querySelector('#hg-page table, .hg-box, .hg-empty')")
             assert page.locator("img[src=x]").count() == 0, path
             assert page.locator("main script").count() == 0, path
-        page.goto(f"{console}/run/{run.run_id}")
+        page.goto(f"{console}/run/{run.run_id}?node=n")
         expect(page.locator(".hg-run-head")).to_contain_text(hostile)
+        expect(page.get_by_role("log")).to_contain_text(f"{hostile}: to stderr", timeout=PATIENCE_MS)
+        assert page.get_by_role("log").locator("img, script").count() == 0
         page.goto(f"{console}/runs?q=%3Cimg%20src%3Dx%20onerror%3Dalert(1)%3E&label=%7B%7B1%7D%7D")
         expect(page.locator("#runs-table")).to_contain_text("No run fits.")
         assert wrong == []

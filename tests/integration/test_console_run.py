@@ -54,6 +54,21 @@ def test_a_runs_page_reads_its_graph_states_one_node_events_and_record(stack: Ru
     assert answer(f"{console}/run/../../etc/passwd")[0] == 404
 
 
+def test_the_log_of_a_node_is_read_by_attempt_and_from_where_it_was_read_before(stack: Running, console: str) -> None:
+    nodes = [{"id": "a", "task": "talk.say", "params": {"words": "a", "fails": 1}, "attempts": 2}, {"id": "q", "task": "synthetic.noop"}]
+    run = stack.client.submit(Graph.parse({"name": "talks", "nodes": nodes})).wait(60)
+    url = f"{console}/run/{run.run_id}/log"
+    newest = told(f"{url}?id=a")
+    assert (newest["attempt"], newest["over"], newest["missing"], len(newest["lines"])) == (2, True, 0, 4)
+    number, at, level, logger, text = newest["lines"][0]
+    assert (number, level, logger, "at attempt 2" in text, at > 1e9) == (1, "WARNING", "talking_tasks", True, True)
+    assert [line[0] for line in told(f"{url}?id=a&attempt=1&after=2")["lines"]] == [3, 4]
+    assert told(f"{url}?id=a&attempt=9")["lines"] == told(f"{url}?id=q")["lines"] == told(f"{url}?id=none")["lines"] == []
+    assert answer(url)[0] == answer(f"{url}?id=a&attempt=x")[0] == 400
+    assert answer(f"{url}?id=..%2F..%2F..%2Fheadgate")[0] == 200
+    assert answer(f"{console}/run/{'0' * 26}/log?id=a")[0] == 404
+
+
 def test_a_run_of_ten_thousand_nodes_is_read_soon_and_keeps_flowers_loop_from_nobody(stack: Running, console: str) -> None:
     nodes = [{"id": f"n{at}", "task": f"t{at % 7}", "after": [f"n{(at - 1) // 3}"] if at else []} for at in range(10_000)]
     row = {"run_id": run_id(777), "generation": 1, "tenant": "default", "graph_name": "large", "status": "ended", "outcome": "succeeded"}

@@ -277,6 +277,12 @@ def test_names_of_logs_and_of_results_are_told_apart() -> None:
     assert [LogName.of_object(f"{RUN}/1/{text}") for text in ("a.1.json", "a.log", "a.x.log", "+decision.3")] == [None] * 4
 
 
+def test_nobody_reads_beside_the_logs_whatever_he_calls_a_node(place: Place) -> None:
+    place.objects.write("secret.1.log", b'{"n":1,"at":5,"text":"of somebody else"}\n')
+    for node in ("../../secret", f"../../{RUN}/1/../../secret", "/secret", "a/../../../secret", "\0", "", ".."):
+        assert place.read(LogName(RUN, 1, node, 1)) == [], node
+
+
 def test_lines_that_are_no_lines_of_ours_are_left_out(place: Place) -> None:
     name = LogName(RUN, 1, "n", 1)
     place.objects.write(name.object, b'nonsense\n{"n":1,"at":5,"text":"fine"}\n{"n":"x"}\n[]\n')

@@ -90,6 +90,10 @@ export function stamp(at) {
   return `${time.getFullYear()}-${two(time.getMonth() + 1)}-${two(time.getDate())} ${two(time.getHours())}:${two(time.getMinutes())}:${two(time.getSeconds())}`;
 }
 
+export function clock(at) {
+  return `${stamp(at).slice(11)}.${String(Math.floor(at * 1000) % 1000).padStart(3, '0')}`;
+}
+
 export function ago(at, now) {
   if (at === null || at === undefined) return h('span', {class: 'hg-none'}, '–');
   const passed = now - at;

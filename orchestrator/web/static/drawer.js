@@ -1,10 +1,12 @@
-// The drawer of one node: attempts, parameters, result, traceback, costs, the decisions that touched it.
+// The drawer of one node: attempts, log, parameters, result, traceback, costs, the decisions that touched it.
 
 import {badge, count, duration, h, link, money, number, page, plural, stamp, STATES, table} from './console.js';
+import {Log} from './log.js';
 
 export class Drawer {
-  constructor(read, keep) {
+  constructor(read, keep, readLog) {
     this.read = read;
+    this.log = new Log(readLog);
     this.keep = keep;
     this.node = null;
     this.before = null;
@@ -21,6 +23,7 @@ export class Drawer {
     this.reveal(node);
     this.node = node;
     this.shown = '';
+    this.log.close();
     this.keep({node});
     this.body.replaceChildren(h('p', {class: 'hg-small'}, 'Reading …'));
     await this.again();
@@ -29,6 +32,7 @@ export class Drawer {
   list(members) {
     this.reveal(plural(members.length, 'node'));
     this.node = null;
+    this.log.close();
     const order = ['failed', 'timed_out', 'running', 'due', 'upstream_failed', 'cancelled', 'skipped', 'not_taken', 'pending', 'succeeded'];
     members.sort((one, other) => order.indexOf(one.state) - order.indexOf(other.state));
     this.body.replaceChildren(h('ul', {class: 'hg-members'}, members.slice(0, 500).map(({id, state}) => h('li', {}, badge(state),
@@ -47,6 +51,7 @@ export class Drawer {
     if (this.element.hidden) return;
     this.element.hidden = true;
     this.node = null;
+    this.log.close();
     this.keep({node: null});
     this.before?.focus?.();
   }
@@ -87,6 +92,7 @@ export class Drawer {
         each.outcome === 'lost' ? 'worker lost' : each.outcome ? [(STATES[each.outcome] || ['', each.outcome])[1], each.delay_s === undefined ? '' : `, again after ${duration(each.delay_s)}`,
           each.error ? h('div', {class: 'hg-small'}, `${each.error.type || ''} ${each.error.message || ''}`) : null] : 'running',
         each.worker || '–'])) : null),
+      node.tries.length || node.adopted ? part('Log', this.log.element) : null,
       part('Parameters', node.params === '{}' ? null : code(node.params, 'Parameters')),
       part('Result', node.result === null ? null : node.result.object ? h('p', {}, 'In the result store: ', h('code', {}, node.result.object)) : code(node.result.json, 'Result')),
       part('Cost', node.entries.length ? table('cost-table', 'Ledger entries', ['', 'Entry', 'Category', 'Amount', 'By'], node.entries.map((each) => [
@@ -96,6 +102,7 @@ export class Drawer {
       part('Decisions', node.decisions.map((each) => h('p', {}, h('b', {}, each.action), ` ${each.reason} `, h('span', {class: 'hg-small'}, `${each.id}, ${stamp(each.at)}`)))),
       settings.length ? part('As submitted', h('dl', {class: 'detail-list'}, settings)) : null,
     ].filter(Boolean));
+    this.log.show(node);
   }
 }
 

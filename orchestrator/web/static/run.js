@@ -29,7 +29,7 @@ const tabs = h('div', {class: 'hg-tabs', role: 'tablist', 'aria-label': 'Views o
 const panels = Object.fromEntries(TABS.map((name) => [name, h('section', {role: 'tabpanel', id: `hg-panel-${name}`, 'aria-labelledby': `hg-tab-${name}`, hidden: true})]));
 page.append(head, figures, tabs, ...Object.values(panels));
 
-const drawer = new Drawer((id) => ask(at('node', {id})), keep);
+const drawer = new Drawer((id) => ask(at('node', {id})), keep, (asked, ran) => ask(at('log', {...asked, ...(ran ? {g: ran} : {})})));
 const graph = new GraphView(panels.Graph, choose);
 const timeline = new Timeline(panels.Timeline, (index) => choose([index]));
 
@@ -249,6 +249,7 @@ async function look() {
   timeline.feed(drawing, nodes, nameOf, stateOf);
   if (['Graph', 'Timeline'].includes(tab) || (tab === 'Nodes' && !state.same)) show();
   if (!state.same) drawer.again();
+  drawer.log.again();
   return !(state.over && state.same);
 }
 
