@@ -220,6 +220,8 @@ class RunHandle:
     aevents = awaitable(_events)
     await_ = awaitable(wait, waits=True)
     aresult = awaitable(result)
+    alogs = awaitable(logs)
+    alog_reader = awaitable(log_reader)
     acancel = awaitable(cancel)
     areprioritise = awaitable(reprioritise)
     aextend_deadline = awaitable(extend_deadline)

@@ -62,7 +62,7 @@ def test_each_attempt_has_its_own_log_without_secrets_and_redis_has_nothing_of_i
         assert re.fullmatch(rf"twice: logged by \d+ at attempt {attempt}", lines[0].text)
         assert [line.text for line in lines[1:]] == [f"twice: printed {HIDDEN}", "twice: to stderr", "twice: and more"]
         assert lines[0].logger == "talking_tasks"
-        assert abs(lines[0].at - run._row().submitted_at) < 300
+        assert abs(lines[0].at - run.view().submitted_at) < 300
     assert run.logs("quiet") == []
     assert len(run.logs()) == 8
     assert run.logs() == run.logs("twice")
