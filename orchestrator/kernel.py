@@ -86,8 +86,8 @@ class Kernel:
         if charged.may_start:
             self.call_admission()
         if charged.entered:
-            cause = f"{spent.run_id}.{spent.generation}.{spent.node_id}.{spent.attempt}"
-            self.call_agent(spent.run_id, spent.generation, "level", cause)
+            rg = f"{spent.run_id}.{spent.generation}"
+            self.call_agent(rg, "level", f"{rg}.{spent.node_id}.{spent.attempt}")
         if charged.answer == "conflict":
             raise ValueError(f"{spent.run_id}.{spent.node_id} attempt {spent.attempt} was settled before with another amount")
 
@@ -116,12 +116,13 @@ class Kernel:
         except (KombuError, RedisError) as error:
             log.warning("admission was not called: %s", error)
 
-    def call_agent(self, run_id: str, generation: int, trigger: str, cause: str) -> None:
-        """Have some worker decide on the run's tenant at once. When the message is lost, beat's next one does it.
+    def call_agent(self, run: str, trigger: str, cause: str, tenant: str = "") -> None:
+        """Have some worker decide on a tenant at once, that of a run (`{run}.{generation}`) or the one that is named.
 
-        trigger: gate (the money does not cover the node `cause`), or level (which the execution `cause` made it enter).
+        trigger: gate (the money does not cover the node `cause`), or level (which the execution or change `cause` made it enter). When the
+        message is lost, beat's next one does it.
         """
-        told = {"args": [f"{run_id}.{generation}", trigger, cause], "queue": SYSTEM_QUEUE, "ignore_result": True, "retry": False}
+        told = {"args": [run, trigger, cause, *([tenant] if tenant else [])], "queue": SYSTEM_QUEUE, "ignore_result": True, "retry": False}
         try:
             self.app.send_task(GOVERN, **told, expires=2 * self.settings.agent_interval_s)
         except (KombuError, RedisError) as error:

@@ -223,7 +223,7 @@ class _Execution:
         if kind in ("ended", "stopped"):
             raise NodeCancelled(f"the node {self.node_id!r} is {row[1] if len(row) > 1 else 'cancelled'}")
         if kind == "later" and len(row) > 2 and row[2]:
-            self.kernel.call_agent(self.run_id, self.generation, "gate", self.node_id)
+            self.kernel.call_agent(f"{self.run_id}.{self.generation}", "gate", self.node_id)
         raise Ignore(f"{self.node_id}: {kind}")
 
     def _hand_back(self, attempt: int, task: str) -> None:

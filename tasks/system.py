@@ -37,14 +37,14 @@ def admit(self: Any) -> None:
 
 
 @shared_task(name=GOVERN, bind=True, ignore_result=True, acks_late=False)  # type: ignore[untyped-decorator]
-def govern(self: Any, run: str = "", trigger: str = "beat", cause: str = "") -> None:
-    """Decide on every tenant's runs, or on those of one run's tenant; a decision that somebody left half applied is completed.
+def govern(self: Any, run: str = "", trigger: str = "beat", cause: str = "", tenant: str = "") -> None:
+    """Decide on every tenant's runs, or on those of one tenant, or of a run's; a decision that somebody left half applied is completed.
 
     However many do this at once, a run has one decision at a time. `run` is `{run}.{generation}`.
     """
     app: Celery = self.app
     try:
-        governed = app.headgate_governor.tick(run, trigger, cause)
+        governed = app.headgate_governor.tick(run, trigger, cause, tenant)
     except HeadgateError as error:
         logger.warning("the cost agent's pass was put off: %s", error)
         return

@@ -56,27 +56,30 @@ class Governor:
         self.costs = CostBook(engine, kernel.settings)
         self._seen: dict[str, tuple[object, ...]] = {}
 
-    def tick(self, run: str = "", trigger: str = "beat", cause: str = "") -> Governed:
-        """Look at every tenant, or at that of one run (`{run}.{generation}`), and decide. Say what was done.
+    def tick(self, run: str = "", trigger: str = "beat", cause: str = "", tenant: str = "") -> Governed:
+        """Look at every tenant, or at one or at that of a run (`{run}.{generation}`), and decide. Say what was done.
 
-        trigger: beat; gate: the money did not cover the node `cause` of the run; level: the execution `cause` made the tenant enter one.
+        trigger: beat; gate: the money did not cover the node `cause` of the run; level: the execution `cause`, or a change of the policy,
+        made the tenant enter one.
         """
         governed = Governed()
         if self.kernel.link.read("SISMEMBER", transport.PAUSED, AGENT):
             return governed
         rows = live_runs(self.kernel.link)
-        if run:
-            tenant = self.kernel.link.read("HGET", keys.of_run("run", run), "tenant")
+        one = bool(run or tenant)
+        if one:
+            tenant = tenant or self.kernel.link.read("HGET", keys.of_run("run", run), "tenant")
             rows = {name: row for name, row in rows.items() if row.tenant == tenant}
         # Whoever comes next does it, also while the lease of one that was killed lasts.
         governed.completed = sum(self._complete(row) for row in rows.values() if row.in_hand)
-        if run:
+        if one:
             self._pass(governed, rows, run, trigger, cause)
             return governed
         lease = Lease(self.kernel.link, "agent", LEASE_MS)
         if not lease.hold():
             return governed
         try:
+            self._seen = {rg: seen for rg, seen in self._seen.items() if rg in rows}
             self._pass(governed, rows, "", trigger, cause, lease)
         finally:
             with suppress(Unavailable, Fenced):
@@ -88,8 +91,6 @@ class Governor:
         for row in rows.values():
             of_tenant[row.tenant].append(row)
         found = look_at(self.kernel.link, sorted(of_tenant))
-        if not run:
-            self._seen = {rg: seen for rg, seen in self._seen.items() if rg in rows}
         for tenant, own in of_tenant.items():
             if lease is not None and not lease.hold():
                 return

@@ -1,4 +1,4 @@
-"""A notice: that a tenant entered a level, for one channel; and when it is tried again."""
+"""A notice, for one channel: that a tenant entered a level, or what the cost agent decided; and when it is tried again."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ ERROR_CHARS_MAX: Final = 300
 class Notice:
     """What is to be delivered by one channel.
 
-    id: the key and the channel. key: tenant, period and level, of which there is one notification. body: JSON, sent byte for byte.
-    tries: how many there were. created_ms: when the level was entered.
+    id: the key and the channel. key: tenant, period and level, or tenant and decision, of which there is one notification. body: JSON, sent
+    byte for byte. tries: how many there were. created_ms: when the level was entered, or the decision made.
     """
 
     id: str
@@ -48,6 +48,16 @@ class Notice:
         """Whether it was tried for as long as there is patience for."""
         return now_ms - self.created_ms >= PATIENCE_MS
 
+    def sentence(self) -> str:
+        """What it says, for a person."""
+        said = self.payload
+        if said["event"] == "decision.made":
+            would = "would " if said["observed"] else ""
+            what = f"{would}{said['action']} run {said['run']} of tenant {said['tenant']}"
+            return f"the cost agent: {what}, {said['changes']} changes that save {said['saving_micros']} micros: {said['reason']}"
+        amounts = f"{said['committed_micros']} of {said['limit_micros']} micros committed ({said['rate_ppm']} ppm)"
+        return f"tenant {said['tenant']} is at {said['level']} of {said['period']}: {amounts}, by {said['cause']}"
+
 
 def notice_rows(event: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the rows of the table `notice` that a `level.entered` makes; those of a level's second entry have the ids of the first's."""
@@ -67,5 +77,45 @@ def notice_rows(event: Mapping[str, Any]) -> list[dict[str, Any]]:
         "cause": str(event["cause"]),
         "at": at,
     }
-    of_all = {"key": key, "tenant": tenant, "body": json.dumps(body), "at": at, "state": "pending", "tries": 0, "due_at": at, "error": ""}
+    return _rows(body)
+
+
+def decision_notices(row: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the rows that a decision makes, by its own row: also of one that is only observed, and none of one to go on as before."""
+    if row["action"] == "continue":
+        return []
+    plan = json.loads(row["plan"])
+    key = f"{row['tenant']}.{row['id']}"
+    body = {
+        "key": key,
+        "event": "decision.made",
+        "tenant": row["tenant"],
+        "run": row["run_id"],
+        "generation": row["generation"],
+        "decision": row["id"],
+        "trigger": row["trigger"],
+        "action": row["action"],
+        "reason": row["reason"],
+        "flags": json.loads(row["flags"]),
+        "changes": len(plan),
+        "saving_micros": sum(int(change["saving"]) for change in plan),
+        "observed": bool(row["observed"]),
+        "cause": row["cause"],
+        "at": row["at"],
+    }
+    return _rows(body)
+
+
+def _rows(body: Mapping[str, Any]) -> list[dict[str, Any]]:
+    key, at = body["key"], body["at"]
+    of_all = {
+        "key": key,
+        "tenant": body["tenant"],
+        "body": json.dumps(body),
+        "at": at,
+        "state": "pending",
+        "tries": 0,
+        "due_at": at,
+        "error": "",
+    }
     return [{"id": f"{key}.{channel}", "channel": channel, **of_all} for channel in CHANNELS]

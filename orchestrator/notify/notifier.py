@@ -174,11 +174,7 @@ class Notifier:
 
 
 def _write_line(notice: Notice) -> None:
-    said = notice.payload
-    log.warning(
-        "tenant %s is at %s of %s: %s of %s micros committed (%s ppm), by %s",
-        *(said[name] for name in ("tenant", "level", "period", "committed_micros", "limit_micros", "rate_ppm", "cause")),
-    )
+    log.warning("%s", notice.sentence())
 
 
 def _refuse(why: str) -> None:

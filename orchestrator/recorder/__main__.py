@@ -11,6 +11,7 @@ import time
 from sqlalchemy import insert, select
 from sqlalchemy.engine import Engine
 
+from orchestrator.assembly import producer_app
 from orchestrator.log_key import log_key
 from orchestrator.settings import Settings
 from orchestrator.store import tables as t
@@ -45,13 +46,14 @@ def main() -> int:
         signal.signal(number, lambda *_: stop.set())
     try:
         settings = Settings.load()
+        kernel = producer_app(settings).headgate_kernel
         link = Link(settings.resolved_client_url())
         engine = open_engine(settings.resolved_database_url(), writer=True)
         first_start(engine, time.time_ns() // 1_000_000, log_key(settings))
     except HeadgateError as error:
         print(error, file=sys.stderr)  # noqa: T201 (a command says what it needs)
         return 69
-    Recorder(link, engine, settings).run(stop)
+    Recorder(link, engine, settings, lambda tenant, cause: kernel.call_agent("", "level", cause, tenant)).run(stop)
     return 0
 
 

@@ -37,6 +37,7 @@ class Applied:
     cursor: where the log stands in SQL. events: how many were new. ended: runs, `run.generation`. answers: by request.
     workers_ended: whether some did.
     decided: runs that the cost agent decided about, or whose decision was applied.
+    entered: tenants that entered a level of their budget, and what tripped it.
     logs: runs and generations that ended, or that were charged something after their end.
     """
 
@@ -46,6 +47,7 @@ class Applied:
     answers: dict[str, Answer] = field(default_factory=dict)
     workers_ended: bool = False
     decided: list[str] = field(default_factory=list)
+    entered: dict[str, str] = field(default_factory=dict)
     logs: list[tuple[str, int]] = field(default_factory=list)
 
     @property
@@ -93,6 +95,7 @@ def apply(engine: Engine, entries: list[Entry], payloads: Mapping[str, bytes], k
             applied.ended += changes.ended
             applied.logs += [(row["run_id"], row["generation"]) for row in changes.events if _completes_log(row)]
             applied.decided += [str(row["run_id"]) for row in changes.events if row["type"] in _DECIDES]
+            applied.entered |= changes.entered
             applied.workers_ended |= any(row["type"] in _WORKER_ENDS for row in changes.events)
         if applied.cursor != old:
             move_cursor(connection, old, applied.cursor)

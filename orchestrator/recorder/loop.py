@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 
 import redis
 from sqlalchemy import Engine
@@ -47,11 +48,13 @@ class Recorder:
     lease in Redis only keeps the second one from working in vain.
     """
 
-    def __init__(self, link: Link, engine: Engine, settings: Settings) -> None:
+    def __init__(self, link: Link, engine: Engine, settings: Settings, on_level: Callable[[str, str], None] | None = None) -> None:
+        """on_level: is called with a tenant that has entered a level, and what tripped it, once that is on record."""
         self.link = link
         self.engine = engine
         self.settings = settings
         self.key = log_key(settings)
+        self.on_level = on_level
         self.owner = str(ULID()).lower()
         self.cursor = START
         self.artifacts = ArtifactWriter(engine, settings.home, self.key, open_objects(settings.resolved_results_url()))
@@ -114,6 +117,9 @@ class Recorder:
         applied = apply(self.engine, entries, payloads_of(client, entries), self.key) if entries else Applied(self.cursor)
         self.cursor = applied.cursor
         announce(client, self.engine, applied, self.link)
+        if self.on_level is not None:
+            for tenant, cause in applied.entered.items():
+                self.on_level(tenant, cause)
         if applied.workers_ended:
             self.artifacts.workers_ended()
         self.artifacts.decided(applied.decided)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from cost.money import CATEGORIES
 from cost.period import day_of, month_of, name_of
 from cost.task_ledger import GENERATION
-from orchestrator.notify.notice import notice_rows
+from orchestrator.notify.notice import decision_notices, notice_rows
 from orchestrator.rebuild import LAPSED
 from orchestrator.store.changes import Changes, Row
 from orchestrator.store.position import Position
@@ -382,7 +382,9 @@ def _judged(changes: Changes, event: Event, _position: Position) -> None:
 
 
 def _decided(changes: Changes, event: Event, _position: Position) -> None:
-    changes.decisions.append(decision_row(event))
+    row = decision_row(event)
+    changes.decisions.append(row)
+    changes.notices += decision_notices(row)
 
 
 def _applied(changes: Changes, event: Event, _position: Position) -> None:
@@ -502,6 +504,7 @@ def _voided(changes: Changes, event: Event, _position: Position) -> None:
 
 def _level_entered(changes: Changes, event: Event, _position: Position) -> None:
     changes.notices += notice_rows(event)
+    changes.entered[str(event["tenant"])] = str(event["cause"])
 
 
 def _tried(changes: Changes, event: Event, _position: Position) -> None:

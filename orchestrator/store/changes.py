@@ -19,6 +19,7 @@ class Changes:
     new_runs: rows of runs that may not be there yet; runs, nodes: updates, one for each run and node; `grown` is added to a run's total.
     adopted: nodes (run_id, generation, node_id, adopted) that take over the result of an earlier generation.
     decisions: rows of decisions of the cost agent; applied: what was applied of them, by their ids.
+    entered: by tenant, what made it enter a level of its budget.
     pauses: by scope, the row of a pause that began, None for one that is over.
     fences: by scope, the row of its last fence.
     requests: requests in their order, to be decided inside the transaction.
@@ -39,6 +40,7 @@ class Changes:
     decisions: list[Row] = field(default_factory=list)
     applied: list[Row] = field(default_factory=list)
     pauses: dict[str, Row | None] = field(default_factory=dict)
+    entered: dict[str, str] = field(default_factory=dict)
     fences: dict[str, Row] = field(default_factory=dict)
     requests: list[dict[str, Any]] = field(default_factory=list)
     notices: list[Row] = field(default_factory=list)

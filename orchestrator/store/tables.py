@@ -316,7 +316,9 @@ class LearnedRow(SQLModel, table=True):
 
 
 class NoticeRow(SQLModel, table=True):
-    """A notification that a tenant entered a level, for one channel: log, hook or webhook. `key` is its tenant, period and level.
+    """A notification that a tenant entered a level, or of a decision, for one channel: log, hook or webhook.
+
+    `key` is tenant, period and level, or tenant and decision.
 
     `state` is pending, sent or dropped (`error` says why); a pending one that was tried has the `error` of its last try.
     """
