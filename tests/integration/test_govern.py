@@ -213,7 +213,7 @@ def test_a_run_below_its_floor_is_held_until_somebody_approves_and_resuming_it_i
     finally:
         release.touch()
         run.approve(reason="it may")
-    assert stack.redis.hget("hg1:tenant:gov-hold", "running") == "1"
+    assert stack.redis.zscore("hg1:away", f"{run.run_id}.1") is None
     run.wait(TIMEOUT_S)
     assert run.outcome == "succeeded"
 

@@ -56,7 +56,7 @@ def test_a_level_that_a_running_node_s_charge_enters_is_decided_on_at_once(alone
 
 
 def test_a_level_that_a_reservation_enters_is_decided_on_at_once(alone: Running, tmp_path: Path) -> None:
-    """What was dear left 70 % committed, and no level; what is set aside for the next node makes it 95 %, and leaves too little for the draft."""
+    """What was dear left 70 % committed, and no level; what the next node sets aside makes it 95 %, too much for the draft."""
     release = tmp_path / "release"
     run = submitted(
         alone,
