@@ -74,6 +74,11 @@ beat_schedule: dict[str, dict[str, Any]] = {
         "schedule": _settings.node_log_interval_s,
         "options": {"queue": SYSTEM_QUEUE, "expires": 2 * _settings.node_log_interval_s, "ignore_result": True},
     },
+    "artifacts": {
+        "task": "headgate.artifacts",
+        "schedule": _settings.artifacts_interval_s,
+        "options": {"queue": SYSTEM_QUEUE, "expires": 2 * _settings.artifacts_interval_s, "ignore_result": True},
+    },
     "schedules": {
         "task": "headgate.schedules",
         "schedule": _settings.schedule_interval_s,
@@ -86,4 +91,6 @@ beat_schedule: dict[str, dict[str, Any]] = {
         "options": {"queue": SYSTEM_QUEUE, "expires": _settings.audit_interval_s, "ignore_result": True},
     },
 }
+if not _settings.artifacts:
+    del beat_schedule["artifacts"]
 beat_max_loop_interval = 1

@@ -39,6 +39,7 @@ from tenancy.transport import channel
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
+    from orchestrator.artifacts.exporter import Exporter
     from orchestrator.schedules.ticker import Ticker
 
 CONFIG = "headgate_celeryconfig"
@@ -81,6 +82,14 @@ class HeadgateApp(Celery):
     def headgate_collector(self) -> Collector:
         """What removes results that nobody needs any more, over the same."""
         return Collector(self.headgate_kernel.results.objects, self._engine(), self.headgate_settings.result_ttl_s)
+
+    @cached_property
+    def headgate_exporter(self) -> Exporter:
+        """What writes artifacts about runs that have ended, over the same."""
+        from orchestrator.artifacts.exporter import Exporter  # which no producer's app needs
+
+        settings = self.headgate_settings
+        return Exporter(self.headgate_kernel.link, open_engine(settings.resolved_database_url()), settings)
 
     @cached_property
     def headgate_notifier(self) -> Notifier:

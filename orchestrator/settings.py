@@ -129,9 +129,20 @@ class Settings(BaseSettings):
     """How long Redis keeps a run whose end is on record; pages and handles read the record."""
     retry_delay_max_s: Seconds = 300.0
 
-    @field_validator("home")
+    artifacts: bool = True
+    """Whether artifacts are written; nothing that the platform does depends on them."""
+    artifacts_dir: Path | None = None
+    """Where artifacts are written, a directory that nobody else writes to; None is `home`/artifacts."""
+    artifacts_interval_s: Seconds = 1.0
+    """How often beat has the artifacts of runs that ended, and the snapshot of the queues, written."""
+    artifacts_kept_s: Seconds = 30 * 86_400.0
+    """How long artifacts of what is over are kept."""
+
+    @field_validator("home", "artifacts_dir")
     @classmethod
-    def _is_directory(cls, value: Path) -> Path:
+    def _is_directory(cls, value: Path | None) -> Path | None:
+        if value is None:
+            return None
         nearest = next((place for place in (value, *value.parents) if os.path.lexists(place)), None)
         if nearest is not None and not nearest.is_dir():
             raise ValueError(f"{nearest} is not a directory; name one, it is made where it is missing")
@@ -283,6 +294,10 @@ class Settings(BaseSettings):
             return str(self.home.absolute() / "results")
         return self.results_url if "://" in self.results_url else str(Path(self.results_url).absolute())
 
+    def resolved_artifacts_dir(self) -> Path:
+        """Return the folder of artifacts, absolute."""
+        return (self.home / "artifacts" if self.artifacts_dir is None else self.artifacts_dir).absolute()
+
     def environment(self, **changes: object) -> dict[str, str]:
         """Return the HEADGATE_* that make another process load these settings, with `changes` by field name.
 
@@ -292,6 +307,8 @@ class Settings(BaseSettings):
         given |= {"home": self.home.absolute(), **changes}
         if "results_url" in given and self.results_url is not None:
             given["results_url"] = self.resolved_results_url()
+        if given.get("artifacts_dir") is not None:
+            given["artifacts_dir"] = self.resolved_artifacts_dir()
         return {PREFIX + name.upper(): _as_text(value) for name, value in sorted(given.items()) if value is not None}
 
 

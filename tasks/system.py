@@ -1,4 +1,4 @@
-"""What beat and the end of a run call: repair, admission, notifications, schedules, audit, collection of results, logs of nodes."""
+"""What beat and the end of a run call: repair, admission, notifications, schedules, audit, artifacts, collection of results, logs of nodes."""
 
 from __future__ import annotations
 
@@ -86,6 +86,19 @@ def logs(self: Any) -> None:
         return
     if put:
         logger.info("put away %d logs of nodes", put)
+
+
+@shared_task(name="headgate.artifacts", bind=True, ignore_result=True, acks_late=False)  # type: ignore[untyped-decorator]
+def artifacts(self: Any) -> None:
+    """Write the files about runs that have ended. What cannot be written now is found by a later pass."""
+    app: Celery = self.app
+    try:
+        written = app.headgate_exporter.tick()
+    except (HeadgateError, OSError) as error:
+        logger.warning("artifacts put off: %s", error)
+        return
+    if written:
+        logger.info("wrote the artifacts of %d runs", written)
 
 
 @shared_task(name="headgate.schedules", bind=True, ignore_result=True, acks_late=False)  # type: ignore[untyped-decorator]

@@ -13,7 +13,7 @@ from typing import Any
 
 from sqlalchemy import Engine, select
 
-from orchestrator.artifacts.event_log import path_of as log_path
+from orchestrator.artifacts import place
 from orchestrator.artifacts.file import write_json, write_text
 from orchestrator.objects import Objects
 from orchestrator.results import OBJECT_MARK
@@ -32,12 +32,7 @@ Read = Callable[[str], str | None]
 """Gives the inputs that a decision's row stands for; None where they are gone."""
 
 
-def folder_of(home: Path, graph_name: str, run_id: str) -> Path:
-    """Return the folder of a run's artifacts."""
-    return log_path(home, graph_name, run_id, 1).parent
-
-
-def write_decisions(engine: Engine, home: Path, run_id: str, read: Read) -> Path | None:
+def write_decisions(engine: Engine, root: Path, run_id: str, read: Read) -> Path | None:
     """Write what was decided about a run, of all its generations, whole or not at all; None where nothing was. Raises OSError."""
     with reading(engine).connect() as connection:
         of_run = select(t.decision).where(t.decision.c.run_id == run_id).order_by(t.decision.c.generation, t.decision.c.number)
@@ -49,24 +44,27 @@ def write_decisions(engine: Engine, home: Path, run_id: str, read: Read) -> Path
     if not rows:
         return None
     found = [_described(row, entries, read(row["inputs"])) for row in rows]
-    folder = folder_of(home, str(name or ""), run_id)
+    folder = place.run_folder(root, str(name or ""), run_id)
     text = "".join(f"{json.dumps(each, separators=(',', ':'), ensure_ascii=False)}\n" for each in found)
     write_text(folder / ALL, text)
     write_json(folder / LATEST, {key: value for key, value in found[-1].items() if key != "inputs"})
     return folder / LATEST
 
 
-def missing_decisions(engine: Engine, home: Path) -> list[str]:
-    """Return the runs, among those of the newest decisions, whose file does not have the last of them as it is on record."""
+def missing_decisions(engine: Engine, root: Path, since_ms: int = 0) -> list[str]:
+    """Return the runs, among those of the newest decisions, whose file does not have the last of them as it is on record.
+
+    since_ms: of those whose last decision is older none is missing any more.
+    """
     columns = (t.decision.c.run_id, t.decision.c.id, t.decision.c.applied_at, t.run.c.graph_name)
     of_run = (t.run.c.run_id == t.decision.c.run_id) & (t.run.c.generation == t.decision.c.generation)
-    newest = select(*columns).join(t.run, of_run).order_by(t.decision.c.at.desc(), t.decision.c.number.desc()).limit(LOOKED_BACK)
+    newest = select(*columns).join(t.run, of_run).where(t.decision.c.at >= since_ms).order_by(t.decision.c.at.desc(), t.decision.c.number.desc()).limit(LOOKED_BACK)
     with reading(engine).connect() as connection:
         rows = connection.execute(newest).all()
     last: dict[str, Any] = {}
     for row in rows:
         last.setdefault(row.run_id, row)
-    return [run_id for run_id, row in last.items() if not _has(folder_of(home, row.graph_name, run_id) / LATEST, row)]
+    return [run_id for run_id, row in last.items() if not _has(place.run_folder(root, row.graph_name, run_id) / LATEST, row)]
 
 
 def kept_inputs(folder: Path) -> dict[str, str]:

@@ -16,6 +16,8 @@ from typing import Any
 
 from sqlalchemy import Engine, select
 
+from orchestrator.artifacts import place
+from orchestrator.artifacts.file import replacing
 from orchestrator.chain import Head, file_mac, genesis, link
 from orchestrator.replay.recompute import FROM_EVENTS
 from orchestrator.replay.record import read_log
@@ -35,17 +37,6 @@ _TAIL_BYTES = 8_192
 _EVENT = re.compile(r'\{"position":"(\d+)-(\d+)","link":"([0-9a-f]*)","passed":(true|false),"event":(.*)\}', re.DOTALL)
 _GRAPH = ',"graph":'
 _MAC = re.compile(r'(.*),"mac":"([0-9a-f]*)"\}', re.DOTALL)
-
-
-def path_of(home: Path, graph_name: str, run_id: str, generation: int) -> Path:
-    """Return where the log of a run's generation is kept: beside each other, the first without a number."""
-    name = "events.jsonl" if generation == 1 else f"events.{generation}.jsonl"
-    return home.absolute() / "artifacts" / _folder(graph_name) / run_id / name
-
-
-def _folder(graph_name: str) -> str:
-    # An id of a graph is harmless in a path but for its dots; a run that was recorded without its submission may have none.
-    return re.sub(r"[^\w.-]", "_", graph_name).lstrip(".") or "unnamed"
 
 
 def lines(log: RunLog, key: bytes) -> Iterator[str]:
@@ -93,7 +84,7 @@ def summary(rows: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
     }
 
 
-def write_log(engine: Engine, home: Path, key: bytes, run_id: str, generation: int) -> Path | None:
+def write_log(engine: Engine, root: Path, key: bytes, run_id: str, generation: int) -> Path | None:
     """Write the log of a run that has ended, whole or not at all; None while there is nothing to write. Raises Unavailable, OSError."""
     try:
         log = read_log(reading(engine), run_id, generation, totals=True)
@@ -101,28 +92,25 @@ def write_log(engine: Engine, home: Path, key: bytes, run_id: str, generation: i
         return None  # an ordinary task
     if log.submitted["status"] != "ended" or log.end is None:
         return None
-    path = path_of(home, log.submitted["graph_name"], run_id, generation)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f".{path.name}.{os.getpid()}.new")
-    try:
-        # Not synchronised with the disk: a file that a loss of power leaves behind half is found and written again at the next start.
-        with fresh.open("w", encoding="utf-8", errors="surrogatepass", newline="\n") as file:
-            file.writelines(f"{line}\n" for line in lines(log, key))
-        fresh.replace(path)
-    finally:
-        fresh.unlink(missing_ok=True)
+    path = place.event_log(root, log.submitted["graph_name"], run_id, generation)
+    # Not synchronised with the disk: a file that a loss of power leaves behind half is found and written again at the next start.
+    with replacing(path, durable=False) as file:
+        file.writelines(f"{line}\n" for line in lines(log, key))
     return path
 
 
-def missing_logs(engine: Engine, home: Path) -> list[tuple[str, int]]:
-    """Return the runs, among the newest, that have ended and whose file is not there, or does not go to the end of their log."""
+def missing_logs(engine: Engine, root: Path, since_ms: int = 0) -> list[tuple[str, int]]:
+    """Return the runs, among the newest, that have ended and whose file is not there, or does not go to the end of their log.
+
+    since_ms: those that ended before then need none any more.
+    """
     ended = select(t.run.c.run_id, t.run.c.generation, t.run.c.graph_name, t.chain.c.events)
     joined = ended.join(t.chain, (t.chain.c.run_id == t.run.c.run_id) & (t.chain.c.generation == t.run.c.generation))
-    newest = joined.where(t.run.c.status == "ended").order_by(t.run.c.submitted_at.desc()).limit(LOOKED_BACK)
+    newest = joined.where(t.run.c.status == "ended", t.run.c.finished_at >= since_ms).order_by(t.run.c.submitted_at.desc()).limit(LOOKED_BACK)
     with reading(engine).connect() as connection:
         rows = connection.execute(newest).all()
     return [
-        (row.run_id, row.generation) for row in rows if _events_in(path_of(home, row.graph_name, row.run_id, row.generation)) != row.events
+        (row.run_id, row.generation) for row in rows if _events_in(place.event_log(root, row.graph_name, row.run_id, row.generation)) != row.events
     ]
 
 

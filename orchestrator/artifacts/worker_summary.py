@@ -10,6 +10,7 @@ from typing import Any
 
 from sqlalchemy import Engine, select, text, tuple_
 
+from orchestrator.artifacts import place
 from orchestrator.artifacts.file import write_json
 from orchestrator.store import tables as t
 from orchestrator.store.engine import reading
@@ -34,11 +35,6 @@ class Life:
     ended_ms: int
     how: str
     info: dict[str, Any] = field(default_factory=dict)
-
-
-def path_of(home: Path, worker_id: str) -> Path:
-    """Return where a worker's summary is."""
-    return home.absolute() / "artifacts" / "execution" / f"worker_summary_{worker_id.replace('/', '_')}.json"
 
 
 def lives(events: Iterable[tuple[Position, dict[str, Any]]]) -> list[Life]:
@@ -102,18 +98,19 @@ def summarise(life: Life, events: Iterable[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def write_missing(engine: Engine, home: Path) -> list[str]:
-    """Write the summary of each worker that has ended and has none; return their ids. Raises SQLAlchemyError and OSError."""
+def write_missing(engine: Engine, root: Path, since_ms: int = 0) -> list[str]:
+    """Write the summary of each worker that has ended since then and has none; return their ids. Raises SQLAlchemyError and OSError."""
     written = []
-    for life in lives(_of_workers(engine)):
-        path = path_of(home, life.worker_id)
-        if not path.exists():
+    for life in lives(of_workers(engine)):
+        path = place.worker_summary(root, life.worker_id)
+        if life.ended_ms >= since_ms and not path.exists():
             write_json(path, summarise(life, _of_executions(engine, life)))
             written.append(life.worker_id)
     return written
 
 
-def _of_workers(engine: Engine) -> list[tuple[Position, dict[str, Any]]]:
+def of_workers(engine: Engine) -> list[tuple[Position, dict[str, Any]]]:
+    """Return the newest events of the lives of workers, in their order. Raises SQLAlchemyError."""
     columns = select(t.event.c.epoch, t.event.c.seq, t.event.c.data).where(text(t.OF_WORKERS))
     newest = columns.order_by(t.event.c.epoch.desc(), t.event.c.seq.desc()).limit(LOOKED_BACK)
     with reading(engine).connect() as connection:

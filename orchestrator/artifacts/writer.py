@@ -12,6 +12,7 @@ from typing import TypeVar
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
+from orchestrator.artifacts.budget_usage import BudgetWriter
 from orchestrator.artifacts.cost_decision import missing_decisions, reader, write_decisions
 from orchestrator.artifacts.event_log import missing_logs, write_log
 from orchestrator.artifacts.worker_summary import write_missing
@@ -35,13 +36,28 @@ _PASSING = (OSError, SQLAlchemyError, Unavailable, AttributeError, KeyError, Typ
 class ArtifactWriter:
     """Writes what is missing when it is told that something may be; what fails is logged and tried again, and stops nobody.
 
-    objects: where large inputs of decisions are; without it only what the record has itself is written.
+    objects: where large inputs of decisions are; without it only what the record has itself is written. clock: the platform's time in ms.
+    kept_s: what has been over for longer is not caught up with. on: else it writes nothing.
     """
 
-    def __init__(self, engine: Engine, home: Path, key: bytes, objects: Objects | None = None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        root: Path,
+        key: bytes,
+        objects: Objects | None = None,
+        *,
+        clock: Callable[[], int] = lambda: 0,
+        kept_s: float = 0.0,
+        on: bool = True,
+    ) -> None:
         self.engine = engine
-        self.home = home
+        self.root = root
         self.key = key
+        self.writes = on
+        self.budgets = BudgetWriter(engine, root, clock)
+        self._kept_ms = int(kept_s * 1000)
+        self._clock = clock
         self._told = threading.Event()
         self._ending = False
         self._summaries = self._looking = False
@@ -72,14 +88,27 @@ class ArtifactWriter:
             self._decided |= found
             self._tell()
 
+    def spent(self, tenants: Iterable[str]) -> None:
+        """Have what these tenants use written soon."""
+        if self.writes:
+            self.budgets.changed(tenants)
+
+    def day(self, day: int) -> None:
+        """Say what day it is (since 1970-01-01 UTC): on another one every tenant has a new budget."""
+        if self.writes:
+            self.budgets.day(day)
+
     def close(self) -> None:
         """Finish what was asked for, within a few seconds; the rest is caught up with at the next start."""
         self._ending = True
+        self.budgets.close()
         self._told.set()
         if self._thread.ident is not None:
             self._thread.join(LAST_S)
 
     def _tell(self) -> None:
+        if not self.writes:
+            return
         if self._thread.ident is None:
             self._thread.start()
         self._told.set()
@@ -106,26 +135,30 @@ class ArtifactWriter:
         if self._summaries:
             self._summaries = False
             try:
-                write_missing(self.engine, self.home)
+                write_missing(self.engine, self.root, self._since_ms())
             except BaseException:
                 self._summaries = True
                 raise
 
     def _look(self) -> None:
         if self._looking:
-            self._runs |= dict.fromkeys(missing_logs(self.engine, self.home))
-            self._decided |= dict.fromkeys(missing_decisions(self.engine, self.home))
+            self._runs |= dict.fromkeys(missing_logs(self.engine, self.root, self._since_ms()))
+            self._decided |= dict.fromkeys(missing_decisions(self.engine, self.root, self._since_ms()))
             self._looking = False
+
+    def _since_ms(self) -> int:
+        """Return before when what is over needs no artifacts any more."""
+        return self._clock() - self._kept_ms
 
     def _write_logs(self) -> None:
         def write(run: tuple[str, int]) -> object:
-            return write_log(self.engine, self.home, self.key, *run)
+            return write_log(self.engine, self.root, self.key, *run)
 
         _each(self._runs, write)
 
     def _write_decisions(self) -> None:
         def write(run: str) -> object:
-            return write_decisions(self.engine, self.home, run, self._read)
+            return write_decisions(self.engine, self.root, run, self._read)
 
         _each(self._decided, write)
 

@@ -173,9 +173,9 @@ def _some(live: list[WorkerView]) -> list[WorkerView]:
 
 def _summary(client: Client, worker_id: str) -> dict[str, Any] | None:
     """Return the worker's summary once the recorder has written it; None where it is not in this home soon."""
-    from orchestrator.artifacts.worker_summary import path_of
+    from orchestrator.artifacts import place
 
-    path, until = path_of(client.settings.home, worker_id), time.monotonic() + SETTLE_S
+    path, until = place.worker_summary(client.settings.resolved_artifacts_dir(), worker_id), time.monotonic() + SETTLE_S
     while not path.exists() and time.monotonic() < until:
         time.sleep(LOOK_EVERY_S)
     return dict(json.loads(path.read_text())) if path.exists() else None

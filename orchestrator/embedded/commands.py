@@ -27,8 +27,8 @@ def worker(index: int, concurrency: int) -> tuple[str, ...]:
 
 
 def system() -> tuple[str, ...]:
-    """Return the command of the worker that does beat's work alone, so that no node keeps it waiting; two at once, one may be slow."""
-    return (*_CELERY, "worker", "-n", "system@%h", "-P", "threads", "-c", "2", "-Q", SYSTEM_QUEUE, *_WORKER)
+    """Return the command of the worker that does beat's work alone, so that no node keeps it waiting; three at once, two may be slow."""
+    return (*_CELERY, "worker", "-n", "system@%h", "-P", "threads", "-c", "3", "-Q", SYSTEM_QUEUE, *_WORKER)
 
 
 def beat(schedule: Path) -> tuple[str, ...]:

@@ -27,6 +27,9 @@ log = logging.getLogger("headgate.recorder")
 
 _DECIDES = ("decision.made", "decision.applied")
 
+_OF_MONEY = ("money.", "run.", "level.", "node.began", "decision.applied", "request.tenant", "request.policy", "request.status")
+"""How the types begin of whatever changes what a tenant has spent, set aside, or may spend."""
+
 _WORKER_ENDS = ("worker.retired", "worker.dead", "epoch.opened")
 
 
@@ -39,6 +42,7 @@ class Applied:
     decided: runs that the cost agent decided about, or whose decision was applied.
     entered: tenants that entered a level of their budget, and what tripped it.
     logs: runs and generations that ended, or that were charged something after their end.
+    spenders: tenants whose money, runs or policy changed.
     """
 
     cursor: Position
@@ -49,6 +53,7 @@ class Applied:
     decided: list[str] = field(default_factory=list)
     entered: dict[str, str] = field(default_factory=dict)
     logs: list[tuple[str, int]] = field(default_factory=list)
+    spenders: set[str] = field(default_factory=set)
 
     @property
     def tenants(self) -> list[str]:
@@ -96,6 +101,7 @@ def apply(engine: Engine, entries: list[Entry], payloads: Mapping[str, bytes], k
             applied.logs += [(row["run_id"], row["generation"]) for row in changes.events if _completes_log(row)]
             applied.decided += [str(row["run_id"]) for row in changes.events if row["type"] in _DECIDES]
             applied.entered |= changes.entered
+            applied.spenders |= {str(row["tenant"]) for row in changes.events if row["tenant"] and row["type"].startswith(_OF_MONEY)}
             applied.workers_ended |= any(row["type"] in _WORKER_ENDS for row in changes.events)
         if applied.cursor != old:
             move_cursor(connection, old, applied.cursor)

@@ -12,6 +12,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 from ulid import ULID
 
+from cost.period import day_of
 from orchestrator.artifacts.writer import ArtifactWriter
 from orchestrator.log_key import log_key
 from orchestrator.objects import open_objects
@@ -57,7 +58,15 @@ class Recorder:
         self.on_level = on_level
         self.owner = str(ULID()).lower()
         self.cursor = START
-        self.artifacts = ArtifactWriter(engine, settings.home, self.key, open_objects(settings.resolved_results_url()))
+        self.artifacts = ArtifactWriter(
+            engine,
+            settings.resolved_artifacts_dir(),
+            self.key,
+            open_objects(settings.resolved_results_url()),
+            clock=link.now_ms,
+            kept_s=settings.artifacts_kept_s,
+            on=settings.artifacts,
+        )
         self._server = ""
         self._look_after = 0.0
 
@@ -124,6 +133,7 @@ class Recorder:
             self.artifacts.workers_ended()
         self.artifacts.decided(applied.decided)
         self.artifacts.runs_ended(applied.logs)
+        self.artifacts.spent(applied.spenders)
         return applied.events
 
     def _look_after_itself(self) -> bool:
@@ -133,6 +143,7 @@ class Recorder:
             return False
         if self._server != self.link.server_id() or not is_bound(self.link):
             self.prepare()
+        self.artifacts.day(day_of(self.link.now_ms()))
         client = self.link.client
         trim(client, self.cursor, now_ms(client) - int(self.settings.event_retention_s * 1000))
         self._look_after = time.monotonic() + LOOK_AFTER_S

@@ -18,6 +18,9 @@ LIVE = ("submitted", "held", "running", "cancelling")
 OF_WORKERS = "type IN ('worker.enrolled', 'worker.retired', 'worker.dead', 'epoch.opened')"
 """What tells the lives of workers: few among many events, so they have an index, which is used where a query says it in these words."""
 
+OF_LEVELS = "type IN ('level.entered', 'level.left')"
+"""What tells the levels of tenants; likewise."""
+
 LATER = "generation > 1"
 """What tells the generations that a run was given later: few, so they have an index, which is used where a query says it in these words."""
 
@@ -189,6 +192,7 @@ class EventRow(SQLModel, table=True):
     __table_args__ = (
         Index("event_run", "run_id", "generation", "epoch", "seq"),
         Index("event_worker", "epoch", "seq", sqlite_where=text(OF_WORKERS), postgresql_where=text(OF_WORKERS)),
+        Index("event_level", "tenant", "epoch", "seq", sqlite_where=text(OF_LEVELS), postgresql_where=text(OF_LEVELS)),
     )
 
     epoch: int = Field(sa_column=Column(BigInteger, primary_key=True, autoincrement=False))

@@ -15,7 +15,8 @@ from running import Running, by_id, until
 from sqlalchemy import select
 
 from orchestrator import BudgetRefused
-from orchestrator.artifacts.event_log import files_in, path_of
+from orchestrator.artifacts.event_log import files_in
+from orchestrator.artifacts.place import event_log as path_of
 from orchestrator.cli import main
 from orchestrator.embedded import RedisServer
 from orchestrator.graph import Graph
@@ -56,7 +57,7 @@ def agrees(stack: Running, run: RunHandle) -> list[str]:
     assert found.differences == ()
     assert (found.outcome, found.cost_micros, found.status) == (run.outcome, run.cost_micros, run.status)
     if run.status == "ended":
-        path = path_of(settings.home, "replayed", run.run_id, run.generation)
+        path = path_of(settings.resolved_artifacts_dir(), "replayed", run.run_id, run.generation)
         until(lambda: path.exists() and replay_file(path, key).events == found.events)
         assert replay_file(path, key).differences == ()
     return [event["t"] for event in run.events]
@@ -157,7 +158,7 @@ def test_later_generations_agree_with_what_they_adopt(stack: Running) -> None:
     assert (third.generation, third.outcome, by_id(third)["a"]["verdict"]) == (3, "failed", "small")
     for run in (second, third):
         assert "node.adopted" in agrees(stack, run)
-    folder = path_of(stack.client.settings.home, "replayed", first.run_id, 1).parent
+    folder = path_of(stack.client.settings.resolved_artifacts_dir(), "replayed", first.run_id, 1).parent
     assert [path.name for path in files_in(folder)] == ["events.2.jsonl", "events.3.jsonl", "events.jsonl"]
 
 
@@ -170,7 +171,7 @@ def test_the_command_says_agrees_and_names_what_differs(stack: Running, tmp_path
     assert (command.exit_code, command.stderr) == (0, "")
     assert command.stdout.startswith(f"run {run.run_id} generation 1: succeeded, ")
     assert command.stdout.endswith("entries, chain whole: agrees\n")
-    path = path_of(stack.client.settings.home, "replayed", run.run_id, 1)
+    path = path_of(stack.client.settings.resolved_artifacts_dir(), "replayed", run.run_id, 1)
     until(path.exists)
 
     monkeypatch.setenv("HEADGATE_HOME", str(tmp_path / "elsewhere"))  # neither database nor key
@@ -241,7 +242,7 @@ def test_runs_that_went_on_in_a_redis_that_was_rebuilt_from_the_record_agree(
     recorder.artifacts.close()
     for run in runs:
         assert replay_run(recorder.engine, run, 1, recorder.key).differences == ()
-        path = path_of(settings.home, "layers", run, 1)
+        path = path_of(settings.resolved_artifacts_dir(), "layers", run, 1)
         assert replay_file(path, recorder.key).differences == ()
     with recorder.engine.connect() as connection:
         assert connection.execute(select(t.ledger.c.id).where(t.ledger.c.kind == "expire")).scalars().all()
@@ -257,7 +258,7 @@ def test_a_recorder_that_died_before_it_wrote_a_log_writes_it_when_it_comes_back
         patch.setattr(recorder.artifacts, "runs_ended", nothing)
         run = started(recorder, hands, 2, 2)
         work_until_ended(recorder, hands, [run], 0.0)
-    path = path_of(settings.home, "layers", run, 1)
+    path = path_of(settings.resolved_artifacts_dir(), "layers", run, 1)
     assert not path.exists()
     again = make_recorder(redis_server, settings)
     again.artifacts.close()

@@ -14,8 +14,9 @@ from sqlalchemy import Engine, insert, text
 
 from cost.agent import Inputs, RunView, TenantView, decide_on, solver
 from cost.plan import NodeCost, VariantCost
-from orchestrator.artifacts.cost_decision import folder_of, missing_decisions, reader, write_decisions
+from orchestrator.artifacts.cost_decision import missing_decisions, reader, write_decisions
 from orchestrator.artifacts.event_log import write_log
+from orchestrator.artifacts.place import run_folder
 from orchestrator.artifacts.writer import ArtifactWriter
 from orchestrator.collector import Collector
 from orchestrator.objects import Directory
@@ -162,7 +163,7 @@ def test_the_folder_of_a_run_has_its_latest_decision_and_all_of_them_and_replays
     objects.write(f"{R}/1/decision.1.json", INPUTS.to_json().encode())
     engine = recorded(tmp_path, life(made(said=f"@{R}/1/decision.1.json"), applied(), made(decision=f"{R}.1.2", observed=1)))
     path = write_decisions(engine, tmp_path, R, reader(objects))
-    assert path == folder_of(tmp_path, "g", R) / "cost_decision.json"
+    assert path == run_folder(tmp_path, "g", R) / "cost_decision.json"
     latest = json.loads(path.read_text())
     assert (latest["decision"], latest["observed"], latest["applied_at"]) == (f"{R}.1.2", True, None)
     first, second = (json.loads(line) for line in path.with_name("cost_decisions.jsonl").read_text().splitlines())
@@ -192,7 +193,7 @@ def test_what_a_crash_kept_back_is_written_at_the_next_start_and_what_is_there_i
     writer = ArtifactWriter(engine, tmp_path, KEY)
     writer.catch_up()
     writer.close()
-    path = folder_of(tmp_path, "g", R) / "cost_decision.json"
+    path = run_folder(tmp_path, "g", R) / "cost_decision.json"
     assert json.loads(path.read_text())["decision"] == f"{R}.1.1"
     assert missing_decisions(engine, tmp_path) == []
     path.write_text("{half")
@@ -203,7 +204,7 @@ def test_what_a_crash_kept_back_is_written_at_the_next_start_and_what_is_there_i
 def test_a_run_without_decisions_has_no_such_file(tmp_path: Path) -> None:
     engine = recorded(tmp_path, life())
     assert write_decisions(engine, tmp_path, R, reader(None)) is None
-    assert not folder_of(tmp_path, "g", R).exists()
+    assert not run_folder(tmp_path, "g", R).exists()
 
 
 @pytest.fixture

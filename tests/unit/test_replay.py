@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, insert, select, text
 
-from orchestrator.artifacts.event_log import files_in, missing_logs, path_of, write_log
+from orchestrator.artifacts.event_log import files_in, missing_logs, write_log
+from orchestrator.artifacts.place import event_log as path_of
 from orchestrator.artifacts.writer import ArtifactWriter
 from orchestrator.recorder.batch import apply
 from orchestrator.recorder.projection import Entry
@@ -305,7 +306,7 @@ def test_a_run_that_is_still_open_when_its_state_was_rebuilt_agrees(tmp_path: Pa
 def file(engine: Engine, home: Path, tmp_path: Path) -> Path:
     """The first run's log, from which everything else is gone."""
     path = write_log(engine, home, KEY, R1, 1)
-    assert path == home / "artifacts" / "g" / R1 / "events.jsonl"
+    assert path == home / "g" / R1 / "events.jsonl"
     shutil.copytree(path.parent, tmp_path / "elsewhere")
     shutil.rmtree(home)
     (tmp_path / "record.db").unlink()
@@ -425,6 +426,6 @@ def test_a_log_is_written_when_its_run_ends_and_again_when_something_is_charged_
 
 
 def test_generations_lie_beside_each_other_and_no_name_leads_out_of_the_folder(home: Path) -> None:
-    assert path_of(home, "g", "r", 2) == home / "artifacts" / "g" / "r" / "events.2.jsonl"
+    assert path_of(home, "g", "r", 2) == home / "g" / "r" / "events.2.jsonl"
     for name in ("../..", "..", ".", "", "a/b"):
-        assert path_of(home, name, "r", 1).resolve().parent.parent.parent == home / "artifacts"
+        assert path_of(home, name, "r", 1).resolve().parent.parent.parent == home

@@ -54,7 +54,8 @@ def test_a_value_that_does_not_fit_is_named_in_one_sentence(name: str, value: st
 def test_every_setting_is_read_somewhere() -> None:
     paths = [ROOT / "celeryconfig.py", *(ROOT / "orchestrator").rglob("*.py"), *(ROOT / "tasks").rglob("*.py")]
     source = "".join(path.read_text() for path in paths if path != ROOT / "orchestrator/settings.py")
-    resolved = {"redis_url": "resolved_redis_url", "database_url": "resolved_database_url", "results_url": "resolved_results_url"}
+    places = ("redis_url", "database_url", "results_url", "artifacts_dir")
+    resolved = {name: f"resolved_{name}" for name in places}
     unread = [name for name in Settings.model_fields if not re.search(rf"settings\.{resolved.get(name, name)}\b", source)]
     assert not unread, f"settings that nothing reads: {unread}"
 

@@ -10,7 +10,8 @@ import pytest
 from sqlalchemy import insert
 
 from orchestrator.artifacts.file import write_json
-from orchestrator.artifacts.worker_summary import Life, lives, path_of, summarise, write_missing
+from orchestrator.artifacts.place import worker_summary as path_of
+from orchestrator.artifacts.worker_summary import Life, lives, summarise, write_missing
 from orchestrator.artifacts.writer import ArtifactWriter
 from orchestrator.store import tables as t
 from orchestrator.store.engine import create_tables, open_engine
