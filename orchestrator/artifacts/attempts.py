@@ -12,7 +12,7 @@ LOST, UNFINISHED = "lost", "unfinished"
 
 @dataclass
 class Attempt:
-    """One execution of a node; times in ms. `status` is its outcome, `lost` with its worker, or `unfinished` where its end is not on record."""
+    """One execution of a node; times in ms. `status` is its outcome, `lost` with its worker, or `unfinished`: no end on record."""
 
     worker_id: str
     node_id: str

@@ -58,7 +58,13 @@ def missing_decisions(engine: Engine, root: Path, since_ms: int = 0) -> list[str
     """
     columns = (t.decision.c.run_id, t.decision.c.id, t.decision.c.applied_at, t.run.c.graph_name)
     of_run = (t.run.c.run_id == t.decision.c.run_id) & (t.run.c.generation == t.decision.c.generation)
-    newest = select(*columns).join(t.run, of_run).where(t.decision.c.at >= since_ms).order_by(t.decision.c.at.desc(), t.decision.c.number.desc()).limit(LOOKED_BACK)
+    newest = (
+        select(*columns)
+        .join(t.run, of_run)
+        .where(t.decision.c.at >= since_ms)
+        .order_by(t.decision.c.at.desc(), t.decision.c.number.desc())
+        .limit(LOOKED_BACK)
+    )
     with reading(engine).connect() as connection:
         rows = connection.execute(newest).all()
     last: dict[str, Any] = {}

@@ -106,11 +106,15 @@ def missing_logs(engine: Engine, root: Path, since_ms: int = 0) -> list[tuple[st
     """
     ended = select(t.run.c.run_id, t.run.c.generation, t.run.c.graph_name, t.chain.c.events)
     joined = ended.join(t.chain, (t.chain.c.run_id == t.run.c.run_id) & (t.chain.c.generation == t.run.c.generation))
-    newest = joined.where(t.run.c.status == "ended", t.run.c.finished_at >= since_ms).order_by(t.run.c.submitted_at.desc()).limit(LOOKED_BACK)
+    newest = (
+        joined.where(t.run.c.status == "ended", t.run.c.finished_at >= since_ms).order_by(t.run.c.submitted_at.desc()).limit(LOOKED_BACK)
+    )
     with reading(engine).connect() as connection:
         rows = connection.execute(newest).all()
     return [
-        (row.run_id, row.generation) for row in rows if _events_in(place.event_log(root, row.graph_name, row.run_id, row.generation)) != row.events
+        (row.run_id, row.generation)
+        for row in rows
+        if _events_in(place.event_log(root, row.graph_name, row.run_id, row.generation)) != row.events
     ]
 
 

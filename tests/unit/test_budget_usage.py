@@ -24,8 +24,27 @@ MS = 86_400_000
 
 
 def entry(kind: str, amount: int, category: str = "", day: int = DAY, released: int = 0) -> dict[str, object]:
-    of = {"tenant": "acme", "run_id": "r", "generation": 1, "node_id": "n", "attempt": 1, "by": "", "at": 0, "period": "", "cause": ""}
-    return {**of, "id": f"{kind}{amount}{category}{day}", "kind": kind, "amount": amount, "category": category, "day": day, "released": released}
+    of = {
+        "tenant": "acme",
+        "run_id": "r",
+        "generation": 1,
+        "node_id": "n",
+        "attempt": 1,
+        "by": "",
+        "at": 0,
+        "period": "",
+        "cause": "",
+        "to_hold": 0,
+    }
+    return {
+        **of,
+        "id": f"{kind}{amount}{category}{day}",
+        "kind": kind,
+        "amount": amount,
+        "category": category,
+        "day": day,
+        "released": released,
+    }
 
 
 @pytest.fixture

@@ -32,7 +32,22 @@ pytestmark = pytest.mark.unit
 
 KEY = b"a key of the tests"
 NOW = 1_800_000_000_000
-HOSTILE = ("../../../etc", "..", ".", "", "a/b", "a\x00b", "/etc/passwd", "C:\\x", "%2e%2e", ".hidden", "-rf", "é", "\u0065\u0301", "x" * 500)
+HOSTILE = (
+    "../../../etc",
+    "..",
+    ".",
+    "",
+    "a/b",
+    "a\x00b",
+    "/etc/passwd",
+    "C:\\x",
+    "%2e%2e",
+    ".hidden",
+    "-rf",
+    "é",
+    "\u0065\u0301",
+    "x" * 500,
+)
 
 
 class Nobody:
@@ -150,7 +165,7 @@ def test_a_folder_that_cannot_be_written_is_written_later(engine: Engine, tmp_pa
     (tmp_path / "disk").mkdir()
     settings = Settings(home=tmp_path / "home", artifacts_dir=tmp_path / "disk" / "artifacts")
     (tmp_path / "disk" / "artifacts").write_text("not a folder")
-    with pytest.raises(OSError, match="File exists|Not a directory"):
+    with pytest.raises(OSError, match=r"File exists|Not a directory"):
         write(engine, settings)
     (tmp_path / "disk" / "artifacts").unlink()
     assert write(engine, settings) == 1
