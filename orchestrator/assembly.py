@@ -88,8 +88,7 @@ class HeadgateApp(Celery):
         """What writes artifacts about runs that have ended, over the same."""
         from orchestrator.artifacts.exporter import Exporter  # which no producer's app needs
 
-        settings = self.headgate_settings
-        return Exporter(self.headgate_kernel.link, open_engine(settings.resolved_database_url()), settings)
+        return Exporter(self.headgate_kernel.link, self._engine(), self.headgate_settings)
 
     @cached_property
     def headgate_notifier(self) -> Notifier:
