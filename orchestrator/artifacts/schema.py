@@ -153,7 +153,10 @@ class MonthUsage(Artifact):
 
 
 class BudgetUsage(Artifact):
-    """tenants/{tenant_id}/budget_usage.json: the money of a tenant's day; `position` is how much of the log it knows."""
+    """tenants/{tenant_id}/budget_usage.json: the money of a tenant's day; `position` is how much of the log it knows.
+
+    running_runs: under way, paused ones among them.
+    """
 
     schema_version: Version
     tenant_id: str

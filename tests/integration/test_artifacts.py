@@ -19,6 +19,7 @@ from orchestrator.artifacts import place
 from orchestrator.artifacts.schema import MODELS
 from orchestrator.graph import Graph
 from orchestrator.handle import RunHandle
+from orchestrator.store import read as record
 from orchestrator.store import tables as t
 
 ENDINGS = ("succeeded", "degraded", "failed", "cancelled", "terminated_by_cost")
@@ -50,6 +51,10 @@ def ended(stack: Running, ending: str, tmp_path: Path) -> RunHandle:
     return run.wait(60)
 
 
+def view(stack: Running, run: RunHandle) -> record.RunView:
+    return record.get_run(stack.client.engine, run.run_id)
+
+
 def read(kind: str, path: Path) -> Any:
     """The artifact, once it is there; it fits its schema, and nobody else may read it."""
     until(path.exists, 30)
@@ -75,7 +80,7 @@ def test_every_artifact_of_a_run_is_there_and_says_what_the_record_says(stack: R
     assert metrics["failed"] == outcomes["failed"] + outcomes["timed_out"]
     assert 1 <= metrics["max_concurrency_reached"] <= len(nodes)
     assert report["pool"]["capacity"] >= report["pool"]["backpressure_threshold"] > 0
-    assert report["tenant_id"] == run._row().tenant
+    assert report["tenant_id"] == view(stack, run).tenant
 
     for name, node in nodes.items():
         result = read("task_result", place.task_result(root, f"{run.run_id}.1.{name}"))
@@ -102,7 +107,7 @@ def test_every_artifact_of_a_run_is_there_and_says_what_the_record_says(stack: R
     if ending == "failed":
         assert [line["status"] for line in traced if line["node_id"] == "fails"] == ["failed", "failed"]
 
-    graph = run._row().graph
+    graph = view(stack, run).graph
     steps = read("events", place.event_log(root, graph, run.run_id, 1))
     assert steps[-1]["record"]["outcome"] == ending
     if ending == "terminated_by_cost":
@@ -117,7 +122,7 @@ def test_every_artifact_of_a_run_is_there_and_says_what_the_record_says(stack: R
 
 
 def check_budget(stack: Running, run: RunHandle) -> None:
-    tenant, root = run._row().tenant, stack.client.settings.resolved_artifacts_dir()
+    tenant, root = view(stack, run).tenant, stack.client.settings.resolved_artifacts_dir()
     path = place.budget_usage(root, tenant)
     assert stat.S_IMODE(place.tenant_folder(root, tenant).stat().st_mode) == 0o700
     usage = stack.client.tenants.usage(tenant)
