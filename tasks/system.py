@@ -1,4 +1,4 @@
-"""What beat and the end of a run call: repair, admission, notifications, schedules, audit, artifacts, collection of results, logs of nodes."""
+"""What beat and the end of a run call: repair, admission, notices, schedules, audit, artifacts, collection of results, logs of nodes."""
 
 from __future__ import annotations
 
