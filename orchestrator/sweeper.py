@@ -17,12 +17,15 @@ from orchestrator.kernel import Kernel
 from orchestrator.pieces import pieces
 from orchestrator.store import tables as t
 from tenancy import keys as transport
+from tenancy.log import append
 from tenancy.transport.queue import Queue
 
 SIGNAL_GRACE_MS: Final = 200
 """How long an execution that has ended is left to its signal: so a reservation outlives its node by one sweep and this at most."""
 RUNS_AT_ONCE: Final = 50
 """Runs that one call of the script forgets."""
+MENDS: Final = ("reclaimed", "started", "published", "settled", "halted")
+"""What of a sweep's work is repair; the rest is housekeeping that a healthy system has, too."""
 PIECES_MAX: Final = 40
 """Calls of one sweep; the next one goes on."""
 
@@ -80,7 +83,14 @@ class Sweeper:
         self._stand_by(found)
         found.admitted = self.admission.let_in()
         self._forget(found)
+        self._tell(found)
         return found
+
+    def _tell(self, found: Repairs) -> None:
+        """Put repairs on record, where there were any: metrics count them. What a sweep that dies before this mended is not told."""
+        mended = {kind: count for kind in MENDS if (count := getattr(found, kind))}
+        if mended:
+            append(self.kernel.link, {"t": "sweep.repaired", **mended})
 
     def _reclaim(self, found: Repairs) -> None:
         queue = Queue(self.kernel.link)

@@ -13,12 +13,15 @@ from tornado.web import StaticFileHandler, url
 from orchestrator.assembly import HeadgateApp
 from orchestrator.client import Client
 from orchestrator.logs.reading import NodeLogs
+from orchestrator.metrics.exposition import Exposition
+from orchestrator.metrics.tally import Tally
 from orchestrator.store.engine import open_engine
 from orchestrator.web.acts import RunsAct
 from orchestrator.web.banner import BannerData
 from orchestrator.web.broker import BrokerPage, QueueLengths
 from orchestrator.web.entry import Announce
 from orchestrator.web.feed import Feed
+from orchestrator.web.metrics_page import Metrics, TenantMetrics
 from orchestrator.web.overlay import Overlay
 from orchestrator.web.queues_page import QueuesData, QueuesPage
 from orchestrator.web.run import (
@@ -70,6 +73,8 @@ HANDLERS: tuple[tuple[str, type], ...] = (
     (r"/tasks", TasksPage),
     (r"/broker", BrokerPage),
     (r"/api/queues/length", QueueLengths),
+    (r"/metrics", Metrics),
+    (r"/metrics/tenants", TenantMetrics),
 )
 """Our pages; the public API lies under /api, as Flower's does. Paths of new ones must not begin with /tasks or /workers."""
 
@@ -112,7 +117,9 @@ class Console(Flower):
         # Celery's events of tasks, which take 40 % of a worker's speed, are not switched on: the log tells what nodes do.
         self.events.enable_events = False
         self.events.state = TaskState(max_tasks_in_memory=self.options.max_tasks, max_workers_in_memory=self.options.max_workers)
-        self.feed = Feed(self.engine, self.executor, lambda: self.events.state)
+        tally = Tally()
+        self.exposition = Exposition(self.link, self.engine, tally)
+        self.feed = Feed(self.engine, self.executor, lambda: self.events.state, tally)
         self._announce = announce
         own = (self.options.url_prefix or "").strip("/")
         self.prefix = f"/{own}" if own else ""

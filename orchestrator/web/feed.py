@@ -1,4 +1,6 @@
-"""Feeds Flower's list of tasks from our log: Celery's own events of tasks cost workers much, and are gone when Flower starts late."""
+"""Feeds Flower's list of tasks and our counters from our log: Celery's own events of tasks cost workers much, and are gone when Flower
+starts late.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,9 @@ from typing import Any
 
 from sqlalchemy import Engine
 
-from orchestrator.store.node_ends import Piece, newest_but, node_ends, task_names
+from orchestrator.metrics.tally import TYPES as COUNTED
+from orchestrator.metrics.tally import Tally
+from orchestrator.store.log_pieces import Piece, newest_but, piece_after, task_names
 from orchestrator.store.position import Position
 from orchestrator.web.page import UNREACHABLE
 from orchestrator.web.task_state import TaskState
@@ -24,17 +28,23 @@ AT_ONCE = 50
 PERIOD_S = 1.0
 AWAY_S = 5.0
 RUNS_KEPT = 500
+LISTED = frozenset({"node.began", "node.retry", "node.ended"})
+"""Types of events that the list of tasks is made from."""
 
 log = logging.getLogger(__name__)
 
 
 class Feed:
-    """Reads the log in threads of `executor`, and tells the state that `state` gives in the loop's own."""
+    """Reads the log in threads of `executor`, and tells the state that `state` gives in the loop's own.
 
-    def __init__(self, engine: Engine, executor: Executor, state: Callable[[], TaskState]) -> None:
+    `tally` counts what happened since the feed began, in those threads.
+    """
+
+    def __init__(self, engine: Engine, executor: Executor, state: Callable[[], TaskState], tally: Tally) -> None:
         self._engine = engine
         self._executor = executor
         self._state = state
+        self._tally = tally
         self._names: OrderedDict[tuple[str, int], Mapping[str, str]] = OrderedDict()
         self._after: Position | None = None
         self._begun: Position | None = None
@@ -58,28 +68,32 @@ class Feed:
     async def step(self) -> bool:
         """Take the next piece of the log; return whether there may be more at once."""
         loop = asyncio.get_running_loop()
-        piece, names = await loop.run_in_executor(self._executor, self._read)
+        read, names = await loop.run_in_executor(self._executor, self._read)
         state = self._state()
-        for at, event in enumerate(piece.events):
-            if at and at % AT_ONCE == 0:
+        for place, (at, event) in enumerate(read.events):
+            if place and place % AT_ONCE == 0:
                 await asyncio.sleep(0)
             name = names[str(event["run"]), int(event["gen"])].get(_of_map(names, event))
-            state.note(event, name, counts=self._begun is not None and piece.until > self._begun)
-        full = self._after is not None and piece.until > self._after
-        self._after = piece.until
+            state.note(event, name, counts=self._begun is not None and at > self._begun)
+        full = self._after is not None and read.until > self._after
+        self._after = read.until
         return full
 
     def _read(self) -> tuple[Piece, Mapping[tuple[str, int], Mapping[str, str]]]:
-        if self._after is None:
+        """Return what the list of tasks shows of the next piece; count what of it happened since this feed began."""
+        if self._after is None or self._begun is None:
             self._begun = newest_but(self._engine, 0)
             self._after = newest_but(self._engine, LOOKED_BACK)
-        piece = node_ends(self._engine, self._after, PIECE)
+        read = piece_after(self._engine, self._after, PIECE, COUNTED | LISTED)
+        listed = Piece(tuple((at, event) for at, event in read.events if event["t"] in LISTED), read.until)
         found: dict[tuple[str, int], Mapping[str, str]] = {}
-        for event in piece.events:
+        for _, event in listed.events:
             run = str(event["run"]), int(event["gen"])
             if run not in found:
                 found[run] = self._tasks_of(run)
-        return piece, found
+        # Last, when nothing can fail any more: a piece that is read again must not be counted again.
+        self._tally.note(event for at, event in read.events if at > self._begun)
+        return listed, found
 
     def _tasks_of(self, run: tuple[str, int]) -> Mapping[str, str]:
         if run not in self._names:

@@ -1,10 +1,10 @@
-"""Reading what became of nodes from the log, event by event, whatever run they are of: what a list of tasks is made from."""
+"""Reading the log in pieces, in its order, whatever runs it is of: what a list of tasks and counters are made from."""
 
 from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,14 +14,12 @@ from . import tables as t
 from .position import START, Position
 from .read import open_record
 
-TYPES = ("node.began", "node.retry", "node.ended")
-
 
 @dataclass(frozen=True)
 class Piece:
-    """Events in their order, and up to where the log was looked at."""
+    """Events in their order, each with its position, and up to where the log was looked at."""
 
-    events: tuple[Mapping[str, Any], ...]
+    events: tuple[tuple[Position, Mapping[str, Any]], ...]
     until: Position
 
 
@@ -33,13 +31,13 @@ def newest_but(engine: Engine, events: int) -> Position:
     return START if row is None else Position(row.epoch, row.seq)
 
 
-def node_ends(engine: Engine, after: Position, limit: int) -> Piece:
-    """Return the events of nodes among the next `limit` events after a position. Raises Unavailable."""
+def piece_after(engine: Engine, after: Position, limit: int, types: Collection[str]) -> Piece:
+    """Return the events of these types among the next `limit` events after a position. Raises Unavailable."""
     place = (t.event.c.epoch, t.event.c.seq)
     later = select(*place, t.event.c.type, t.event.c.data).where(tuple_(*place) > (after.epoch, after.seq)).order_by(*place)
     with open_record(engine) as connection:
         rows = connection.execute(later.limit(limit)).all()
-    found = tuple(json.loads(row.data) for row in rows if row.type in TYPES)
+    found = tuple((Position(row.epoch, row.seq), json.loads(row.data)) for row in rows if row.type in types)
     return Piece(found, Position(rows[-1].epoch, rows[-1].seq) if rows else after)
 
 
