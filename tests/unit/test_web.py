@@ -47,7 +47,7 @@ def test_flower_takes_what_the_console_overrides_and_calls() -> None:
     assert "template_path" in flower.urls.settings
 
 
-REPLACED = {"/tasks", "/broker", "/api/queues/length"}
+REPLACED = {"/tasks", "/broker", "/api/queues/length", "/metrics"}
 """Pages of Flower's that we replace."""
 
 
