@@ -293,6 +293,7 @@ class Model(AdmissionModel):
                 due.append(id_)
         state.fragments.update(fragments)
         state.total += len(rows)
+        state.grown = state.grown or bool(rows)
         state.left += len(rows)
         return due
 

@@ -102,6 +102,7 @@ class RunState:
     stops: the first required node that fails stops it; stopped: why nothing more of it begins. planned: what its floor grew by.
     decisions: how many; mark: action and flags of the last; open, plan: the one that is being applied. terminated: the decision by which it
     ends, whatever but `kept` has not begun; waits: what a decision paused it for (hold, finish).
+    grown: whether nodes became others.
     Of one that waits, `why`, `want` (as it was asked for) and `order`. roots: by pool, of a run that is loading.
     """
 
@@ -125,6 +126,7 @@ class RunState:
     order: int = 0
     roots: dict[str, int] = field(default_factory=dict)
     degraded: bool = False
+    grown: bool = False
     required_failed: bool = False
     stops: bool = False
     stopped: str = ""

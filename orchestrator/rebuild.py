@@ -95,6 +95,8 @@ def run_keys(recorded: Recorded, loaded: Loaded, epoch: int, now: int, own_pool:
         keys.hashes[names.of_run("run", rg)]["on_failure"] = loaded.want["on_failure"]
         if stopped := stopped_by(recorded.nodes.items(), required):
             keys.hashes[names.of_run("run", rg)]["stopped"] = stopped
+    if loaded.grown:
+        keys.hashes[names.of_run("run", rg)]["grown"] = "1"
     if run["status"] == "submitted" and (roots := loading(loaded, own_pool)):
         keys.hashes[names.of_run("run", rg)]["roots"] = json.dumps(roots)
     if loaded.want["max_parallel"]:

@@ -133,8 +133,8 @@ class Governor:
 
     def _look(self, tenant: str, own: list[RunRow]) -> _Looked:
         seen = survey(self.kernel.link, tenant, own)
-        read = {rg: self.costs.of(row.run_id, row.generation) for rg, row in seen.runs.items()}
-        costs = {rg: each.grown(seen.states[rg]) for rg, each in read.items() if each is not None}
+        read = {rg: self.costs.grown(row.run_id, row.generation, seen.states[rg]) for rg, row in seen.runs.items()}
+        costs = {rg: each for rg, each in read.items() if each is not None}
         period = tightest(seen.tenant)
         return _Looked(seen, costs, period, {rg: run_view(seen, rg, each, period) for rg, each in costs.items()})
 

@@ -17,7 +17,7 @@ from tenancy.link import Link
 LOOKED_AT_ONCE: Final = 200
 """Runs that one round trip looks at."""
 
-_RUN: Final = ("tenant", "status", "left", "estimate", "created", "stopped", "terminated", "waits")
+_RUN: Final = ("tenant", "status", "left", "estimate", "created", "stopped", "terminated", "waits", "grown")
 _PURSE: Final = ("hold", "needed", "reserved", "spent", "open", "budget", "lapsed")
 _DECISION: Final = ("n", "open", "plan", "last")
 
@@ -35,6 +35,7 @@ class RunRow:
     judged: how many nodes have a verdict. decisions: how many were made; open: the one that is being applied, with its plan (JSON);
     mark: what the last one was. stopped: why a failure keeps the rest from beginning; terminated: the decision by which it ends;
     waits: what a decision paused it for; paused: whether it is paused now, by whomever; lapsed: for so long that it holds nothing any more.
+    grown: whether some of its nodes became others, which may cost more than was estimated.
     """
 
     rg: str
@@ -59,6 +60,7 @@ class RunRow:
     judged: int
     paused: bool
     lapsed: bool
+    grown: bool
 
     @property
     def run_id(self) -> str:
@@ -193,7 +195,7 @@ def _rows(names: Sequence[str], replies: Sequence[Any]) -> dict[str, RunRow]:
         if run[0] is None or purse[0] is None:
             continue  # over meanwhile; or cancelled while it waited, and without money
         left, estimate, created = (int(value or 0) for value in run[2:5])
-        stopped, terminated, waits = (value or "" for value in run[5:])
+        stopped, terminated, waits, grown = (value or "" for value in run[5:])
         hold, needed, reserved, spent, executions = (int(value or 0) for value in purse[:5])
         number, being_applied, plan, mark = decision
         found[rg] = RunRow(
@@ -219,6 +221,7 @@ def _rows(names: Sequence[str], replies: Sequence[Any]) -> dict[str, RunRow]:
             judged=int(judged),
             paused=bool(paused),
             lapsed=bool(purse[6]),
+            grown=bool(grown),
         )
     return found
 

@@ -144,7 +144,7 @@ def is_quiet(tenant: TenantRow, row: RunRow) -> bool:
     What is pending costs at most the run's estimate; where the finished nodes were dearer than estimated it is corrected by at most
     (spent + e0) / e0, and e0 is at least a twentieth of the estimate.
     """
-    if row.judged or row.open or row.terminated or row.waits or row.estimate < 100:
+    if row.judged or row.open or row.terminated or row.waits or row.grown or row.estimate < 100:
         return False
     crowded = tenant.waiting > 0 and int(tenant.policy.get("max_runs") or 0) > 1
     room = tightest(tenant).room

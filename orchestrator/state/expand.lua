@@ -136,6 +136,7 @@ for i = at, #ARGV - 1, 2 do redis.call('HSET', 'hg1:fragment:' .. RG, ARGV[i], A
 local last = math.max(made, first + #rows) >= told.of
 if created > 0 then
   redis.call('HINCRBY', 'hg1:run:' .. RG, 'total', created)
+  redis.call('HSET', 'hg1:run:' .. RG, 'grown', 1)
   run.left = redis.call('HINCRBY', 'hg1:run:' .. RG, 'left', created)
   redis.call('HSET', waits, node .. ':made', int(first + #rows))
   for i = known + 1, #rows do

@@ -218,6 +218,53 @@ def test_a_run_below_its_floor_is_held_until_somebody_approves_and_resuming_it_i
     assert run.outcome == "succeeded"
 
 
+def test_below_its_floor_a_run_may_finish_what_runs_and_then_it_is_terminated(stack: Running, tmp_path: Path) -> None:
+    release = tmp_path / "release"
+    run = submit(
+        stack,
+        "gov-finish",
+        1_000_000,
+        alone("sibling", release, 10_000),
+        alone("draft", release, 300_000),
+        spending("dear", tmp_path, 400_000, 950_000),
+        max_parallel=2,
+        on_floor="finish",
+    )
+    until(lambda: [each.action for each in decisions(stack, run)][-1:] == ["finish"], TICKS_S)
+    until(lambda: stack.redis.sismember("hg1:paused", f"run:{run.run_id}.1"))
+    assert (state(stack, run, "sibling"), state(stack, run, "draft")) == ("running", "due")
+    release.touch()
+    run.wait(TIMEOUT_S)
+    assert run.outcome == "terminated_by_cost"
+    assert {id_: node["outcome"] for id_, node in by_id(run).items()} == {"sibling": "succeeded", "dear": "succeeded", "draft": "cancelled"}
+    assert [each.action for each in decisions(stack, run) if each.action != "continue"] == ["finish", "terminate"]
+    assert not Path(f"{release}.draft").exists(), "it never began"
+    assert AsyncResult(f"{run.run_id}.1.draft", app=stack.app).state == "REVOKED"
+
+
+def test_nodes_of_a_graph_that_a_task_returned_are_given_up_like_any_other(stack: Running, tmp_path: Path) -> None:
+    release = tmp_path / "release"
+    inner = [
+        spending("first", release, 400_000, 900_000),
+        quality("draft", release, 300_000, 50_000, after=["first"]),
+        quality("extra", release, 200_000, required=False, value=1, after=["first"]),
+    ]
+    returns = {"id": "n", "task": "node_tasks.graph_of", "params": {"spec": {"name": "inner", "nodes": inner}}, "estimate": {"other": 0}}
+    run = submit(stack, "gov-spliced", 1_000_000, returns)
+    until(lambda: state(stack, run, "n.extra") == "skipped", TICKS_S)
+    until(lambda: stack.redis.hget(f"hg1:verdict:{run.run_id}.1", "n.draft") == "cheap", TICKS_S)
+    assert state(stack, run, "n.first") == "running"
+    release.touch()
+    run.wait(TIMEOUT_S)
+    assert (run.outcome, Path(f"{release}.draft").read_text()) == ("degraded", "cheap\n")
+    assert {id_: node["outcome"] for id_, node in by_id(run).items()} == {
+        "n": "succeeded",
+        "n.first": "succeeded",
+        "n.draft": "succeeded",
+        "n.extra": "skipped",
+    }
+
+
 def test_a_worker_without_the_task_of_a_variant_hands_the_node_back_and_no_attempt_fails(stack: Running, tmp_path: Path) -> None:
     release = tmp_path / "release"
     variant = {"name": "cheap", "kind": "variant", "task": "node_tasks.quality_too", "estimate": {"other": 1_000}, "value": 1}

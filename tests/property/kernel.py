@@ -536,7 +536,7 @@ def _run(state: Any) -> dict[str, Any]:
     }
     row |= {"on_failure": "stop"} if state.stops else {}
     row |= {"want": json.loads(state.want)} if state.want else {}
-    row |= {name: "1" for name in ("degraded", "required_failed") if getattr(state, name)}
+    row |= {name: "1" for name in ("degraded", "required_failed", "grown") if getattr(state, name)}
     return row | {f"n:{outcome}": str(n) for outcome, n in state.counts.items()}
 
 

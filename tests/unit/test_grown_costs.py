@@ -7,6 +7,10 @@ import pytest
 from cost.plan import NodeCost, VariantCost
 from orchestrator.govern.costs import RunCosts
 from orchestrator.govern.views import children_first
+from orchestrator.graph import Graph
+from orchestrator.settings import Settings
+from orchestrator.submission import Submission
+from tenancy.priorities import Priority
 
 pytestmark = pytest.mark.unit
 
@@ -38,3 +42,25 @@ def test_what_else_a_node_became_is_known_by_its_place_alone() -> None:
     assert "split.a" not in grown.costs
     assert grown.costs["split"].estimate_micros == 0
     assert children_first(["split.a", "split", "split.a.b"], grown.parents) == ["split", "split.a", "split.a.b"]
+
+
+def test_a_graph_that_a_task_returned_costs_what_its_nodes_do_and_the_node_itself_nothing_more() -> None:
+    nodes = [
+        {"id": "a", "task": "synthetic.noop", "estimate": {"llm": 40}},
+        {"id": "b", "task": "synthetic.noop", "required": False, "after": ["a"], "estimate": {"llm": 30}},
+    ]
+    graph = Graph.parse({"name": "inner", "nodes": [{"id": "m", "graph": {"nodes": nodes}}]})
+    grown = COSTS.with_spliced("m", Submission.of(graph, Settings(), Priority.NORMAL), required=True)
+    assert {id_: (cost.estimate_micros, cost.required) for id_, cost in grown.costs.items()} == {
+        "split": (5, True),
+        "m": (0, True),
+        "end": (7, True),
+        "m.a": (40, True),
+        "m.b": (30, False),
+    }
+    assert grown.costs["m.b"].children == ("m",)
+    assert (grown.parents["m.b"], grown.parents["m"]) == (("m.a",), ("split", "m.b"))
+    states = {"split": "succeeded", "m": "pending", "end": "pending", "m.a": "due", "m.b": "pending"}
+    assert grown.grown(states) is grown
+    optional = COSTS.with_spliced("m", Submission.of(graph, Settings(), Priority.NORMAL), required=False, adopted={"m.a"})
+    assert ("m.a" in optional.costs, optional.costs["m.b"].required) == (False, False)
