@@ -36,7 +36,9 @@ def client(redis_server: RedisServer) -> Iterator[redis.Redis]:
 
 
 def calls(client: redis.Redis) -> int:
-    return sum(row["calls"] for name, row in client.info("commandstats").items() if name not in ("cmdstat_info", "cmdstat_config|resetstat"))
+    return sum(
+        row["calls"] for name, row in client.info("commandstats").items() if name not in ("cmdstat_info", "cmdstat_config|resetstat")
+    )
 
 
 @pytest.mark.parametrize("limit", [1_000_000_000, 4_000 * RUNS])
