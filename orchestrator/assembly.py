@@ -25,6 +25,7 @@ from orchestrator.collector import Collector
 from orchestrator.govern import Governor
 from orchestrator.kernel import Kernel
 from orchestrator.loading import ROOT, load_by_path
+from orchestrator.log_context import of_process
 from orchestrator.node_task import NodeTask
 from orchestrator.notify import Notifier
 from orchestrator.ordinary import task_ledger
@@ -124,10 +125,13 @@ def producer_app(settings: Settings) -> HeadgateApp:
 
 def make_app() -> HeadgateApp:
     """Return the app of workers, configured from celeryconfig.py, with every known task registered as a node."""
+    from orchestrator.log_format import dress_celery  # structlog is for processes that write logs, which producers are not
+
     channel.install()
     made = HeadgateApp("headgate", set_as_current=True)
     made.headgate_settings = Settings.load()
     made.config_from_object(load_by_path(CONFIG, ROOT / "celeryconfig.py"))
+    dress_celery(made.headgate_settings.log_format)
     # A message of no node that names a tenant pays as that tenant, by what its task declares; one that names none is free.
     ordinary: dict[str, int] = {}
     give_budgets(made, task_ledger(made.headgate_settings))
@@ -181,6 +185,7 @@ def _ordinary(definition: TaskDefinition) -> Callable[..., Any]:
 def _introduce(sender: Any = None, **_: Any) -> None:
     """What this worker says of itself when it enrolls."""
     names = registry.names()
+    of_process(service="worker", worker=str(sender))
     channel.WORKER_INFO.update(
         name=str(sender),
         host=socket.gethostname(),

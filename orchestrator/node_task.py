@@ -27,6 +27,7 @@ from orchestrator.expansion import Expansion, NothingGathered, NotMappable
 from orchestrator.graph import Graph
 from orchestrator.graph.references import MISSING, references, substitute
 from orchestrator.kernel import Kernel
+from orchestrator.log_context import about
 from orchestrator.logs.capture import Capture
 from orchestrator.logs.line import LogName
 from orchestrator.patience import patiently
@@ -88,7 +89,9 @@ class NodeTask(Task):
         delivery = getattr(request, "headgate_delivery", None)
         if not node or not delivery:
             return super().__call__(*args, **kwargs)
-        return _Execution(self, request, node, delivery).run()
+        execution = _Execution(self, request, node, delivery)
+        with about(tenant=execution.tenant, run=execution.run_id, generation=execution.generation, node=execution.node_id):
+            return execution.run()
 
     def headgate_call(self, **params: Any) -> Any:
         """Call the task past the gate, by the `__call__` of its own base class."""
@@ -159,7 +162,7 @@ class _Execution:
             cancelled=partial(self._is_told, attempt),
         )
         name = LogName(self.run_id, self.generation, self.node_id, attempt)
-        with metering(execution) as usage, self.kernel.logs.capturing(name) as self.captured:
+        with metering(execution) as usage, about(attempt=attempt), self.kernel.logs.capturing(name) as self.captured:
             started, began = _cpu_clock()(), time.monotonic()
             error: BaseException | None = None
             result, outcome, delay_ms = "", "succeeded", NO_RETRY

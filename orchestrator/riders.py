@@ -59,9 +59,9 @@ class Riders:
             try:
                 self._settle(spent)
             except (HeadgateError, RedisError) as error:
-                logger.warning("settlement of %s.%s is left to the sweeper: %s", spent.run_id, spent.node_id, error)
+                logger.warning("settlement of %s.%s is left to the sweeper: %s", spent.run_id, spent.node_id, error, extra=_subject(spent))
             except ValueError:
-                logger.exception("a settlement was refused")
+                logger.exception("a settlement was refused", extra=_subject(spent))
 
     def _wait(self, came: threading.Event) -> None:
         while True:
@@ -72,3 +72,7 @@ class Riders:
 
     def _on_shutdown(self, **_: object) -> None:
         self.flush()
+
+
+def _subject(spent: Spent) -> dict[str, object]:
+    return {"run": spent.run_id, "generation": spent.generation, "node": spent.node_id, "attempt": spent.attempt}

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -109,6 +109,8 @@ class Settings(BaseSettings):
     """What webhooks are signed with; without it none is sent."""
     log_key: str | None = Field(None, min_length=LOG_KEY_MIN, repr=False)
     """What the log is chained with, the same wherever a recorder may run; None is the key in `home`/log.key, made once."""
+    log_format: Literal["console", "json"] = "console"
+    """How workers, beat, recorder and console write their own logs: lines for people, or JSON, one object a line."""
     notify_interval_s: Seconds = 2.0
     """How often beat has notifications delivered."""
     schedule_interval_s: Seconds = 2.0

@@ -14,6 +14,7 @@ from orchestrator.admission import Admission
 from orchestrator.cancellation import Cancellation
 from orchestrator.halt import halt
 from orchestrator.kernel import Kernel
+from orchestrator.log_context import about
 from orchestrator.pieces import pieces
 from orchestrator.store import tables as t
 from tenancy import keys as transport
@@ -78,7 +79,8 @@ class Sweeper:
         self._complete_submissions(found)
         for name in self.kernel.link.read("ZRANGE", keys.RUNS, 0, -1):
             run_id, generation = name.rsplit(".", 1)
-            self._repair(run_id, int(generation), found)
+            with about(run=run_id, generation=int(generation)):
+                self._repair(run_id, int(generation), found)
         found.settled += sweep_tasks(self.kernel.link, self.age_ms)
         self._stand_by(found)
         found.admitted = self.admission.let_in()

@@ -37,7 +37,9 @@ def show_unrun(kernel: Kernel, rg: str, nodes: Iterable[str], reason: str) -> in
             _announce(kernel.app, rg, ended, reason)
             shown += len(ended)
     except (KombuError, RedisError, Unavailable, OSError) as error:
-        log.warning("what became of nodes of run %s that waited is not shown to Celery: %s", rg, error)
+        log.warning(
+            "what became of nodes of run %s that waited is not shown to Celery: %s", rg, error, extra={"run": rg.rpartition(".")[0]}
+        )
     return shown
 
 

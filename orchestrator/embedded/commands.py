@@ -11,7 +11,8 @@ from tenancy.queues import SYSTEM_QUEUE
 
 # -P: the working directory is a user's, and a celery.py or redis.py there must not stand in for the real one.
 _PYTHON = (sys.executable, "-P", "-m")
-_CELERY = (*_PYTHON, "celery", "-A", "orchestrator.app")
+# Quiet: without a banner, every line of a log is a line of its format.
+_CELERY = (*_PYTHON, "celery", "--quiet", "-A", "orchestrator.app")
 # One message in hand per process: what waits stays in Redis, where fairness, cancel and priorities reach it.
 _WORKER = ("--prefetch-multiplier=1", "--without-gossip", "--without-mingle", "--loglevel=INFO")
 

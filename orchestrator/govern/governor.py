@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from collections.abc import Mapping
 from contextlib import suppress
@@ -32,6 +33,8 @@ LEASE_MS: Final = 5_000
 
 DECISIONS_AT_ONCE: Final = 100
 """Decisions about a tenant's runs in one pass; the next one goes on."""
+
+log = logging.getLogger("headgate.agent")
 
 
 @dataclass
@@ -161,6 +164,8 @@ class Governor:
         told = (done.fence, done.order.to_json(), event, done.kept) if done else ("", "", event, ())
         if not self.kernel.state.decide(row.run_id, row.generation, made.number, made.mark(basis), *told):
             return False
+        subject = {"tenant": row.tenant, "run": row.run_id, "generation": row.generation, "decision": made.name}
+        log.info("decided: %s, %s%s", decision.action, decision.reason, " (observed only)" if tenant.observe else "", extra=subject)
         if done:
             carry_out(self.kernel, rg, row.tenant, made.name, done.order)
         return done is not None

@@ -150,10 +150,12 @@ class Notifier:
         if attempt.error is None:
             self.outbox.mark(notice, "sent", 0)
         elif notice.is_over(now):
-            log.error("notice %s is given up after %s tries: %s", notice.id, notice.tries + 1, attempt.error)
+            log.error(
+                "notice %s is given up after %s tries: %s", notice.id, notice.tries + 1, attempt.error, extra={"tenant": notice.tenant}
+            )
             self.outbox.mark(notice, "dropped", 0, attempt.error)
         else:
-            log.warning("notice %s was not delivered: %s", notice.id, attempt.error)
+            log.warning("notice %s was not delivered: %s", notice.id, attempt.error, extra={"tenant": notice.tenant})
             self.outbox.mark(notice, "failed", notice.next_due(now), attempt.error)
 
     def _places(self, due: list[Notice]) -> dict[str, deque[tuple[Notice, str | None]]]:
@@ -174,7 +176,7 @@ class Notifier:
 
 
 def _write_line(notice: Notice) -> None:
-    log.warning("%s", notice.sentence())
+    log.warning("%s", notice.sentence(), extra={"tenant": notice.tenant})
 
 
 def _refuse(why: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import signal
 import sys
 import threading
@@ -12,6 +11,7 @@ from sqlalchemy import insert, select
 from sqlalchemy.engine import Engine
 
 from orchestrator.assembly import producer_app
+from orchestrator.log_format import set_up
 from orchestrator.log_key import log_key
 from orchestrator.settings import Settings
 from orchestrator.store import tables as t
@@ -40,12 +40,12 @@ def first_start(engine: Engine, now_ms: int, key: bytes) -> None:
 
 def main() -> int:
     """Record until SIGTERM or SIGINT; return the exit code: 0, or 69 when a service or setting is missing."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     try:
         settings = Settings.load()
+        set_up(settings.log_format, "recorder")
         kernel = producer_app(settings).headgate_kernel
         link = Link(settings.resolved_client_url())
         engine = open_engine(settings.resolved_database_url(), writer=True)

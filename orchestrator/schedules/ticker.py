@@ -84,7 +84,13 @@ class Ticker:
                 try:
                     asked.append(_decision(row, now, live, waiting))
                 except ValueError as error:  # what was a timezone may be none any more; the others go on
-                    log.error("schedule %s of tenant %s stands still: %s", row["name"], row["tenant"], error)
+                    log.error(
+                        "schedule %s of tenant %s stands still: %s",
+                        row["name"],
+                        row["tenant"],
+                        error,
+                        extra={"tenant": row["tenant"], "schedule": row["name"]},
+                    )
         requests = [(append_request(self.link, "request.schedule", fields), len(fields["said"]["ticks"])) for fields in asked]
         for request, ticks in requests:
             answer = answer_to(self.link, request)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from tornado.web import StaticFileHandler, url
 
 from orchestrator.assembly import HeadgateApp
 from orchestrator.client import Client
+from orchestrator.log_context import of_process
+from orchestrator.log_format import dress
 from orchestrator.logs.reading import NodeLogs
 from orchestrator.metrics.exposition import Exposition
 from orchestrator.metrics.tally import Tally
@@ -135,6 +138,9 @@ class Console(Flower):
     def start(self) -> None:
         """Serve until the loop is stopped."""
         sys.setswitchinterval(SWITCH_S)
+        if self.capp.headgate_settings.log_format == "json":  # else as Flower writes, whose options say how
+            of_process(service="console")
+            dress(logging.getLogger().handlers, "json")
         self.io_loop.add_callback(self.feed.run, lambda: self.started)
         super().start()
 

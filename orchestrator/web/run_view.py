@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from orchestrator.graph.references import references
-from orchestrator.redaction import redacted
+from orchestrator.redaction import redacted, redacted_text
 from orchestrator.store.read import EventView, NodeView
 from orchestrator.store.run_nodes import EntryView, UsageView
 from orchestrator.web.layout import HEIGHT, WIDTH, lay_out
@@ -129,7 +129,7 @@ def error_of(error: Any) -> dict[str, Any] | None:
         return None
     if not isinstance(value, dict):
         value = {"message": str(value)}
-    return {name: cut(str(redacted(value[name]))) for name in ("type", "message", "traceback") if value.get(name)}
+    return {name: cut(redacted_text(str(redacted(value[name])))) for name in ("type", "message", "traceback") if value.get(name)}
 
 
 def cut(text: str) -> str:
