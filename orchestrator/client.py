@@ -43,6 +43,8 @@ from orchestrator.store.engine import open_engine
 from orchestrator.store.learned import learned_means, run_terms
 from orchestrator.submission import Submission
 from orchestrator.tenants import Tenants
+from orchestrator.trace.identity import parse_traceparent
+from orchestrator.trace.nesting import current_traceparent
 from tenancy import keys
 from tenancy.errors import Conflict, Refused, Unavailable
 from tenancy.priorities import Priority
@@ -119,6 +121,7 @@ class Client:
         budget: str | int | None = None,
         max_parallel: int | None = None,
         quality: Literal["best", "full"] = "best",
+        traceparent: str | None = None,
     ) -> RunHandle:
         """Submit a graph and return its run; once this returns it is on record and will run, whatever dies.
 
@@ -130,6 +133,7 @@ class Client:
         :param budget: the most that the run may cost: units as text ("0.06") or whole micros.
         :param quality: "full" has the run refused, or wait, where "best" would have it planned down to what the budget leaves.
         :param max_parallel: how many of its nodes may be in workers' hands at once, instead of what the graph says.
+        :param traceparent: the span that the run's spans belong to, as W3C writes it; OpenTelemetry's current one unless said.
 
         Raises GraphInvalid, BudgetRefused, RunsLimit (the tenant's policy rejects what it would have to hold), QueueFull (too many of its
         runs wait), Rate (it submits too fast), Refused, Conflict (the key was used for another graph) and Unavailable; then nothing has
@@ -137,6 +141,7 @@ class Client:
         """
         if quality not in ("best", "full"):
             raise ValueError(f"quality is 'best' or 'full', not {quality!r}")
+        trace = current_traceparent() if traceparent is None else parse_traceparent(traceparent).traceparent
         budget_micros = _micros(budget)
         served = self._served()
         if max_parallel is not None:
@@ -152,7 +157,7 @@ class Client:
         if strict and (silent := submission.without_max_cost()):
             raise Refused(f"tenant {tenant!r} is strict: each node says its most by `max_cost`, and these do not: {_listed(silent)}")
         since_ms = self.kernel.link.now_ms()
-        run_id = self._store(submission, tenant, key, budget_micros)
+        run_id = self._store(submission, tenant, key, budget_micros, trace)
         if key is not None:  # it may be an earlier run, which goes on costing what it did
             earlier = self.run(run_id)
             if earlier.generation > GENERATION or earlier.status not in ("submitted", "held"):
@@ -415,7 +420,7 @@ class Client:
             return learned_means(self.engine, tenant, silent)
         return {}
 
-    def _store(self, submission: Submission, tenant: str, key: str | None, budget_micros: int | None) -> str:
+    def _store(self, submission: Submission, tenant: str, key: str | None, budget_micros: int | None, trace: str | None) -> str:
         """Put the submission on record; return its run, or the first one with the same key."""
         run_id = str(ULID()).lower()
         request = append_request(
@@ -434,6 +439,7 @@ class Client:
                 "learned": json.dumps(submission.learned) if submission.learned else "",
                 "strict": int(submission.strict),
                 "full": int(submission.full),
+                **({"trace": trace} if trace else {}),
             },
             payload=submission.graph.canonical(),
         )

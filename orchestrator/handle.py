@@ -15,6 +15,7 @@ from orchestrator.logs.line import LogLine
 from orchestrator.logs.reading import LogReader
 from orchestrator.store import read
 from orchestrator.store.run_nodes import ran_in
+from orchestrator.trace.identity import trace_of
 from tenancy.errors import RunFailed, Unavailable, Unknown, WaitTimeout
 
 if TYPE_CHECKING:
@@ -83,6 +84,11 @@ class RunHandle:
     def view(self) -> read.RunView:
         """Return what the record says of the run now: status, outcome, times, counts, money, in one look."""
         return read.get_run(self.client.engine, self.run_id, self.generation)
+
+    @property
+    def trace_id(self) -> str:
+        """The trace of OpenTelemetry that the run's spans belong to, 32 hex digits."""
+        return trace_of(self.run_id, read.traceparent(self.client.engine, self.run_id)).trace_id
 
     def wait(self, timeout_s: float | None = None) -> RunHandle:
         """Return this handle once the end of the run is on record.

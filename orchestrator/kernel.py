@@ -22,6 +22,8 @@ from orchestrator.results import result_store
 from orchestrator.riders import Riders
 from orchestrator.settings import Settings
 from orchestrator.state import Charge, Charged, State
+from orchestrator.store.engine import open_engine
+from orchestrator.trace.nesting import Nesting
 from tenancy.link import Link
 from tenancy.queues import SYSTEM_QUEUE
 
@@ -61,6 +63,11 @@ class Kernel:
     def logs(self) -> Logs:
         """The logs of the nodes that run in this process."""
         return Logs(Spool(self.link, self.settings.node_log_bytes), self.results.objects, self.settings.node_log_bytes)
+
+    @cached_property
+    def nesting(self) -> Nesting:
+        """What puts spans of task code under those of their attempts."""
+        return Nesting(lambda: open_engine(self.settings.resolved_database_url()))
 
     @cached_property
     def launcher(self) -> Launcher:

@@ -168,7 +168,8 @@ class _Execution:
             result, outcome, delay_ms = "", "succeeded", NO_RETRY
             grown: Expansion | None = None
             try:
-                value = self._grow(spec, verdict, grows, source) if grows else self._call(spec, verdict)
+                with self.kernel.nesting.attempt(self.run_id, self.generation, self.node_id, attempt):
+                    value = self._grow(spec, verdict, grows, source) if grows else self._call(spec, verdict)
                 if isinstance(value, Graph):
                     value = self.expander.splice(value, self.expander.owner(spec), attempt)
                 if isinstance(value, Expansion):

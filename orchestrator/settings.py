@@ -107,6 +107,8 @@ class Settings(BaseSettings):
     """A function, `module:function`, that is called with each notification, beside the log and the tenant's webhook."""
     webhook_secret: str | None = Field(None, min_length=16, repr=False)
     """What webhooks are signed with; without it none is sent."""
+    otlp_endpoint: str | None = Field(None, pattern=r"^https?://[^\s]+$")
+    """Where the recorder sends the spans of runs that ended, by OTLP over HTTP, such as http://collector:4318; it needs headgate[otel]."""
     log_key: str | None = Field(None, min_length=LOG_KEY_MIN, repr=False)
     """What the log is chained with, the same wherever a recorder may run; None is the key in `home`/log.key, made once."""
     log_format: Literal["console", "json"] = "console"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from orchestrator.cli.output import as_json, print_json, say
-from orchestrator.cli.words import BUDGET, RUN, TASKS, quality
+from orchestrator.cli.words import BUDGET, RUN, TASKS, TRACEPARENT, quality
 from tenancy.priorities import Priority
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ def submission(command: Command) -> Command:
             ),
             click.option("--max-parallel", type=click.IntRange(min=1), metavar="N", help="How many of its nodes may run at once."),
             click.option("--tasks", type=TASKS, default=(), metavar="MODULE", help="Modules with the tasks of a graph in JSON."),
+            click.option("--traceparent", type=TRACEPARENT, envvar="TRACEPARENT", help="The span that the run's spans belong to (W3C)."),
         )
     ):
         command = option(command)
@@ -59,6 +60,7 @@ def run(
     priority: str | None,
     max_parallel: int | None,
     tasks: tuple[str, ...],
+    traceparent: str | None,
     timeout_s: float | None,
     as_json: bool,
 ) -> None:
@@ -78,7 +80,7 @@ def run(
     try:
         with service(settings, loaded.modules, say) as own:
             client = Client(settings)
-            handle = _submit(client, loaded, tenant, budget, quality, key, priority, max_parallel)
+            handle = _submit(client, loaded, tenant, budget, quality, key, priority, max_parallel, traceparent)
             say(f"run {handle.run_id} of {loaded.graph.name} submitted")
             code = Following(handle, _resume(handle.run_id, settings, loaded.modules if own else None)).to_the_end(
                 timeout_s, as_json=as_json
@@ -101,6 +103,7 @@ def submit(
     priority: str | None,
     max_parallel: int | None,
     tasks: tuple[str, ...],
+    traceparent: str | None,
     as_json: bool,
 ) -> None:
     """Submit a graph to the stack that runs, and print the id of its run.
@@ -115,7 +118,7 @@ def submit(
     settings = Settings.load()
     client = running(settings)
     loaded = _load(target, parameters, tasks, settings)
-    handle = _submit(client, loaded, tenant, budget, quality, key, priority, max_parallel)
+    handle = _submit(client, loaded, tenant, budget, quality, key, priority, max_parallel, traceparent)
     if as_json:
         print_json({"run_id": handle.run_id, "generation": handle.generation, "tenant": tenant, "graph": loaded.graph.name, "key": key})
     else:
@@ -171,6 +174,7 @@ def _submit(
     key: str | None,
     priority: str | None,
     max_parallel: int | None,
+    traceparent: str | None,
 ) -> RunHandle:
     return client.submit(
         loaded.graph,
@@ -180,6 +184,7 @@ def _submit(
         budget=budget,
         max_parallel=max_parallel,
         quality="full" if quality == "full" else "best",
+        traceparent=traceparent,
     )
 
 

@@ -52,7 +52,22 @@ class Run(click.ParamType[str]):
         return text
 
 
-BUDGET, TASKS, RUN = Budget(), Modules(), Run()
+class Traceparent(click.ParamType[str]):
+    """A span as W3C writes it; a shell's variable that is empty is none."""
+
+    name = "traceparent"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        from orchestrator.trace.identity import parse_traceparent
+
+        try:
+            parse_traceparent(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+        return value
+
+
+BUDGET, TASKS, RUN, TRACEPARENT = Budget(), Modules(), Run(), Traceparent()
 
 quality = click.option(
     "--quality",

@@ -21,7 +21,8 @@ from orchestrator.settings import Settings
 from orchestrator.store.engine import reading
 from orchestrator.store.position import START
 from orchestrator.store.writer import CursorMoved, read_cursor
-from tenancy.errors import Fenced, Unavailable
+from orchestrator.trace.exporter import TraceExporter, open_exporter
+from tenancy.errors import Fenced, HeadgateError, Unavailable
 from tenancy.link import Link
 
 from .announce import announce, answer_again, ends_again, now_ms, publish_policies, refresh
@@ -67,6 +68,7 @@ class Recorder:
             kept_s=settings.artifacts_kept_s,
             on=settings.artifacts,
         )
+        self.traces = _traces(engine, settings)
         self._server = ""
         self._look_after = 0.0
 
@@ -90,6 +92,8 @@ class Recorder:
                 wait_s = min(2 * wait_s, RETRY_MAX_S)
         self.leave()
         self.artifacts.close()
+        if self.traces is not None:
+            self.traces.close()
 
     def hold_lease(self) -> bool:
         """Take or renew the lease for 3 s; False while another recorder holds it."""
@@ -114,6 +118,8 @@ class Recorder:
         answer_again(self.link.client, self.engine, self.cursor)
         ends_again(self.link.client, self.engine)
         self.artifacts.catch_up()  # with what ended just before a crash
+        if self.traces is not None:
+            self.traces.catch_up(now_ms(self.link.client))
         self._server = server
 
     def step(self, block_ms: int | None) -> int:
@@ -134,6 +140,8 @@ class Recorder:
         self.artifacts.decided(applied.decided)
         self.artifacts.runs_ended(applied.logs)
         self.artifacts.spent(applied.spenders)
+        if self.traces is not None:
+            self.traces.runs_ended(applied.logs)
         return applied.events
 
     def _look_after_itself(self) -> bool:
@@ -152,3 +160,14 @@ class Recorder:
     def _keep_lease(self) -> None:
         if not self.hold_lease():
             raise Superseded("another recorder holds the lease")
+
+
+def _traces(engine: Engine, settings: Settings) -> TraceExporter | None:
+    """Return what sends spans, None where nobody is to have them; that it cannot be had stops no record."""
+    if settings.otlp_endpoint is None:
+        return None
+    try:
+        return TraceExporter(engine, open_exporter(settings.otlp_endpoint))
+    except HeadgateError as error:
+        log.error("there will be no traces: %s", error)
+        return None

@@ -101,6 +101,7 @@ def run_row(event: Request) -> dict[str, Any]:
         "learned": _means(event.get("learned")),
         "strict": int(bool(event.get("strict"))),
         "full": int(bool(event.get("full"))),
+        "trace": str(event["trace"]) if event.get("trace") else None,
     }
 
 

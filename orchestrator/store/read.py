@@ -179,6 +179,14 @@ def get_nodes(engine: Engine, run_id: str, generation: int | None = None) -> lis
     return told + [_node_view(node_id, row, {}) for node_id, row in rows.items()]
 
 
+def traceparent(engine: Engine, run_id: str) -> str | None:
+    """Return the producer's span that a run was submitted with, None where there was none. Raises Unavailable."""
+    first = (t.run.c.run_id == run_id) & (t.run.c.generation == 1)
+    with open_record(engine) as connection:
+        found: str | None = connection.execute(select(t.run.c.trace).where(first)).scalar()
+    return found
+
+
 def get_graph(engine: Engine, run_id: str, generation: int | None = None) -> bytes | None:
     """Return the graph that a run was submitted with, canonical JSON; None where it was never recorded. Raises Unknown."""
     with open_record(engine) as connection:

@@ -65,7 +65,8 @@ class RunRow(SQLModel, table=True):
     `max_cost`; `full` 1: admitted with its whole estimate or not at all. `cost_micros` is the sum of what its executions were charged,
     waste included. `adopts` is JSON of what a later generation takes over instead of running it: node to the generation that ran it.
     `ranked` is the priority that it was given while it was in flight; `priority` stays that of its submission. `timeout_s` is what the
-    time limit of all its nodes was raised to meanwhile.
+    time limit of all its nodes was raised to meanwhile. `trace` is the traceparent that it was submitted with; that of the first
+    generation holds for all.
     """
 
     __tablename__ = "run"
@@ -106,6 +107,7 @@ class RunRow(SQLModel, table=True):
     adopts: str | None = _text(optional=True)
     ranked: int | None = None
     timeout_s: int | None = None
+    trace: str | None = _text(optional=True)
 
 
 class NodeRow(SQLModel, table=True):
