@@ -111,9 +111,7 @@ def client(collector: Collector) -> Iterator[Client]:
         shutil.rmtree(home, ignore_errors=True)
 
 
-def test_a_run_its_nodes_and_a_killed_attempt_are_sent_under_the_producers_span(
-    client: Client, collector: Collector, tmp_path: Path
-) -> None:
+def test_a_run_with_a_killed_attempt_is_sent_under_the_producers_span(client: Client, collector: Collector, tmp_path: Path) -> None:
     nodes = [
         {"id": "here", "task": "traced_tasks.where"},
         {"id": "hurt", "task": "traced_tasks.killed_once", "params": {"path": str(tmp_path / "was-here")}},
@@ -136,9 +134,7 @@ def test_a_run_its_nodes_and_a_killed_attempt_are_sent_under_the_producers_span(
     assert run.result("here") == ["ab" * 16, span_of(run.run_id, 1, "here", 1)]
 
 
-def test_without_a_producers_span_a_run_has_a_trace_of_its_own_and_later_generations_are_in_it(
-    client: Client, collector: Collector
-) -> None:
+def test_without_a_producers_span_all_generations_of_a_run_have_a_trace_of_their_own(client: Client, collector: Collector) -> None:
     run = client.submit(Graph.parse({"name": "alone", "nodes": [{"id": "here", "task": "traced_tasks.where"}]})).wait(60)
     assert run.result()[0] == run.trace_id
     again = client.rerun(run.run_id, "here", "node").wait(60)
