@@ -420,7 +420,7 @@ class Client:
             return learned_means(self.engine, tenant, silent)
         return {}
 
-    def _store(self, submission: Submission, tenant: str, key: str | None, budget_micros: int | None, trace: str | None) -> str:
+    def _store(self, submission: Submission, tenant: str, key: str | None, budget_micros: int | None, trace: str | None = None) -> str:
         """Put the submission on record; return its run, or the first one with the same key."""
         run_id = str(ULID()).lower()
         request = append_request(
