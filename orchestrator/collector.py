@@ -16,6 +16,7 @@ from orchestrator.logs.line import SUFFIX
 from orchestrator.objects import Directory, Objects
 from orchestrator.results import OBJECT_MARK
 from orchestrator.store import tables as t
+from orchestrator.store.expansions import returned
 from orchestrator.store.read import open_record
 
 RUNS_AT_ONCE: Final = 200
@@ -84,7 +85,8 @@ def _ended(connection: Connection, runs: Sequence[str]) -> dict[Generation, int 
 def _referred(connection: Connection, generations: Sequence[Generation]) -> set[str]:
     """Return the names of the objects that nodes of these generations, and decisions about them, refer to."""
     by_run: dict[str, set[int]] = defaultdict(set)
-    for run_id, generation in generations:
+    wanted = set(generations)
+    for run_id, generation in wanted:
         by_run[run_id].add(generation)
     of_objects = select(t.node.c.run_id, t.node.c.generation, t.node.c.result).where(
         t.node.c.run_id.in_(list(by_run)), t.node.c.result.startswith(OBJECT_MARK)
@@ -93,7 +95,11 @@ def _referred(connection: Connection, generations: Sequence[Generation]) -> set[
         t.decision.c.run_id.in_(list(by_run)), t.decision.c.inputs.startswith(OBJECT_MARK)
     )
     rows: Any = [row for statement in (of_objects, of_decisions) for row in connection.execute(statement)]
-    return {row.result[len(OBJECT_MARK) :] for row in rows if row.generation in by_run[row.run_id]}
+    found = {row.result[len(OBJECT_MARK) :] for row in rows if row.generation in by_run[row.run_id]}
+    # Graphs that tasks returned: a rerun goes on with them.
+    graphs = [known for of, known in returned(connection, list(by_run)).items() if of in wanted]
+    sources = {source for known in graphs for source in known.values() if source.startswith(OBJECT_MARK)}
+    return found | {source[len(OBJECT_MARK) :] for source in sources}
 
 
 def _age_ms(run_id: str, now_ms: int) -> int:

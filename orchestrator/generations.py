@@ -13,6 +13,7 @@ from orchestrator.admission import Admission
 from orchestrator.recorder.ask import ask
 from orchestrator.results import OBJECT_MARK
 from orchestrator.store import tables as t
+from orchestrator.store.expansions import returned
 from orchestrator.store.read import open_record
 from tenancy.errors import Refused, Unavailable, Unknown
 
@@ -61,14 +62,16 @@ def _open(kernel: Kernel, engine: Engine, run_id: str, fields: dict[str, Any]) -
 
 
 def collected(objects: Objects, engine: Engine, run_id: str) -> list[str]:
-    """Return the nodes of a run whose result is an object that is not kept any more. Raises Unavailable."""
+    """Return the nodes of a run whose result, or the graph that they returned, was an object and is not kept. Raises Unavailable."""
     of_objects = select(t.node.c.node_id, t.node.c.result).where(
         t.node.c.run_id == run_id, t.node.c.outcome == "succeeded", t.node.c.result.startswith(OBJECT_MARK)
     )
     with open_record(engine) as connection:
-        results = {row.node_id: row.result[len(OBJECT_MARK) :] for row in connection.execute(of_objects.order_by(t.node.c.generation))}
-    kept = set(objects.names(run_id)) if results else set()
-    return sorted(node for node, name in results.items() if name not in kept)
+        named = {row.node_id: row.result for row in connection.execute(of_objects.order_by(t.node.c.generation))}
+        for _, graphs in sorted(returned(connection, [run_id]).items()):
+            named |= {node: source for node, source in graphs.items() if node not in named and source.startswith(OBJECT_MARK)}
+    kept = set(objects.names(run_id)) if named else set()
+    return sorted(node for node, name in named.items() if name[len(OBJECT_MARK) :] not in kept)
 
 
 def _refusal(run_id: str, answer: dict[str, Any]) -> Exception:

@@ -42,5 +42,5 @@ def recorded_submission(run: Mapping[str, Any], settings: Settings) -> Submissio
         raise ValueError(f"the record holds no graph of run {run['run_id']}")
     graph = Graph.parse(zlib.decompress(run["spec"]), _ADMITTED)
     learned, terms = json.loads(run["learned"] or "{}"), {"strict": bool(run["strict"]), "full": bool(run["full"])}
-    adopts = json.loads(run["adopts"] or "{}")
-    return Submission.of(graph, settings, Priority.parse(run["priority"]), learned, **terms, adopts=adopts)
+    adopts, becomes = json.loads(run["adopts"] or "{}"), json.loads(run["becomes"] or "{}")
+    return Submission.of(graph, settings, Priority.parse(run["priority"]), learned, **terms, adopts=adopts, becomes=becomes)

@@ -17,7 +17,7 @@ from orchestrator.kernel import Kernel
 from orchestrator.node_task import describe
 from orchestrator.refusal import refusal
 from orchestrator.state import ROWS_MAX
-from orchestrator.store.adopted import Adopted
+from orchestrator.store.adopted import Adopted, becoming
 from orchestrator.submission import Submission
 from tenancy.errors import Unavailable, Unknown
 
@@ -63,6 +63,7 @@ class Launcher:
         for fragments in submission.fragments():
             state.load(run_id, generation, [], fragments)
         adoptions = [(node, *adopted[node]) for node in submission.adoption_order() if node in adopted]
+        adoptions += [(node, *becoming(source)) for node, source in submission.becomes_later().items()]
         for first in range(0, len(adoptions), ROWS_MAX):
             state.adopt(run_id, generation, adoptions[first : first + ROWS_MAX])
         if adoptions:

@@ -288,7 +288,7 @@ class Model(AdmissionModel):
             state.nodes[id_] = NodeState(int(wait), said, spec, verdict, id_ if own else fragment)
             if own:
                 state.fragments[id_] = fragment
-            if not int(wait) and id_ not in state.adopts:
+            if not int(wait) and not state.adopts.get(id_, (0,))[0]:
                 self._make_due(state, id_)
                 due.append(id_)
         state.fragments.update(fragments)
@@ -303,8 +303,11 @@ class Model(AdmissionModel):
         for node in nodes:
             if node in state.adopts:
                 it = state.nodes[node]
-                it.adopted, it.result, verdict = state.adopts.pop(node)
-                it.verdict = verdict
+                generation, result, verdict = state.adopts.pop(node)
+                if not generation:
+                    it.ctl["source"] = result
+                    continue
+                it.adopted, it.result, it.verdict = generation, result, verdict
                 self._write_outcome(state, node, "succeeded")
                 adopted[node] = it.adopted
         if adopted:

@@ -92,7 +92,7 @@ class NodeState:
         """Of a node that becomes others, what its execution does: ["expand" or "gather", what says what it became]."""
         if self.made is not None:
             return ["expand" if self.made < self.ctl["of"] else "gather", self.ctl.get("source", "")]
-        return ["expand", ""] if "map" in self.ctl else []
+        return ["expand", self.ctl.get("source", "")] if "map" in self.ctl or "source" in self.ctl else []
 
 
 @dataclass(slots=True)

@@ -31,6 +31,7 @@ def regrown(loaded: Loaded, recorded: Recorded, settings: Settings, read: Callab
     rows = {row.node: row for row in loaded.nodes}
     fragments, made = dict(loaded.fragments), dict[str, int]()
     found: dict[str, Expansion] = {}
+    becomes = json.loads(recorded.run["becomes"] or "{}")
     for event in recorded.expanded:
         node = str(event["node"])
         if node not in found:
@@ -39,7 +40,9 @@ def regrown(loaded: Loaded, recorded: Recorded, settings: Settings, read: Callab
         made[node] = int(event["first"]) + int(event["count"])
         for row in found[node].rows[int(event["first"]) : made[node]]:
             own = row.fragment.startswith("{")
-            rows[row.node] = LoadRow(*row[:5], row.node if own else row.fragment)
+            known = {"source": becomes[row.node]} if row.node in becomes else {}
+            ctl = json.dumps({**json.loads(row.ctl), **known}, separators=(",", ":")) if known else row.ctl
+            rows[row.node] = LoadRow(row.node, row.wait, ctl, row.spec, row.verdict, row.node if own else row.fragment)
             if own:
                 fragments[row.node] = row.fragment
             else:

@@ -42,6 +42,8 @@ class Submission:
     full: bool = False
     adopts: Mapping[str, int] = field(default_factory=dict)
     """What a later generation takes over instead of running it: node to the generation that ran it. It costs nothing."""
+    becomes: Mapping[str, str] = field(default_factory=dict)
+    """What a later generation knows that its nodes become, since their tasks returned it: node to the graph, as a result is kept."""
 
     @classmethod
     def of(
@@ -54,6 +56,7 @@ class Submission:
         strict: bool = False,
         full: bool = False,
         adopts: Mapping[str, int] = MappingProxyType({}),
+        becomes: Mapping[str, str] = MappingProxyType({}),
     ) -> Submission:
         """Prepare a resolved and valid graph.
 
@@ -73,11 +76,12 @@ class Submission:
             kept=joins.rules,
             loose=joins.loose,
         )
-        return cls(graph, plan, priority, {task: learned[task] for task in sorted(graph.tasks()) if task in learned}, strict, full, adopts)
+        known = {task: learned[task] for task in sorted(graph.tasks()) if task in learned}
+        return cls(graph, plan, priority, known, strict, full, adopts, becomes)
 
     def relearned(self, learned: Means, *, strict: bool = False, full: bool = False) -> Submission:
         """Return the submission with other means and terms, those of the run that its key had already."""
-        return Submission(self.graph, self.plan, self.priority, learned, strict, full, self.adopts)
+        return Submission(self.graph, self.plan, self.priority, learned, strict, full, self.adopts, self.becomes)
 
     @cached_property
     def joins(self) -> Joins:
@@ -184,6 +188,10 @@ class Submission:
         sorter = TopologicalSorter({node: [child for child in self.plan.children[node] if child in self.adopts] for node in known})
         return [*sorter.static_order(), *(node for node in self.adopts if node not in self.plan.children)]
 
+    def becomes_later(self) -> dict[str, str]:
+        """The graphs that nodes become which nodes of the graph are to become."""
+        return {node: source for node, source in self.becomes.items() if node not in self.plan.children}
+
     def rows(self, choices: Mapping[str, str]) -> Iterator[list[Row]]:
         """Yield the rows of all nodes, in pieces that one script call may carry; `choices` are those of a plan-down."""
         nodes = iter(self.graph.nodes)
@@ -198,6 +206,8 @@ class Submission:
         ctl |= self.joins.next_of(self.plan.children[node.id])
         if least := least_of(node.parents_join):
             ctl["least"] = least
+        if node.id in self.becomes:
+            ctl["source"] = self.becomes[node.id]
         if node.when is not None:
             ctl["when"] = node.when.document()
         spec: dict[str, Any] = {"task": node.task, "params": node.params}

@@ -12,6 +12,7 @@ from sqlalchemy.engine import Connection
 
 from orchestrator.graph import Graph
 from orchestrator.store import tables as t
+from orchestrator.store.expansions import returned
 
 from .projection import amount
 from .tenants import Answer, Request
@@ -67,35 +68,62 @@ def _decide(connection: Connection, event: Request) -> Answer:
     known = {*graph.by_id, *(row.node_id for row in connection.execute(select(t.node.c.node_id).where(_of(before))))}
     if unknown := [node for node in nodes if node not in known]:
         return {"status": "unknown_node", **told, "nodes": unknown[:5]}
-    adopts = adopted(graph, _successes(connection, before), nodes, alone=what == "node")
     gone = {str(node) for node in json.loads(str(event.get("gone") or "[]"))}
-    for node in wanted_again(graph, adopts.keys(), gone) if gone else ():
-        del adopts[node]
+    adopts, becomes = adopted(graph, _successes(connection, before), nodes, _returned(connection, before), gone, alone=what == "node")
     again_count = sum(node not in adopts for node in graph.by_id)
     if not again_count:
         return {"status": "nothing", **told}
-    _store(connection, before, event, adopts)
+    _store(connection, before, event, adopts, becomes)
     _note(connection, before, event, {"what": what, "nodes": nodes[:100], "adopted": len(adopts), "again": again_count})
     return {"status": "accepted", "run": run_id, "gen": before["generation"] + 1, "adopted": len(adopts), "again": again_count}
 
 
-def adopted(graph: Graph, successes: Mapping[str, int], again: Sequence[str], *, alone: bool) -> dict[str, int]:
-    """Return which successes the next generation adopts. again: nodes that run again, items of maps too; alone: not what depends on them.
+def adopted(
+    graph: Graph, successes: Mapping[str, int], again: Sequence[str], graphs: Mapping[str, str], gone: Collection[str] = (), *, alone: bool
+) -> tuple[dict[str, int], dict[str, str]]:
+    """Return which successes the next generation adopts, and which nodes become the graphs that they became, without running.
 
-    A map some of whose items have no success runs again, and adopts the others as soon as it becomes them: so nothing is repeated. What a
-    node became otherwise is not known before it runs again.
+    again: nodes that run again, those that others became too; alone: not what depends on them. graphs: by node, what its task returned.
+    gone: nodes whose result, or whose graph, is not kept any more.
+
+    What became others, some of which have no success, becomes them again and adopts the rest: so nothing is repeated.
     """
     parents = graph.parents()
-    reopened = {owner for node in again if node not in graph.by_id and (owner := _owner(graph, node)) is not None}
+    reopened = {above for node in again if node not in graph.by_id for above in _above(node)}
     anew = {node for node in again if node in graph.by_id}
     if not alone:
-        anew = below(parents, anew) | (below(parents, reopened) - reopened)
+        anew = below(parents, anew) | (below(parents, reopened & graph.by_id.keys()) - reopened)
     found = {node: of for node, of in successes.items() if node in graph.by_id and node not in anew | reopened}
-    for node, of in successes.items():
-        owner = None if node in graph.by_id or node in again else _owner(graph, node)
-        if owner is not None and owner not in found and owner not in anew and graph.by_id[owner].map is not None:
-            found[node] = of
-    return found
+    becomes: dict[str, str] = {}
+    # What depends on a node inside a graph that was returned is not looked up: all of that graph runs again.
+    closed = set() if alone else {inside[0] for node in again if (inside := [each for each in _above(node) if each in graphs])}
+
+    def is_reached(node: str) -> bool:
+        """Whether the generation comes to the node that this was, by what it still knows."""
+        owner, above = _owner(graph, node), _above(node)
+        if owner is None or owner in found or owner in anew or not closed.union(again).isdisjoint(above):
+            return False
+        return all(each in becomes for each in above if each in graphs) and (graph.by_id[owner].map is not None or owner in becomes)
+
+    for node in sorted(graphs, key=len):
+        fresh = node not in found and node not in anew if node in graph.by_id else node not in again and is_reached(node)
+        if fresh and node not in gone and (node not in successes or node in reopened):
+            becomes[node] = graphs[node]
+    found |= {
+        node: of for node, of in successes.items() if node not in graph.by_id and node not in reopened.union(again) and is_reached(node)
+    }
+    rerun = wanted_again(graph, found.keys(), gone) if gone else set()
+    stale = {node for node in becomes if not rerun.isdisjoint(graph.by_id[_owner(graph, node) or node].reads())}
+    return (
+        {node: of for node, of in found.items() if node not in rerun},
+        {node: source for node, source in becomes.items() if node not in stale},
+    )
+
+
+def _above(node: str) -> list[str]:
+    """Return the ids of which that of `node` is made by becoming, the shortest first."""
+    parts = node.split(".")
+    return [".".join(parts[:count]) for count in range(1, len(parts))]
 
 
 def _owner(graph: Graph, node: str) -> str | None:
@@ -145,11 +173,17 @@ def _successes(connection: Connection, before: Mapping[str, Any]) -> dict[str, i
     return {**json.loads(before["adopts"] or "{}"), **own}
 
 
+def _returned(connection: Connection, before: Mapping[str, Any]) -> dict[str, str]:
+    return returned(connection, [before["run_id"]]).get((before["run_id"], before["generation"]), {})
+
+
 def _of(run: Mapping[str, Any]) -> Any:
     return (t.node.c.run_id == run["run_id"]) & (t.node.c.generation == run["generation"])
 
 
-def _store(connection: Connection, before: Mapping[str, Any], event: Request, adopts: Mapping[str, int]) -> None:
+def _store(
+    connection: Connection, before: Mapping[str, Any], event: Request, adopts: Mapping[str, int], becomes: Mapping[str, str]
+) -> None:
     budget = amount(event.get("budget"))
     row = {name: before[name] for name in _KEPT} | {
         "generation": before["generation"] + 1,
@@ -159,6 +193,7 @@ def _store(connection: Connection, before: Mapping[str, Any], event: Request, ad
         "budget": before["budget"] if budget is None else budget,
         "cost_micros": 0,
         "adopts": json.dumps(dict(sorted(adopts.items())), separators=(",", ":")),
+        "becomes": json.dumps(dict(sorted(becomes.items())), separators=(",", ":")) if becomes else None,
     }
     connection.execute(insert(t.run), row)
 

@@ -1,7 +1,8 @@
 -- Take over what an earlier generation of the run has done: nodes that succeeded there have succeeded here. After the last `load`, before
 -- `launch`, children before their parents, so that nothing is due for a moment that is adopted too. Repeating changes nothing.
 -- ARGV: S, run, gen, then per node (at most 200) id, generation that ran it, result, verdict. A node that the run does not have is kept for
--- when another one becomes it. Returns how many were adopted.
+-- when another one becomes it; of those, generation 0 says that it becomes a graph without running, and the result is that graph.
+-- Returns how many were adopted.
 -- @include tenancy/kernel
 -- @include tenancy/transport/messages
 -- @include cost/ledger

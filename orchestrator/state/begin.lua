@@ -100,8 +100,8 @@ end
 local verdict = redis.call('HGET', 'hg1:verdict:' .. RG, node) or ''
 local fails = tonumber(redis.call('HGET', attempts, node .. ':fails') or 0)
 local spec = redis.call('HGET', 'hg1:spec:' .. RG, node)
--- A node that grows makes its nodes, or gathers what they returned: that costs nothing.
-local grows = ctl.map and 'expand'
+-- A node that grows makes its nodes, or gathers what they returned: that costs nothing. What it becomes may be known from an earlier generation.
+local grows = (ctl.map or ctl.source) and 'expand'
 if ctl.gathers then
   local made = tonumber(redis.call('HGET', 'hg1:wait:' .. RG, node .. ':made'))
   grows = made < ctl.of and 'expand' or 'gather'

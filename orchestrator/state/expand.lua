@@ -111,6 +111,11 @@ local function adopt(row)
   if not text then return end
   local generation, verdict, result = text:match('^(%d+)|(.-)|(.*)$')
   redis.call('HDEL', 'hg1:adopts:' .. RG, row.id)
+  if generation == '0' then
+    local ctl = redis.call('HGET', 'hg1:ctl:' .. RG, row.id)
+    redis.call('HSET', 'hg1:ctl:' .. RG, row.id, ctl:sub(1, -2) .. ',"source":' .. cjson.encode(result) .. '}')
+    return
+  end
   redis.call('HSET', 'hg1:result:' .. RG, row.id, result)
   if verdict ~= '' then redis.call('HSET', 'hg1:verdict:' .. RG, row.id, verdict) else redis.call('HDEL', 'hg1:verdict:' .. RG, row.id) end
   generations[row.id] = tonumber(generation)

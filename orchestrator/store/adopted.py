@@ -13,7 +13,10 @@ from .changes import Row
 
 
 class Adopted(NamedTuple):
-    """A node's success: the generation that ran it, its result (JSON, or `@` and the path of an object), and as which variant it ran."""
+    """A node's success: the generation that ran it, its result (JSON, or `@` and the path of an object), and as which variant it ran.
+
+    Generation 0: no success; the result is a graph that the node becomes without running.
+    """
 
     generation: int
     result: str
@@ -23,6 +26,11 @@ class Adopted(NamedTuple):
 def kept_text(generation: int, result: str, verdict: str) -> str:
     """Return what state keeps of a success that is adopted when a node becomes the one that had it."""
     return f"{generation}|{verdict}|{result}"
+
+
+def becoming(source: str) -> Adopted:
+    """Return what is adopted of a node that becomes a graph without running."""
+    return Adopted(0, source, "")
 
 
 def read_adopted(connection: Connection, run_id: str, adopts: Mapping[str, int]) -> dict[str, Adopted]:

@@ -13,7 +13,7 @@ from cost.task_ledger import GENERATION
 from orchestrator.rebuild import Recorded
 
 from . import tables as t
-from .adopted import kept_text, read_adopted
+from .adopted import becoming, kept_text, read_adopted
 from .expansions import expansions
 
 CHANGES_READ = 1_000
@@ -50,6 +50,7 @@ def _adopts(connection: Connection, run: Mapping[str, Any], nodes: Mapping[str, 
     """Return what a run adopts that its nodes have not become yet, as state keeps it."""
     wanted = {node: generation for node, generation in json.loads(run["adopts"] or "{}").items() if node not in nodes}
     found = read_adopted(connection, run["run_id"], wanted) if wanted else {}
+    found |= {node: becoming(source) for node, source in json.loads(run["becomes"] or "{}").items() if node not in nodes}
     return {node: kept_text(*adopted) for node, adopted in found.items()}
 
 

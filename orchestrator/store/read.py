@@ -311,7 +311,7 @@ def _shown(node: NodeView) -> dict[str, Any]:
 
 def _run_columns() -> list[Any]:
     # The spec may be megabytes, and lists show neither it nor what is adopted.
-    return [column for column in t.run.c if column.name not in ("spec", "adopts")]
+    return [column for column in t.run.c if column.name not in ("spec", "adopts", "becomes")]
 
 
 def _run_row(connection: Connection, run_id: str, generation: int | None) -> Mapping[str, Any]:

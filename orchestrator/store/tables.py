@@ -63,7 +63,8 @@ class RunRow(SQLModel, table=True):
     deflated; `hold` is None until the run is admitted; `learned` is JSON of what its tasks were expected to cost that no node declares,
     as it was known at its submission; `strict` 1: counted at
     `max_cost`; `full` 1: admitted with its whole estimate or not at all. `cost_micros` is the sum of what its executions were charged,
-    waste included. `adopts` is JSON of what a later generation takes over instead of running it: node to the generation that ran it.
+    waste included. `adopts` is JSON of what a later generation takes over instead of running it: node to the generation that ran it;
+    `becomes` JSON of the graphs that its nodes turn into without running: node to the graph, as a result is kept.
     `ranked` is the priority that it was given while it was in flight; `priority` stays that of its submission. `timeout_s` is what the
     time limit of all its nodes was raised to meanwhile. `trace` is the traceparent that it was submitted with; that of the first
     generation holds for all.
@@ -105,6 +106,7 @@ class RunRow(SQLModel, table=True):
     strict: int = 0
     full: int = 0
     adopts: str | None = _text(optional=True)
+    becomes: str | None = _text(optional=True)
     ranked: int | None = None
     timeout_s: int | None = None
     trace: str | None = _text(optional=True)

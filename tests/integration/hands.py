@@ -17,10 +17,12 @@ from orchestrator.recorder import append_request
 from orchestrator.recorder.__main__ import first_start
 from orchestrator.recorder.loop import Recorder
 from orchestrator.settings import Settings
+from orchestrator.splice import spliced
 from orchestrator.state import State
 from orchestrator.store.engine import open_engine
 from orchestrator.submission import Submission
 from tenancy.link import Link
+from tenancy.priorities import Priority
 from tenancy.transport.queue import Delivery, Queue
 
 POOL = "default"
@@ -110,19 +112,25 @@ class Hands:
             run, node = self.node_of(delivery.tag)
             reply = self.state.begin(run, self.gen, node, self.inc, delivery.tag, delivery.number, "w")
             if reply[0] == "run" and reply[6:7] == ["expand"]:
-                self.expand(run, node, int(reply[1]), json.loads(reply[2]), reply[3])
+                self.expand(run, node, int(reply[1]), json.loads(reply[2]), reply[3], source=reply[7])
             elif reply[0] == "run":
                 return run, node, int(reply[1]), delivery
             self.queue.ack(self.inc, delivery.tag, delivery.number)
         return None
 
-    def expand(self, run: str, node: str, attempt: int, spec: dict[str, Any], verdict: str = "", most: int = 10_000) -> list[Any]:
-        """Bring what a map over a list becomes, at most so many pieces of it; returns the last answer."""
-        grown = items_of(node, spec, listed(node, spec["map"]["list"], spec["map"]["most"], {}), lambda _, text: text, verdict)
+    def expand(
+        self, run: str, node: str, attempt: int, spec: dict[str, Any], verdict: str = "", most: int = 10_000, source: str = ""
+    ) -> list[Any]:
+        """Bring what a map over a list becomes, or the graph that is `source`, at most so many pieces of it; returns the last answer."""
+        if source:
+            depth, graph = int(spec.get("depth", 0)) + 1, Graph.parse(json.loads(source))
+            grown = spliced(node, graph, self.settings, Priority.NORMAL, required=True, strict=False, depth=depth, source=source)
+        else:
+            grown = items_of(node, spec, listed(node, spec["map"]["list"], spec["map"]["most"], {}), lambda _, text: text, verdict)
         reply: list[Any] = []
         for first in range(0, min(len(grown.rows), most * self.piece), self.piece):
             piece = grown.rows[first : first + self.piece]
-            reply = self.state.expand(run, self.gen, node, attempt, self.inc, grown.told(piece), first, piece, {})
+            reply = self.state.expand(run, self.gen, node, attempt, self.inc, grown.told(piece), first, piece, grown.carried(piece))
             if reply[0] in ("fenced", "clash"):
                 return reply
             self.publish(run, reply[2:])
@@ -165,3 +173,19 @@ class Hands:
         due = [str(node) for node in self.link.read("ZRANGE", f"hg1:due:{run}.{self.gen}", 0, -1)]
         for first in range(0, len(due), 200):
             self.publish(run, self.state.stale(run, self.gen, 0, due[first : first + 200]), tenant)
+
+
+class Starter:
+    """As much of a kernel as starting a run from the record needs; messages are put by hand."""
+
+    def __init__(self, hands: Hands) -> None:
+        from orchestrator.launcher import Launcher
+
+        self.link, self.state, self.settings = hands.link, hands.state, hands.settings
+        self.launcher = Launcher(self)  # type: ignore[arg-type]
+        self.launcher.publish = lambda run, _, tenant, due: hands.publish(run, due, tenant)  # type: ignore[method-assign,assignment,return-value]
+
+    def finish_cascade(self, run: str, generation: int) -> set[str]:
+        from orchestrator.kernel import Kernel as Real
+
+        return Real.finish_cascade(self, run, generation)  # type: ignore[arg-type]

@@ -176,8 +176,20 @@ def double(x: Any, log: str = "", path: str = "", bad: int = -1) -> list[Any]:
 
 
 @task
-def graph_of(spec: dict[str, Any]) -> Any:
-    """Return the graph that `spec` is, with `ref` and `item` for what begins with a $ in one."""
+def noted(name: str, log: str, needs: str = "") -> str:
+    """Write a name down; fails while there is no file `needs`."""
+    with Path(log).open("a") as out:
+        out.write(f"{name}\n")
+    if needs and not Path(needs).exists():
+        raise FileNotFoundError(needs)
+    return name
+
+
+@task
+def graph_of(spec: dict[str, Any], log: str = "") -> Any:
+    """Return the graph that `spec` is, with `ref` and `item` for what begins with a $ in one; its name is written down in `log`."""
+    if log:
+        noted(spec["name"], log)
 
     def meant(value: Any, top: bool = False) -> Any:
         if isinstance(value, dict):

@@ -22,7 +22,7 @@ from orchestrator.handle import RunHandle
 from orchestrator.recorder import append_request
 from orchestrator.recorder.loop import Recorder
 from orchestrator.store import read
-from tests.integration.hands import Hands, drain, layers
+from tests.integration.hands import Hands, Starter, drain, layers
 
 TIMEOUT_S = 30
 
@@ -144,22 +144,6 @@ def test_the_command_says_what_it_did_and_refuses_two_ways_at_once(stack: Runnin
 # -- loss of everything, by hand ---------------------------------------------------------------------------------------------
 
 
-class Kernel:
-    """As much of a kernel as starting a run from the record needs; messages are put by hand."""
-
-    def __init__(self, hands: Hands) -> None:
-        from orchestrator.launcher import Launcher
-
-        self.link, self.state, self.settings = hands.link, hands.state, hands.settings
-        self.launcher = Launcher(self)  # type: ignore[arg-type]
-        self.launcher.publish = lambda run, _, tenant, due: hands.publish(run, due, tenant)  # type: ignore[method-assign,assignment,return-value]
-
-    def finish_cascade(self, run: str, generation: int) -> set[str]:
-        from orchestrator.kernel import Kernel as Real
-
-        return Real.finish_cascade(self, run, generation)  # type: ignore[arg-type]
-
-
 @pytest.mark.parametrize(
     ("until_step", "recorded"),
     [
@@ -194,7 +178,7 @@ def test_a_generation_survives_the_loss_of_redis_and_repeats_nothing(
     hands.gen = 2
     from orchestrator.admission import Admission
 
-    kernel = Kernel(hands)
+    kernel = Starter(hands)
     if until_step == "adopted":
         monkeypatch.setattr(hands.state, "launch", lambda *_: [])
     admission = Admission(kernel, recorder.engine)  # type: ignore[arg-type]

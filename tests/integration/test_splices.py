@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -109,3 +110,31 @@ def test_what_fails_inside_fails_the_node_and_an_optional_one_is_only_without_it
     optional = run_of(stack, returning(fails, required=False))
     assert (optional.outcome, outcomes(optional)["n"], optional.result("end")) == ("degraded", "skipped", [["nothing"], None])
     assert replayed(stack, optional) == ()
+
+
+def test_a_rerun_goes_on_with_the_graph_that_was_returned_and_repeats_nothing_of_it(stack: Running, tmp_path: Path) -> None:
+    log, release = tmp_path / "log", tmp_path / "release"
+
+    def noted(id_: str, **fields: Any) -> dict[str, Any]:
+        return {"id": id_, "task": "node_tasks.noted", "params": {"name": id_, "log": str(log)}, **fields}
+
+    inner = [noted("a"), {**noted("b", after=["a"]), "attempts": 1}, noted("c", after=["b"])]
+    inner[1]["params"] |= {"needs": str(release)}
+    nested = {"name": "deep", "nodes": [*inner, noted("x")]}
+    deep = {"id": "d", "task": "node_tasks.graph_of", "params": {"spec": nested, "log": str(log)}}
+    outer = {"id": "n", "task": "node_tasks.graph_of", "params": {"spec": {"name": "outer", "nodes": [noted("o"), deep]}, "log": str(log)}}
+    run = run_of(stack, outer)
+    assert (run.outcome, outcomes(run)["n.d.b"], outcomes(run)["n.d.c"]) == ("failed", "failed", "upstream_failed")
+    assert sorted(log.read_text().split()) == ["a", "b", "deep", "o", "outer", "x"]
+    release.touch()
+    again = run.rerun().wait(TIMEOUT_S)
+    assert again.outcome == "succeeded"
+    assert sorted(log.read_text().split()) == ["a", "b", "b", "c", "deep", "o", "outer", "x"]
+    assert {id_ for id_, node in by_id(again).items() if node["adopted"]} == {"end", "n.o", "n.d.a", "n.d.x"}
+    assert replayed(stack, again) == ()
+    one = again.rerun("n.d.c", "node").wait(TIMEOUT_S)
+    assert one.outcome == "succeeded"
+    assert log.read_text().split()[8:] == ["c"]
+    anew = one.rerun("n", "from").wait(TIMEOUT_S)
+    assert anew.outcome == "succeeded"
+    assert sorted(log.read_text().split()[9:]) == ["a", "b", "c", "deep", "o", "outer", "x"]

@@ -14,7 +14,7 @@ from sqlalchemy import Engine, insert, select, update
 from orchestrator.approval import to_approve, waiting
 from orchestrator.graph import Graph
 from orchestrator.recorder.requests import decide
-from orchestrator.recorder.reruns import below, wanted_again
+from orchestrator.recorder.reruns import adopted, below, wanted_again
 from orchestrator.recorder.tenants import create_tenant
 from orchestrator.store import tables as t
 from orchestrator.store.engine import create_tables, open_engine
@@ -215,7 +215,7 @@ READING = Graph.parse(
 
 
 @pytest.mark.parametrize(
-    ("adopted", "gone", "again"),
+    ("had", "gone", "again"),
     [
         ("abcd", "", ""),
         ("abcd", "b", "b"),  # e takes it
@@ -225,8 +225,8 @@ READING = Graph.parse(
         ("abcde", "ad", ""),
     ],
 )
-def test_a_collected_result_runs_again_where_it_is_wanted_and_nowhere_else(adopted: str, gone: str, again: str) -> None:
-    assert wanted_again(READING, set(adopted), set(gone)) == set(again)
+def test_a_collected_result_runs_again_where_it_is_wanted_and_nowhere_else(had: str, gone: str, again: str) -> None:
+    assert wanted_again(READING, set(had), set(gone)) == set(again)
 
 
 def test_a_generation_does_not_adopt_what_was_collected(desk: Desk) -> None:
@@ -237,3 +237,45 @@ def test_a_generation_does_not_adopt_what_was_collected(desk: Desk) -> None:
     assert desk.ask()["status"] == "nothing"
     assert desk.ask(more={"gone": json.dumps(["d"])})["status"] == "accepted"
     assert desk.adopts(3) == {"a": 1, "b": 1, "c": 1}
+
+
+OUTER = Graph.parse(
+    {
+        "name": "g",
+        "nodes": [
+            {"id": "s", "task": "synthetic.noop"},
+            {"id": "m", "task": "synthetic.noop", "map": {"$ref": "s"}, "params": {"n": {"$item": True}}},
+            {"id": "n", "task": "synthetic.noop", "params": {"n": {"$ref": "s"}}},
+            {"id": "e", "task": "synthetic.noop", "after": ["m", "n"]},
+        ],
+    }
+)
+GRAPHS = {"n": "N", "n.d": "D", "m.1": "M"}
+"""`n` became n.a, n.d and n.z, that one n.d.a and n.d.b; item 1 of `m` became m.1.a and m.1.b."""
+
+
+@pytest.mark.parametrize(
+    ("successes", "again", "gone", "adopts", "becomes"),
+    [
+        ("s m.0 n.a n.d.a m.1.a", "", "", "s m.0 n.a n.d.a m.1.a", "n n.d m.1"),
+        ("s m.0 n.a n.d n.d.a n.d.b m.1 m.1.a", "", "", "s m.0 n.a n.d m.1", "n"),
+        ("s m.0 n.a n.d.a m.1.a", "", "n", "s m.0 m.1.a", "m.1"),
+        ("s m.0 n.a n.d.a m.1.a", "", "n.d m.1", "s m.0 n.a", "n"),
+        ("s m.0 n.a n.d.a m.1.a", "", "s", "", ""),
+        ("s m.0 n.a n.d.a m.1.a", "n", "", "s m.0 m.1.a", "m.1"),
+        ("s m m.0 m.1 m.1.a n n.a n.d n.d.a n.d.b n.z e", "n.d.b", "", "s m n.a n.d.a n.z e", "n n.d"),
+        ("s m m.0 m.1 m.1.a n n.a n.d n.d.a n.d.b n.z e", "m.1", "", "s n m.0 e", ""),
+        ("s m m.0 m.1 m.1.a n n.a n.d n.d.a n.d.b n.z e", "m.1.a", "", "s n m.0 e", "m.1"),
+    ],
+)
+def test_what_nodes_became_is_known_to_the_next_generation_as_far_as_nothing_before_it_runs_again(
+    successes: str, again: str, gone: str, adopts: str, becomes: str
+) -> None:
+    found, graphs = adopted(OUTER, dict.fromkeys(successes.split(), 1), again.split(), GRAPHS, set(gone.split()), alone=True)
+    assert (set(found), set(graphs)) == (set(adopts.split()), set(becomes.split()))
+    assert graphs == {node: GRAPHS[node] for node in graphs}
+
+
+def test_from_a_node_of_a_returned_graph_all_of_that_graph_runs_again_and_what_depends_on_it() -> None:
+    successes = dict.fromkeys(["s", "m", "m.0", "n", "n.a", "n.d", "n.d.a", "n.d.b", "n.z", "e"], 1)
+    assert adopted(OUTER, successes, ["n.d.b"], GRAPHS, alone=False) == ({"s": 1, "m": 1}, {"n": "N"})
