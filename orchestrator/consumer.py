@@ -140,7 +140,7 @@ def _kill(panel: Any, executions: list[list[str]], **_: Any) -> dict[str, int]:
 
 
 def _extend(panel: Any, run: str, node: str, timeout_s: int, **_: Any) -> dict[str, list[str]]:
-    """Raise the soft time limit of what this worker has of a run ({run}.{generation}), or of one node of it; answer with the task ids.
+    """Raise the soft time limit of what this worker has of a run ({run}.{generation}), or of one node of it with what it became; answer with the task ids.
 
     Also of what was popped and waits for a process. What its soft limit has ended already is left alone.
     """
@@ -149,7 +149,7 @@ def _extend(panel: Any, run: str, node: str, timeout_s: int, **_: Any) -> dict[s
     pool, extended = panel.consumer.pool._pool, []
     for request in tuple(state.reserved_requests):
         named = (request.request_dict or {}).get("headgate") or (None, None, None)
-        if f"{named[0]}.{named[1]}" == run and node in ("", named[2]) and _give_time(pool, request, timeout_s):
+        if f"{named[0]}.{named[1]}" == run and (not node or f"{named[2]}.".startswith(f"{node}.")) and _give_time(pool, request, timeout_s):
             extended.append(request.id)
     return {"ok": extended}
 

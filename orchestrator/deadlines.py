@@ -38,7 +38,7 @@ class Extended:
 def extend(
     kernel: Kernel, engine: Engine, run_id: str, generation: int, timeout_s: int, node: str | None, reason: str, by: str
 ) -> Extended:
-    """Raise the time limit of the nodes of a run, or of one; of what is popped afterwards at once, of what workers have by their word.
+    """Raise the time limit of the nodes of a run, or of one with all that it becomes; of what is popped afterwards at once, of what workers have by their word.
 
     Raises Unknown, Refused, ValueError and Unavailable.
     """
@@ -77,9 +77,14 @@ def _limits(kernel: Kernel, engine: Engine, run_id: str, generation: int, node: 
         raise Unknown(f"run {run_id} has no node {node!r}; `headgate show {run_id}` lists them")
     raised = {name: int(seconds) for name, seconds in kernel.link.read("HGETALL", keys.of_run("timeout", rg)).items()}
     for_all = raised.get("*", 0)
-    return {
-        each: max(seconds, for_all, raised.get(f"{rg}.{each}", 0)) for each, seconds in declared.items() if node is None or each == node
-    }
+    names = [each for each in declared if node is None or node in _parts(each)]
+    return {each: max(declared[each], for_all, *(raised.get(f"{rg}.{part}", 0) for part in _parts(each))) for each in names}
+
+
+def _parts(node: str) -> list[str]:
+    """Return the ids that a limit may have been raised for: a node's own, and those that its id begins with."""
+    ends = node.split(".")
+    return [".".join(ends[:count]) for count in range(1, len(ends) + 1)]
 
 
 def _refuse_shorter(run_id: str, timeout_s: int, node: str | None, limits: Mapping[str, int], states: Mapping[str, str]) -> None:
@@ -87,7 +92,7 @@ def _refuse_shorter(run_id: str, timeout_s: int, node: str | None, limits: Mappi
     open_ = {each: seconds for each, seconds in limits.items() if states.get(each, "pending") in UNFINISHED}
     if not open_ or min(open_.values()) < timeout_s or max(open_.values()) == timeout_s:
         return
-    has = f"the node {node!r} has {open_[node]} s already" if node else f"each node that has not ended has {min(open_.values())} s or more"
+    has = f"the node {node!r} has {min(open_.values())} s already" if node else f"each node that has not ended has {min(open_.values())} s or more"
     raise Refused(f"{timeout_s} s would give nothing of run {run_id} more time: {has}; a timeout can only be raised")
 
 

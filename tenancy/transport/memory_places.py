@@ -146,8 +146,8 @@ class MemoryPlaces(MemoryLines):
             self._block(tenant)
         self._ring(pool)
         raised = self.timeouts.get(message.run, {})
-        limit = [max(raised[name] for name in ("*", message.once) if name in raised)] if {"*", message.once} & raised.keys() else []
-        return [tag, message.payload, message.deliveries, *limit]
+        limit = [seconds for name, seconds in raised.items() if name == "*" or f"{message.once}.".startswith(f"{name}.")]
+        return [tag, message.payload, message.deliveries, *([max(limit)] if limit else [])]
 
     def _hold(self, inc: str, tag: str, limits: list[Limit]) -> None:
         message = self.messages[tag]

@@ -83,11 +83,16 @@ local function hold(tag, m, limits)
   if list then let_follow(list, m) end
 end
 
--- Seconds to which the time limit of a message was raised since it was written, nil where it was not.
+-- Seconds to which the time limit of a message was raised since it was written, nil where it was not. Raised for {run}.a it is for {run}.a.b too.
 local function raised(m)
   if m.r == '' then return nil end
-  local most
-  for _, seconds in ipairs(redis.call('HMGET', 'hg1:timeout:' .. m.r, '*', m.o)) do
+  local names, most = {'*', m.o}, nil
+  local dot = m.o:find('.', #m.r + 2, true)
+  while dot do
+    names[#names + 1] = m.o:sub(1, dot - 1)
+    dot = m.o:find('.', dot + 1, true)
+  end
+  for _, seconds in ipairs(redis.call('HMGET', 'hg1:timeout:' .. m.r, unpack(names))) do
     if seconds then most = math.max(most or 0, tonumber(seconds)) end
   end
   return most

@@ -50,6 +50,17 @@ def test_what_runs_gets_more_time_too_and_a_whole_run_at_once(stack: Running) ->
     assert {node["outcome"] for node in by_id(run).values()} == {"succeeded"}
 
 
+def test_what_a_node_becomes_has_its_raised_limit_begun_or_not(stack: Running) -> None:
+    items = {"id": "m", "task": "synthetic.sleep", "map": [5, 3], "params": {"seconds": {"$item": True}}, "timeout_s": 4, "attempts": 1}
+    run = stack.client.submit(Graph.parse({"name": "slow", "max_parallel": 1, "nodes": [items]}))
+    until(lambda: any(event["t"] == "node.began" and event["node"] == "m.0" for event in run.events))
+    extended = run.extend_deadline(60, "m")
+    assert extended.running == ("m.0",)
+    assert run.wait(60).outcome == "succeeded"
+    began = {event["node"]: event["at"] for event in run.events if event["t"] == "node.began"}
+    assert began["m.1"] > began["m.0"]
+
+
 def test_more_time_is_not_for_ever(stack: Running) -> None:
     run = stack.client.submit(sleeps(60, 3))
     until(lambda: any(event["t"] == "node.began" for event in run.events))
