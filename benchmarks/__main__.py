@@ -20,6 +20,18 @@ from benchmarks.plans.speed import main as plan
 from benchmarks.retention import main as retention
 from benchmarks.transport.__main__ import main as transport
 from benchmarks.verdicts import main as verdicts
+from benchmarks.width import main as width
+
+OTHERS = {
+    "transport": transport,
+    "money": money,
+    "plan": plan,
+    "agent": agent,
+    "retention": retention,
+    "verdicts": verdicts,
+    "width": width,
+}
+"""Those with options of their own: they measure one thing, and not beside stock Celery."""
 
 
 def run(workloads: list[Workload], rounds: int) -> dict[str, Any]:
@@ -82,24 +94,14 @@ def report(workload: Workload, ours: harness.System, stock: harness.System, coun
 
 
 def main() -> None:
-    if sys.argv[1:2] == ["transport"]:
-        sys.exit(transport(sys.argv[2:]))
-    if sys.argv[1:2] == ["money"]:
-        sys.exit(money(sys.argv[2:]))
-    if sys.argv[1:2] == ["plan"]:
-        sys.exit(plan(sys.argv[2:]))
-    if sys.argv[1:2] == ["agent"]:
-        sys.exit(agent(sys.argv[2:]))
-    if sys.argv[1:2] == ["retention"]:
-        sys.exit(retention(sys.argv[2:]))
-    if sys.argv[1:2] == ["verdicts"]:
-        sys.exit(verdicts(sys.argv[2:]))
+    if sys.argv[1:2] and (other := OTHERS.get(sys.argv[1])):
+        sys.exit(other(sys.argv[2:]))
     parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
     parser.add_argument(
         "workloads",
         nargs="*",
         metavar="WORKLOAD",
-        help=f"{', '.join(WORKLOADS)}; all if none; or transport, money, plan, verdicts, agent, or retention",
+        help=f"{', '.join(WORKLOADS)}; all if none; or one of {', '.join(OTHERS)}",
     )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", type=Path, help="write the results to this file")
