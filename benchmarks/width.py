@@ -120,7 +120,8 @@ def main(arguments: list[str]) -> int:
     for row in rows:
         print(
             f"{row['width']:6} items in {row['took_s']} s ({row['items_per_s']} a second): "
-            f"largest process {row['process_bytes'] >> 20} MiB, longest message {row['message_bytes']} bytes, {row['redis_bytes_per_item']} bytes of Redis an item"
+            f"largest process {row['process_bytes'] >> 20} MiB, longest message {row['message_bytes']} bytes, "
+            f"{row['redis_bytes_per_item']} bytes of Redis an item"
         )
     met = all(row["process_bytes"] <= MEMORY_MAX and row["message_bytes"] <= MESSAGE_MAX for row in rows)
     print(f"promised: processes of at most {MEMORY_MAX >> 20} MiB, messages of at most {MESSAGE_MAX} bytes: {'met' if met else 'MISSED'}")
