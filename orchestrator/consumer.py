@@ -140,9 +140,9 @@ def _kill(panel: Any, executions: list[list[str]], **_: Any) -> dict[str, int]:
 
 
 def _extend(panel: Any, run: str, node: str, timeout_s: int, **_: Any) -> dict[str, list[str]]:
-    """Raise the soft time limit of what this worker has of a run ({run}.{generation}), or of one node of it with what it became; answer with the task ids.
+    """Raise the soft time limit of what this worker has of a run ({run}.{generation}), or of one node of it with what it became.
 
-    Also of what was popped and waits for a process. What its soft limit has ended already is left alone.
+    Answers with the task ids, also of what was popped and waits for a process. What its soft limit has ended already is left alone.
     """
     if not isinstance(panel.consumer.pool, TaskPool):
         return {"ok": []}

@@ -38,7 +38,9 @@ class Extended:
 def extend(
     kernel: Kernel, engine: Engine, run_id: str, generation: int, timeout_s: int, node: str | None, reason: str, by: str
 ) -> Extended:
-    """Raise the time limit of the nodes of a run, or of one with all that it becomes; of what is popped afterwards at once, of what workers have by their word.
+    """Raise the time limit of the nodes of a run, or of one with all that it becomes.
+
+    Of what is popped afterwards at once, of what workers have by their word.
 
     Raises Unknown, Refused, ValueError and Unavailable.
     """
@@ -92,7 +94,8 @@ def _refuse_shorter(run_id: str, timeout_s: int, node: str | None, limits: Mappi
     open_ = {each: seconds for each, seconds in limits.items() if states.get(each, "pending") in UNFINISHED}
     if not open_ or min(open_.values()) < timeout_s or max(open_.values()) == timeout_s:
         return
-    has = f"the node {node!r} has {min(open_.values())} s already" if node else f"each node that has not ended has {min(open_.values())} s or more"
+    least = min(open_.values())
+    has = f"the node {node!r} has {least} s already" if node else f"each node that has not ended has {least} s or more"
     raise Refused(f"{timeout_s} s would give nothing of run {run_id} more time: {has}; a timeout can only be raised")
 
 
