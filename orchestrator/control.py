@@ -70,7 +70,8 @@ def kill_leased(app: Celery, link: Link, leases: Mapping[str, str]) -> int:
 def extend(app: Celery, link: Link, run: str, node: str, timeout_s: int) -> set[str]:
     """Raise the time limit of what workers have of `run` ({run}.{generation}), or of one node of it and what it became.
 
-    Return the task ids whose limit it is now. Only processes of the prefork pool have limits. A worker that does not answer has raised none, as far as is known. Raises Unavailable.
+    Returns the task ids whose limit it is now. Only processes of the prefork pool have limits. A worker that does not answer has raised
+    none, as far as is known. Raises Unavailable.
     """
     holders = [worker.name for worker in workers(link) if worker.running]
     if not holders:
