@@ -43,13 +43,16 @@ class Expander:
 
     def owner(self, spec: dict[str, Any]) -> dict[str, Any]:
         """Return a spec, or where it is an item's, that of its map."""
-        return self.item(spec)[0] if "of" in spec else spec
+        return self.template(spec) if "of" in spec else spec
+
+    def template(self, spec: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the spec of the map that an item belongs to."""
+        return dict(json.loads(self._read("spec", spec["of"])))
 
     def item(self, spec: Mapping[str, Any]) -> tuple[dict[str, Any], Any]:
         """Return the spec of the map that an item belongs to, and the item."""
-        text = self._read("spec", spec["of"])
         item = self.kernel.results.decode(f"@{spec['at']}") if "at" in spec else spec["item"]
-        return dict(json.loads(text)), item
+        return self.template(spec), item
 
     def splice(self, graph: Graph, spec: Mapping[str, Any], attempt: int) -> Expansion:
         """Return what the node becomes by a graph that its task returned, which is kept by then. Raises GraphInvalid."""

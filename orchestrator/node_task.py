@@ -151,7 +151,9 @@ class _Execution:
         attempt, spec, verdict, fails = int(row[1]), json.loads(row[2]), str(row[3]), int(row[4])
         grows, source = (str(row[6]), str(row[7])) if len(row) > 6 else ("", "")
         self.request.retries = fails
-        if (missing := _task_of(spec, verdict)) and registry.get(missing) is None:
+        # What a message of an item names is its map's task; that of a variant is in the map's spec.
+        said = self.expander.template(spec) if verdict and "of" in spec else spec
+        if (missing := _task_of(said, verdict)) and registry.get(missing) is None:
             self._hand_back(attempt, missing)
         # After the claim: an epoch is open by then, so the prices are published.
         prices = patiently(lambda: self.kernel.prices.of(self.tenant), for_s=PATIENCE_S)

@@ -11,6 +11,7 @@ from sqlalchemy import Engine, Select, select
 
 from cost.plan import NodeCost
 from orchestrator.graph import Graph
+from orchestrator.graph.fields import least_of
 from orchestrator.launched import recorded_submission
 from orchestrator.results import result_store
 from orchestrator.settings import Settings
@@ -30,13 +31,15 @@ NODES_KEPT = 50_000
 class RunCosts:
     """The nodes of a run that run in this generation, by id; all parents; and the nodes that run whatever became of theirs.
 
-    items: of a map, how many items are expected, whether each is required, and whether the map gathers whatever became of them.
+    least: of a node that needs so many successes among its parents, how many. items: of a map, how many items are expected, whether
+    each is required, and whether the map gathers whatever became of them.
     """
 
     costs: Mapping[str, NodeCost]
     parents: Mapping[str, tuple[str, ...]]
     tolerant: frozenset[str]
     items: Mapping[str, tuple[int, bool, bool]] = field(default_factory=dict)
+    least: Mapping[str, int] = field(default_factory=dict)
 
     def with_spliced(self, owner: str, inner: Submission, *, required: bool, adopted: Collection[str] = ()) -> RunCosts:
         """Return them with the nodes of a graph that the task of `owner` returned in its place; what gathers them costs nothing.
@@ -53,8 +56,8 @@ class RunCosts:
         if owner in costs:
             costs[owner] = replace(costs[owner], estimate_micros=0, max_cost=None, variants=())
         parents[owner] = (*parents.get(owner, ()), *ends)
-        tolerant, items = _of_graph(inner)
-        return RunCosts(costs, parents, self.tolerant | tolerant, {**self.items, **items})
+        tolerant, items, least = _of_graph(inner)
+        return RunCosts(costs, parents, self.tolerant | tolerant, {**self.items, **items}, {**self.least, **least})
 
     def grown(self, states: Mapping[str, str]) -> RunCosts:
         """Return them with what nodes became, going by the nodes that there are: an item costs its share, what gathers it costs nothing."""
@@ -165,15 +168,16 @@ class CostBook:
         )
 
 
-def _of_graph(submission: Submission) -> tuple[frozenset[str], dict[str, tuple[int, bool, bool]]]:
-    """Return the nodes that run whatever became of their parents, and the maps."""
+def _of_graph(submission: Submission) -> tuple[frozenset[str], dict[str, tuple[int, bool, bool]], dict[str, int]]:
+    """Return the nodes that run whatever became of their parents, the maps, and the nodes that need so many successes."""
     nodes = submission.graph.nodes
     tolerant = frozenset(node.id for node in nodes if node.parents_join == "all_done")
-    return tolerant, {
+    items = {
         node.id: (node.width, node.required and node.join == "all_succeeded", node.join == "all_done")
         for node in nodes
         if node.map is not None
     }
+    return tolerant, items, {node.id: least for node in nodes if (least := least_of(node.parents_join))}
 
 
 def _row_of(run_id: str, generation: int) -> Select[Any]:

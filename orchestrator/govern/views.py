@@ -102,11 +102,32 @@ def run_view(survey: Survey, rg: str, costs: RunCosts, period: Period, pending: 
 def waiting(survey: Survey, rg: str, costs: RunCosts) -> list[NodeCost]:
     """Return the nodes of a run that have not begun, at their full quality; those that something else feeds as well say so."""
     states = survey.states[rg]
-    found = []
+    found, pinned = [], counted_on(costs, states)
     for node, cost in costs.costs.items():
         if states.get(node, "pending") in PENDING:
             fed = any(states.get(parent) in ("running", "succeeded") for parent in costs.parents[node])
-            found.append(replace(cost, fed=True) if fed else cost)
+            if fed or node in pinned:
+                cost = replace(cost, fed=cost.fed or fed, required=cost.required or node in pinned)
+            found.append(cost)
+    return found
+
+
+def counted_on(costs: RunCosts, states: Mapping[str, str]) -> set[str]:
+    """Return the optional nodes without which too few successes would be left for an `at_least` behind them, as things stand: one whose
+    failure was allowed for is replaced by the next.
+    """
+    found: set[str] = set()
+    for node, least in costs.least.items():
+        if states.get(node, "pending") not in PENDING:
+            continue
+        good, spare = 0, []
+        for parent in costs.parents[node]:
+            state, cost = states.get(parent, "pending"), costs.costs.get(parent)
+            if state in ("running", "succeeded") or (state in PENDING and (cost is None or cost.required)):
+                good += 1
+            elif state in PENDING:
+                spare.append(parent)
+        found.update(spare[: max(0, least - good)])
     return found
 
 

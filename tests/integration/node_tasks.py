@@ -244,3 +244,4 @@ def quality(level: str, log: str) -> str:
 
 
 quality_too = task(name="node_tasks.quality_too")(quality.function)
+wait_for_too = task(name="node_tasks.wait_for_too")(wait_for.function)

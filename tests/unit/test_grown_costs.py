@@ -6,7 +6,7 @@ import pytest
 
 from cost.plan import NodeCost, VariantCost
 from orchestrator.govern.costs import RunCosts
-from orchestrator.govern.views import children_first
+from orchestrator.govern.views import children_first, counted_on
 from orchestrator.graph import Graph
 from orchestrator.settings import Settings
 from orchestrator.submission import Submission
@@ -64,3 +64,15 @@ def test_a_graph_that_a_task_returned_costs_what_its_nodes_do_and_the_node_itsel
     assert grown.grown(states) is grown
     optional = COSTS.with_spliced("m", Submission.of(graph, Settings(), Priority.NORMAL), required=False, adopted={"m.a"})
     assert ("m.a" in optional.costs, optional.costs["m.b"].required) == (False, False)
+
+
+def test_what_an_at_least_counts_on_is_not_given_up_also_once_another_has_failed() -> None:
+    costs = {id_: NodeCost(id_, False, 1, 10, children=("join",)) for id_ in "abc"}
+    parents: dict[str, tuple[str, ...]] = {"a": (), "b": (), "c": (), "join": ("a", "b", "c")}
+    run = RunCosts({**costs, "join": NodeCost("join", True, 1, 1)}, parents, frozenset(), {}, {"join": 2})
+    assert counted_on(run, {}) == {"a", "b"}
+    assert counted_on(run, {"a": "succeeded"}) == {"b"}
+    assert counted_on(run, {"a": "failed"}) == {"b", "c"}
+    assert counted_on(run, {"a": "running", "c": "succeeded"}) == set()
+    assert counted_on(run, {"a": "succeeded", "b": "skipped", "c": "due"}) == {"c"}
+    assert counted_on(run, {"join": "upstream_failed"}) == set()
