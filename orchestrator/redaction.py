@@ -30,6 +30,23 @@ _LOOKS_LIKE_A_KEY = re.compile(
     |AIza[\w-]{35}|eyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]{5,})""",
     re.X,
 )
+# What a match has in it somewhere: looking for these first spares most lines the search, at a tenth of its time.
+_NAMES = (
+    "passw",
+    "passphrase",
+    "passcode",
+    "pwd",
+    "secret",
+    "token",
+    "api",
+    "private",
+    "access",
+    "credential",
+    "authorization",
+    "cookie",
+    "session",
+)
+_MARKS = ("sk-", "AKIA", "ASIA", "gh", "glpat-", "xox", "hf_", "AIza", "eyJ")
 _KEY_BEGINS = re.compile(r"-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----")
 _KEY_ENDS = re.compile(r"-----END [A-Z ]{0,40}PRIVATE KEY-----")
 
@@ -60,8 +77,12 @@ def redacted_text(text: str, secrets: Iterable[str] = ()) -> str:
         text = _IN_URL.sub(rf"\1:{HIDDEN}@", text)
     if "-----BEGIN" in text:
         text = _without_keys(text)
-    text = _NAMED.sub(rf"\1{HIDDEN}", text)
-    return _LOOKS_LIKE_A_KEY.sub(HIDDEN, _SCHEME.sub(rf"\1 {HIDDEN}", text))
+    lower = text.lower()
+    if any(name in lower for name in _NAMES):
+        text = _NAMED.sub(rf"\1{HIDDEN}", text)
+    if "bearer" in lower:
+        text = _SCHEME.sub(rf"\1 {HIDDEN}", text)
+    return _LOOKS_LIKE_A_KEY.sub(HIDDEN, text) if any(mark in text for mark in _MARKS) else text
 
 
 def secrets_in(value: Any, depth: int = 0) -> set[str]:

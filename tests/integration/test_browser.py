@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from consoles import HEADGATE, opened
+from consoles import HEADGATE, answer, opened
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 from running import Running
 
@@ -125,6 +125,7 @@ def test_the_same_walk_behind_a_password_and_a_prefix(stack: Running, browser: B
     with opened(stack.client.settings, [*HEADGATE, "--basic-auth=ann:secret", "--url-prefix=ops"]) as url:
         page, wrong = page_of(browser, http_credentials={"username": "ann", "password": "secret"})
         walk(page, url, stack, "walk-two", tmp_path)
+        assert answer(f"{url}/run/{'0' * 26}/log?id=load")[0] == 401, "nobody else reads what a node says"
         assert wrong == []
         page.context.close()
 

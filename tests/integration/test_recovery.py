@@ -11,13 +11,18 @@ import redis
 from sqlalchemy import select
 
 from orchestrator.embedded import RedisServer
+from orchestrator.logs.capture import Logs
+from orchestrator.logs.line import LogName, encode
+from orchestrator.logs.reading import NodeLogs
+from orchestrator.logs.spool import Spool
+from orchestrator.objects import Directory
 from orchestrator.recorder.loop import Recorder
 from orchestrator.recovery import Superseded, recover
 from orchestrator.settings import Settings
 from orchestrator.store import tables as t
 from orchestrator.store.engine import open_engine
 from orchestrator.store.read import get_nodes, get_run, recorded
-from tenancy.errors import Fenced
+from tenancy.errors import Fenced, Unavailable
 from tenancy.link import Link
 from tests.integration.hands import POOL, Hands, drain, layers
 
@@ -319,6 +324,26 @@ def test_ordinary_messages_survive_a_rebuild_in_line_and_those_of_nodes_go(
     assert popped == ["held", "one", "two", "three"]
     assert client.hmget("hg1:load", POOL, f"{POOL}|ms") == ["0", "0"]
     assert not client.exists(f"hg1:work:{POOL}")
+    finish_all(recorder, hands, [run])
+
+
+def test_what_nodes_had_said_survives_a_rebuild_and_is_put_away_after_it(
+    recorder: Recorder, hands: Hands, redis_server: RedisServer, tmp_path: Path
+) -> None:
+    run = start(recorder, hands, 1, 1)
+    name, spool, objects = LogName(run, 1, "n0.0", 1), Spool(hands.link, 10_000), Directory(tmp_path / "results")
+    spool.append(name, [(100, encode(1, 1000, "INFO", "x", "said"))])
+    copy = take_copy(redis_server, tmp_path / "copy")
+    hands.enroll()
+    drain(recorder)
+    roll_back(redis_server, copy)
+    with pytest.raises(Unavailable):
+        spool.append(name, [(200, encode(2, 2000, "INFO", "x", "between two epochs"))])
+    recorder.prepare()
+    spool.append(name, [(200, encode(2, 2000, "INFO", "x", "kept back until then"))])
+    assert Logs(spool, objects, 10_000).put_away(0) == 1
+    assert [line.text for line in NodeLogs(spool, objects).read(name)] == ["said", "kept back until then"]
+    assert hands.link.client.keys("hg1:log*") == []
     finish_all(recorder, hands, [run])
 
 
