@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from consoles import HEADGATE, opened
 from running import producer, until
 
 from orchestrator.embedded import Stack
@@ -25,6 +26,12 @@ def lines(stack: Stack, name: str) -> list[dict[str, Any]]:
     said = [line for line in (stack.log_dir / f"{name}.log").read_text().splitlines(keepends=True) if line.endswith("\n")]
     first = next((at for at, line in enumerate(said) if line.startswith("{")), len(said))
     return [json.loads(line) for line in said[first:]]
+
+
+def console_lines(home: Path) -> list[dict[str, Any]]:
+    """The lines of a console's log; its URL, on stdout, is between them."""
+    said = next(home.glob("console-*.log")).read_text().splitlines(keepends=True)
+    return [json.loads(line) for line in said if line.startswith('{"event"') and line.endswith("\n")]
 
 
 def test_every_process_writes_json_and_a_nodes_lines_say_run_node_and_tenant(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,6 +58,9 @@ def test_every_process_writes_json_and_a_nodes_lines_say_run_node_and_tenant(mon
             assert {line["service"] for line in lines(stack, "beat")} == {"beat"}
             assert {line["service"] for line in lines(stack, "recorder")} == {"recorder"}
             assert any("epoch" in line["event"] for line in lines(stack, "recorder"))
+            with opened(client.settings, HEADGATE, HEADGATE_LOG_FORMAT="json"):
+                until(lambda: console_lines(home), 60)
+            assert {line["service"] for line in console_lines(home)} == {"console"}
             client.engine.dispose()
             client.kernel.link.close()
             client.kernel.app.close()
