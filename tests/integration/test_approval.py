@@ -109,6 +109,8 @@ def test_a_run_that_is_held_goes_on_itself_once_somebody_approves(stack: Running
     run = submitted(stack, "appr-held", tmp_path, on_floor="hold")
     (found,) = until(lambda: waiting(stack.client.engine, tenant="appr-held"), TICKS_S)
     assert (found.run_id, found.generation, found.why) == (run.run_id, 1, "held")
+    refused = headgate(stack, "resume", "run", run.run_id, "--reason", "it looks idle")
+    assert (refused.exit_code != 0, f"headgate approve {run.run_id}" in refused.output) == (True, True), refused.output
     stack.client.tenants.update("appr-held", limit_per_day_micros=10 * LIMIT, reason="the customer pays")
     (tmp_path / "go").touch()
     until(lambda: by_id(run)["waits"]["outcome"] == "succeeded")
