@@ -79,6 +79,11 @@ beat_schedule: dict[str, dict[str, Any]] = {
         "schedule": _settings.artifacts_interval_s,
         "options": {"queue": SYSTEM_QUEUE, "expires": 2 * _settings.artifacts_interval_s, "ignore_result": True},
     },
+    "reports": {
+        "task": "headgate.reports",
+        "schedule": _settings.reports_interval_s,
+        "options": {"queue": SYSTEM_QUEUE, "expires": 2 * _settings.reports_interval_s, "ignore_result": True},
+    },
     "schedules": {
         "task": "headgate.schedules",
         "schedule": _settings.schedule_interval_s,
@@ -93,4 +98,6 @@ beat_schedule: dict[str, dict[str, Any]] = {
 }
 if not _settings.artifacts:
     del beat_schedule["artifacts"]
+if not _settings.reports:
+    del beat_schedule["reports"]
 beat_max_loop_interval = 1

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from orchestrator.artifacts.exporter import Exporter
+    from orchestrator.reports.reporter import Reporter
     from orchestrator.schedules.ticker import Ticker
 
 CONFIG = "headgate_celeryconfig"
@@ -90,6 +91,13 @@ class HeadgateApp(Celery):
         from orchestrator.artifacts.exporter import Exporter  # which no producer's app needs
 
         return Exporter(self.headgate_kernel.link, self._engine(), self.headgate_settings)
+
+    @cached_property
+    def headgate_reporter(self) -> Reporter:
+        """What makes reports, over the same."""
+        from orchestrator.reports.reporter import Reporter  # which no producer's app needs
+
+        return Reporter(self.headgate_kernel.link, self._engine(), self.headgate_settings)
 
     @cached_property
     def headgate_notifier(self) -> Notifier:

@@ -141,6 +141,10 @@ class Settings(BaseSettings):
     """How often beat has the artifacts of runs that ended, and the snapshot of the queues, written."""
     artifacts_kept_s: Seconds = 30 * 86_400.0
     """How long artifacts of what is over are kept."""
+    reports: bool = True
+    """Whether beat has reports made about each day and month that is over."""
+    reports_interval_s: Seconds = 30.0
+    """How often beat has it looked whether a report is due: five minutes after midnight UTC, and whenever one is missing."""
 
     @field_validator("home", "artifacts_dir")
     @classmethod

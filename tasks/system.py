@@ -1,4 +1,4 @@
-"""What beat and the end of a run call: repair, admission, notices, schedules, audit, artifacts, collection of results, logs of nodes."""
+"""What beat and the end of a run call: repair, admission, notices, schedules, audit, artifacts, reports, collection, logs of nodes."""
 
 from __future__ import annotations
 
@@ -99,6 +99,19 @@ def artifacts(self: Any) -> None:
         return
     if written:
         logger.info("wrote the artifacts of %d runs", written)
+
+
+@shared_task(name="headgate.reports", bind=True, ignore_result=True, acks_late=False)  # type: ignore[untyped-decorator]
+def reports(self: Any) -> None:
+    """Make the reports that are due, and write their files. However many do this at once, each is kept and sent once."""
+    app: Celery = self.app
+    try:
+        made = app.headgate_reporter.tick()
+    except (HeadgateError, OSError) as error:
+        logger.warning("reports put off: %s", error)
+        return
+    if any(vars(made).values()):
+        logger.info("reports: %s", made)
 
 
 @shared_task(name="headgate.schedules", bind=True, ignore_result=True, acks_late=False)  # type: ignore[untyped-decorator]

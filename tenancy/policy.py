@@ -49,6 +49,7 @@ ACTS = (
     "degrade_concurrency_percent",
     "on_floor",
     "webhook",
+    "webhook_reports",
     "can_fork",
 )
 """The fields that something reads; a tenant with another value in any other field is not accepted."""
@@ -81,6 +82,7 @@ class Policy(BaseModel):
     degrade_concurrency_percent: Percent | None = 80
     on_floor: Literal["terminate", "hold", "finish"] = "terminate"
     webhook: Annotated[str, Field(max_length=URL_CHARS_MAX)] | None = None
+    webhook_reports: Flag = False
     on_runs_limit: Literal["hold", "reject"] = "hold"
     on_budget_limit: Literal["hold", "reject"] = "reject"
     admit: Literal["floor", "full"] = "floor"

@@ -176,6 +176,169 @@ class BudgetUsage(Artifact):
     updated_at: Time
 
 
+class ReportedBudget(Artifact):
+    """A tenant's money of a period; without a limit of the month remaining and rate are null. level: at its end."""
+
+    limit: Micros | None
+    used: Micros
+    remaining: Micros | None
+    rate: float | None
+    level: Level
+
+
+class ReportedConcurrency(Artifact):
+    """What a tenant may run at once."""
+
+    max_concurrent_runs: int
+    max_running_nodes: int | None
+
+
+class Forecast(Artifact):
+    """What a month has cost, and is likely to at its end: for each day left the mean of the last days."""
+
+    period: str
+    settled: Micros
+    projected: Micros
+    limit: Micros | None
+    days_left: int
+    pace_days: int
+
+
+class DearRun(Artifact):
+    """A run by what it was charged in the period; an ordinary task or a correction has no graph."""
+
+    run_id: str
+    generation: int
+    graph: str | None
+    state: str
+    cost: Micros
+
+
+class LateEntries(Artifact):
+    """What was charged to an earlier day since the report before this one: by category, or by currency; less than 0 where it was given back."""
+
+    period: str
+    micros: Micros
+    by: dict[str, Micros]
+
+
+class Spread(Artifact):
+    """Median and 95th percentile, in seconds."""
+
+    p50: float | None
+    p95: float | None
+
+
+class ReportedRuns(Artifact):
+    """The runs that ended in the period, and how; refusals: of runs and of nodes."""
+
+    submitted: int
+    refusals: int
+    ended: int
+    outcomes: dict[str, int]
+    refused: int
+    queue_wait_s: Spread
+    duration_s: Spread
+
+
+class UnderWay(Artifact):
+    """A run that was under way when the report was made."""
+
+    run_id: str
+    generation: int
+    graph: str
+    started_at: Time | None
+    cost: Micros
+
+
+class DayByCategory(Artifact):
+    """What a day cost."""
+
+    day: str
+    by_category: dict[str, Micros]
+
+
+class CostReport(Artifact):
+    """tenants/{tenant_id}/cost_report_{date}.json: what a day or month cost; `position` is that of the ledger it stands at.
+
+    labels: by label given at submission and its value; the values of each add up to everything. waste: what of it superseded attempts spent.
+    """
+
+    schema_version: Version
+    scope: Literal["tenant"]
+    tenant_id: str
+    name: str
+    currency: str
+    period: str
+    position: Sequence
+    made_at: Time
+    complete: bool
+    budget: ReportedBudget
+    concurrency: ReportedConcurrency
+    breakdown: dict[str, Micros]
+    waste: Micros
+    forecast: Forecast
+    top: Annotated[list[DearRun], Field(max_length=10)]
+    labels: dict[str, dict[str, Micros]]
+    by_day: list[DayByCategory]
+    late: list[LateEntries]
+    runs: ReportedRuns
+    running: list[UnderWay]
+
+
+class ReportedTenant(Artifact):
+    """A tenant's part: what it was charged, the worker time that it got of all, and would have got by its weight among those that got some."""
+
+    tenant_id: str
+    currency: str
+    used: Micros
+    runs_ended: int
+    worker_s: float
+    weight: int | None
+    share: float | None
+    due: float | None
+
+
+class DearestRun(Artifact):
+    """A run that ended in the period, by what it cost."""
+
+    run_id: str
+    generation: int
+    tenant_id: str
+    graph: str
+    cost: Micros
+
+
+class DayByCurrency(Artifact):
+    """What a day cost, by currency."""
+
+    day: str
+    by_currency: dict[str, Micros]
+
+
+class PlatformReport(Artifact):
+    """reports/platform_report_{date}.json: a day or month of all tenants; amounts are by currency.
+
+    fairness: Jain's index of worker time over weight, 1 where all got the same for theirs; who asked for less lowers it, too.
+    """
+
+    schema_version: Version
+    scope: Literal["platform"]
+    period: str
+    position: Sequence
+    made_at: Time
+    complete: bool
+    used: dict[str, Micros]
+    breakdown: dict[str, dict[str, Micros]]
+    forecast: dict[str, Forecast]
+    runs: ReportedRuns
+    fairness: float | None
+    tenants: list[ReportedTenant]
+    top: Annotated[list[DearestRun], Field(max_length=20)]
+    by_day: list[DayByCurrency]
+    late: list[LateEntries]
+
+
 class Projection(Artifact):
     """What a decision expected of a tenant's period."""
 
@@ -258,6 +421,8 @@ MODELS: Final[dict[str, Any]] = {
     "distributed_trace": TraceLine,
     "worker_summary": WorkerSummary,
     "budget_usage": BudgetUsage,
+    "cost_report": CostReport,
+    "platform_report": PlatformReport,
     "cost_decision": CostDecision,
     "cost_decisions": CostDecisionLine,
     "events": LogHead | LogStep | LogFoot,

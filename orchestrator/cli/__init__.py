@@ -22,6 +22,7 @@ from orchestrator.cli import (
     queues,
     record,
     replay,
+    report,
     run,
     schedule,
     stack,
@@ -54,6 +55,6 @@ for command in (
     *(tenant.tenant, pause.pause, pause.resume),
     *(queues.queues, workers.workers),
     *(schedule.schedule, schedule.backfill),
-    *(prices.prices, estimate.estimate, whatif.whatif, ledger.ledger),
+    *(prices.prices, estimate.estimate, whatif.whatif, ledger.ledger, report.report),
 ):
     main.add_command(command)

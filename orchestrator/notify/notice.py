@@ -1,9 +1,9 @@
-"""A notice, for one channel: that a tenant entered a level, or what the cost agent decided; and when it is tried again."""
+"""A notice, for one channel: that a tenant entered a level, what the cost agent decided, or that a report was made; and when it is tried again."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -55,6 +55,8 @@ class Notice:
             would = "would " if said["observed"] else ""
             what = f"{would}{said['action']} run {said['run']} of tenant {said['tenant']}"
             return f"the cost agent: {what}, {said['changes']} changes that save {said['saving_micros']} micros: {said['reason']}"
+        if said["event"] == "report.made":
+            return f"the report of {said['tenant'] or 'the platform'} about {said['period']} was made, as of {said['position']}"
         amounts = f"{said['committed_micros']} of {said['limit_micros']} micros committed ({said['rate_ppm']} ppm)"
         return f"tenant {said['tenant']} is at {said['level']} of {said['period']}: {amounts}, by {said['cause']}"
 
@@ -106,7 +108,21 @@ def decision_notices(row: Mapping[str, Any]) -> list[dict[str, Any]]:
     return _rows(body)
 
 
-def _rows(body: Mapping[str, Any]) -> list[dict[str, Any]]:
+def report_notices(name: str, report: Mapping[str, Any], at: int, channels: Iterable[str]) -> list[dict[str, Any]]:
+    """Return the rows that a report makes, `name` being its id; the whole of it is told, but for what only the next report needs."""
+    body = {
+        "key": f"report.{name}",
+        "event": "report.made",
+        "tenant": str(report.get("tenant_id") or ""),
+        "period": report["period"],
+        "position": report["position"],
+        "at": at,
+        "report": {field: value for field, value in report.items() if field not in ("stated", "worker_ms")},
+    }
+    return _rows(body, channels)
+
+
+def _rows(body: Mapping[str, Any], channels: Iterable[str] = CHANNELS) -> list[dict[str, Any]]:
     key, at = body["key"], body["at"]
     of_all = {
         "key": key,
@@ -118,4 +134,4 @@ def _rows(body: Mapping[str, Any]) -> list[dict[str, Any]]:
         "due_at": at,
         "error": "",
     }
-    return [{"id": f"{key}.{channel}", "channel": channel, **of_all} for channel in CHANNELS]
+    return [{"id": f"{key}.{channel}", "channel": channel, **of_all} for channel in channels]

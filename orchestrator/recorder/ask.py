@@ -21,7 +21,14 @@ ANSWER_S = 15.0
 """How long whoever asks waits for the recorder."""
 
 Kind = Literal[
-    "request.submit", "request.tenant", "request.policy", "request.status", "request.prices", "request.rerun", "request.schedule"
+    "request.submit",
+    "request.tenant",
+    "request.policy",
+    "request.status",
+    "request.prices",
+    "request.rerun",
+    "request.schedule",
+    "request.report",
 ]
 
 _AS_TEXT = {"request.tenant": "policy", "request.policy": "changes", "request.prices": "prices", "request.schedule": "said"}
@@ -34,7 +41,7 @@ def append_request(link: Link, kind: Kind, fields: Mapping[str, Any], *, payload
     fields: what docs/record.md names for `kind`. `request`, the id, is made here unless it is given; a request that is
     appended again under its id (after a lost reply) is answered the same and done once. Amounts are sent as decimal
     strings, because Lua rounds numbers of more than 14 digits.
-    payload: the graph of a submission or a schedule, canonical JSON.
+    payload: the graph of a submission or a schedule, canonical JSON; a report, JSON.
     Raises Unavailable and Fenced as every call of a Link.
     """
     request = str(fields.get("request") or str(ULID()).lower())

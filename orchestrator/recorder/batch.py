@@ -68,8 +68,8 @@ class Applied:
 
 
 def payloads_of(client: redis.Redis, entries: list[Entry]) -> dict[str, bytes]:
-    """Return the graphs that the submissions and schedules among `entries` brought along, as far as they still exist."""
-    brings = ('"request.submit"', '"request.schedule"')
+    """Return the graphs and reports that the requests among `entries` brought along, as far as they still exist."""
+    brings = ('"request.submit"', '"request.schedule"', '"request.report"')
     requests = [str(parse_event(text).get("request")) for _, text in entries if any(kind in text for kind in brings)]
     if not requests:
         return {}

@@ -523,6 +523,7 @@ _PROJECTIONS: dict[str, Callable[[Changes, Event, Position], None]] = {
     "request.prices": _requested,
     "request.rerun": _requested,
     "request.schedule": _requested,
+    "request.report": _requested,
     "run.held": _held,
     "run.admitted": _admitted,
     "run.refused": _refused,

@@ -20,6 +20,7 @@ from tenancy.priorities import Priority
 
 from .prices import decide_prices
 from .projection import amount
+from .reports import decide_report
 from .reruns import decide_rerun
 from .schedules import decide_schedule
 from .tenants import Answer, Request, decide_tenant
@@ -31,7 +32,7 @@ ANSWER_KEPT_S = 60
 def decide(connection: Connection, requests: list[Request], payloads: Mapping[str, bytes]) -> dict[str, Answer]:
     """Return an answer for each request, storing what the accepted ones ask for.
 
-    `payloads` holds the graph, canonical JSON, of each submission and schedule whose graph still exists.
+    `payloads` holds the graph, canonical JSON, of each submission and schedule whose graph still exists, and reports.
     The `status` of a submission's answer is accepted, duplicate, conflict, unknown_tenant, suspended (or closed:
     `standing` says which), lost (the graph is gone: submit again) or invalid.
     """
@@ -46,6 +47,8 @@ def decide(connection: Connection, requests: list[Request], payloads: Mapping[st
                 stored = _submit(connection, event, payloads.get(request))
             elif event["t"] == "request.rerun":
                 stored = decide_rerun(connection, event)
+            elif event["t"] == "request.report":
+                stored = decide_report(connection, event, payloads.get(request))
             elif event["t"] == "request.schedule":
                 stored = decide_schedule(connection, event, payloads.get(request))
             else:

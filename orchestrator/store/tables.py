@@ -77,6 +77,7 @@ class RunRow(SQLModel, table=True):
         # Whatever lists of runs are sorted, filtered and counted by, so that they read no row that they do not show: rows have the spec.
         Index("run_recent", "submitted_at", "run_id", "generation", "status", "outcome", "tenant", "graph_name", "key", "cost_micros"),
         Index("run_graph", "graph_name", "submitted_at", "run_id", "generation", "status", "outcome", "tenant"),
+        Index("run_finished", "finished_at", "tenant"),
         Index("run_again", "run_id", "generation", sqlite_where=text(LATER), postgresql_where=text(LATER)),
     )
 
@@ -416,6 +417,25 @@ class TickRow(SQLModel, table=True):
     retry_at: int = _big()
 
 
+class ReportRow(SQLModel, table=True):
+    """A report that was made, once, about a period: `scope` is platform or tenant:{id}, `kind` day or month, `id` is `{scope}|{period}`.
+
+    epoch, seq: the position of the log that it stands at. `body` is its JSON, deflated.
+    """
+
+    __tablename__ = "report"
+    __table_args__ = (Index("report_scope", "scope", "kind", "period"), Index("report_made", "made_at"))
+
+    id: str = Field(primary_key=True)
+    scope: str
+    kind: str
+    period: str
+    made_at: int = _big()
+    epoch: int = _big()
+    seq: int = _big()
+    body: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+
+
 class FenceRow(SQLModel, table=True):
     """When everything of a scope, `platform` or `tenant:{id}`, was cancelled last: runs submitted up to then begin nothing."""
 
@@ -487,6 +507,7 @@ request = _table(RequestRow)
 pause = _table(PauseRow)
 schedule = _table(ScheduleRow)
 tick = _table(TickRow)
+report = _table(ReportRow)
 fence = _table(FenceRow)
 incident = _table(IncidentRow)
 cursor = _table(CursorRow)
@@ -494,5 +515,5 @@ audit = _table(AuditRow)
 
 TABLES = (
     *(tenant, policy, run, node, decision, event, chain, ledger, usage),
-    *(price_table, price_choice, learned, notice, request, pause, fence, schedule, tick, incident, cursor, audit),
+    *(price_table, price_choice, learned, notice, report, request, pause, fence, schedule, tick, incident, cursor, audit),
 )
