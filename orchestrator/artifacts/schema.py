@@ -215,7 +215,7 @@ class DearRun(Artifact):
 
 
 class LateEntries(Artifact):
-    """What was charged to an earlier day since the report before this one: by category, or by currency; less than 0 where it was given back."""
+    """What was charged to an earlier day since the report before this one: by category or currency; below 0 where it was given back."""
 
     period: str
     micros: Micros
@@ -261,7 +261,7 @@ class DayByCategory(Artifact):
 class CostReport(Artifact):
     """tenants/{tenant_id}/cost_report_{date}.json: what a day or month cost; `position` is that of the ledger it stands at.
 
-    labels: by label given at submission and its value; the values of each add up to everything. waste: what of it superseded attempts spent.
+    labels: by label given at submission and its value; the values of each add up to all. waste: what of it superseded attempts spent.
     """
 
     schema_version: Version
@@ -287,7 +287,7 @@ class CostReport(Artifact):
 
 
 class ReportedTenant(Artifact):
-    """A tenant's part: what it was charged, the worker time that it got of all, and would have got by its weight among those that got some."""
+    """A tenant's part: what it was charged, the worker time that it got, and would have got by its weight among those that got some."""
 
     tenant_id: str
     currency: str

@@ -1,4 +1,4 @@
-"""A notice, for one channel: that a tenant entered a level, what the cost agent decided, or that a report was made; and when it is tried again."""
+"""A notice, for one channel: of a level that was entered, a decision of the cost agent, or a report; and when it is tried again."""
 
 from __future__ import annotations
 

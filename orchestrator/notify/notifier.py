@@ -60,7 +60,7 @@ class Notifier:
         self.settings = settings
         self.outbox = Outbox(link, engine)
         self.deadline_s = deadline_s
-        self._now_ms = clock or self._time_of_redis
+        self._now_ms = clock or link.now_ms
 
     def deliver(self) -> int:
         """Try what is due and return how many were taken by their channel. Raises Unavailable and Fenced; the next pass goes on."""
@@ -169,10 +169,6 @@ class Notifier:
             else:
                 places.setdefault(host_of(url) if url else notice.channel, deque()).append((notice, url))
         return places
-
-    def _time_of_redis(self) -> int:
-        seconds, micros = self.link.read("TIME")
-        return int(seconds) * 1000 + int(micros) // 1000
 
 
 def _write_line(notice: Notice) -> None:

@@ -1,4 +1,4 @@
-"""A report as one HTML page: no script, nothing from elsewhere, charts drawn in it; by the template report.html, which escapes everything."""
+"""A report as one HTML page: no script, nothing from elsewhere, charts drawn in it; by report.html, which escapes everything."""
 
 from __future__ import annotations
 

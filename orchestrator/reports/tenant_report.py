@@ -115,7 +115,7 @@ def late_entries(
 ) -> list[dict[str, Any]]:
     """Return what was charged to days before a period since the last report of its scope and kind before this one was made.
 
-    Days of which none was made, because nothing had happened, count as reported with nothing; days before the platform's first report do not.
+    Days of which none was made, because nothing had happened, count as reported with nothing; days before the platform's first do not.
     """
     first = rows.first_period(connection, platform, period.kind)
     if first is None or first >= period.name:

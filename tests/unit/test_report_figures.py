@@ -15,7 +15,6 @@ from orchestrator.reports.charts import bars, columns
 from orchestrator.reports.figures import NO_VALUE, VALUES_MAX, by_label, forecast, jain, late, percentile
 from orchestrator.reports.page import money, page
 from orchestrator.reports.period import DELAY_MS, Period, due
-from orchestrator.store.ledger import number_of
 from tenancy.errors import Refused
 
 pytestmark = pytest.mark.unit
@@ -98,8 +97,17 @@ def tenants_report(name: str) -> dict[str, Any]:
     runs = {"submitted": 3, "ended": 2, "refused": 1, "refusals": 1, "queue_wait_s": {"p50": 0.5, "p95": 2.0}}
     runs |= {"duration_s": {"p50": None, "p95": None}, "outcomes": {"succeeded": 1, "terminated_by_cost": 1}}
     return {
-        **{"schema_version": 1, "scope": "tenant", "tenant_id": name, "name": name, "currency": name, "period": "2026-11"},
-        **{"position": "1-7", "made_at": 1.8e9, "complete": False, "waste": 5, "stated": {}},
+        "schema_version": 1,
+        "scope": "tenant",
+        "tenant_id": name,
+        "name": name,
+        "currency": name,
+        "period": "2026-11",
+        "position": "1-7",
+        "made_at": 1.8e9,
+        "complete": False,
+        "waste": 5,
+        "stated": {},
         "budget": {"limit": 1_000, "used": 900, "remaining": 100, "rate": 0.9, "level": "CRITICAL"},
         "breakdown": {name: 900},
         "forecast": {"period": "2026-11", "settled": 900, "projected": 990, "limit": None, "days_left": 1, "pace_days": 7},
@@ -118,13 +126,11 @@ def platforms_report(name: str) -> dict[str, Any]:
     shares = {"worker_s": 3.0, "weight": 1, "share": 1.0, "due": 1.0}
     return {
         **{key: made[key] for key in ("schema_version", "period", "position", "made_at", "complete", "late", "runs", "stated")},
-        **{
-            "scope": "platform",
-            "used": {name: 900},
-            "breakdown": {name: {name: 900}},
-            "forecast": {name: made["forecast"]},
-            "fairness": None,
-        },
+        "scope": "platform",
+        "used": {name: 900},
+        "breakdown": {name: {name: 900}},
+        "forecast": {name: made["forecast"]},
+        "fairness": None,
         "tenants": [{"tenant_id": name, "currency": name, "used": 900, "runs_ended": 2, **shares}],
         "top": [{"run_id": name, "generation": 1, "tenant_id": name, "graph": name, "cost": 900}],
         "by_day": [{"day": "2026-11-01", "by_currency": {name: 900}}, {"day": "2026-11-02", "by_currency": {}}],
