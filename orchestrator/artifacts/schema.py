@@ -306,6 +306,7 @@ class DearestRun(Artifact):
     generation: int
     tenant_id: str
     graph: str
+    currency: str
     cost: Micros
 
 

@@ -6,20 +6,24 @@ from collections.abc import Mapping, Sequence
 from html import escape
 
 WIDTH, HEIGHT = 760, 200
-LEFT, BOTTOM, TOP = 64, 24, 12
+LEFT, BOTTOM, TOP = 84, 24, 12
 LABELS = 8
 """Days that are named below the columns, at most."""
 
 
-def columns(title: str, days: Sequence[tuple[str, Mapping[str, int]]], series: Sequence[str], say: Sequence[str]) -> str:
+def columns(title: str, days: Sequence[tuple[str, Mapping[str, int]]], series: Sequence[str], say: Sequence[str], scale: str) -> str:
     """Return stacked columns: days with their amounts by series.
 
-    series: the parts in their order, of which the n-th has the class `s{n}`. say: for each day, what its tooltip says.
+    series: the parts in their order, of which the n-th has the class `s{n}`. say: for each day, what its tooltip says. scale: what stands
+    beside the height of the highest one.
     """
     most = max((sum(max(0, amount) for amount in parts.values()) for _, parts in days), default=0) or 1
     step = (WIDTH - LEFT) / max(1, len(days))
     plot = HEIGHT - BOTTOM - TOP
     drawn = [f'<line class="axis" x1="{LEFT}" x2="{WIDTH}" y1="{HEIGHT - BOTTOM}" y2="{HEIGHT - BOTTOM}"/>']
+    if scale:
+        drawn.append(f'<line class="axis" x1="{LEFT}" x2="{WIDTH}" y1="{TOP}" y2="{TOP}"/>')
+        drawn.append(f'<text x="{LEFT - 6}" y="{TOP + 4}" text-anchor="end">{escape(scale)}</text>')
     every = max(1, -(-len(days) // LABELS))
     for at, ((name, parts), said) in enumerate(zip(days, say, strict=True)):
         x, y = LEFT + at * step + step * 0.12, float(HEIGHT - BOTTOM)
@@ -68,4 +72,4 @@ def _svg(title: str, height: int, drawn: str) -> str:
 
 
 def _short(name: str) -> str:
-    return name if len(name) <= 32 else f"{name[:31]}…"
+    return name if len(name) <= 28 else f"{name[:27]}…"

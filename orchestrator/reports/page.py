@@ -83,7 +83,8 @@ def _days(title: str, by_day: Sequence[Mapping[str, Any]], name: str, series: Se
         f"{each['day']}: " + (", ".join(f"{part} {money(micros, currency)}" for part, micros in each[name].items()) or "0")
         for each in by_day
     ]
-    return columns(title, days, series, say)
+    most = max((sum(max(0, micros) for micros in parts.values()) for _, parts in days), default=0)
+    return columns(title, days, series, say, money(most))
 
 
 @cache

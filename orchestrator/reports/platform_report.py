@@ -80,6 +80,7 @@ def platform_report(engine: Engine, period: Period, now_ms: int) -> dict[str, An
                     "generation": row.generation,
                     "tenant_id": row.tenant,
                     "graph": row.graph_name,
+                    "currency": currencies.get(row.tenant, ""),
                     "cost": row.cost_micros,
                 }
                 for row in dearest

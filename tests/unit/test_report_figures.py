@@ -132,7 +132,7 @@ def platforms_report(name: str) -> dict[str, Any]:
         "forecast": {name: made["forecast"]},
         "fairness": None,
         "tenants": [{"tenant_id": name, "currency": name, "used": 900, "runs_ended": 2, **shares}],
-        "top": [{"run_id": name, "generation": 1, "tenant_id": name, "graph": name, "cost": 900}],
+        "top": [{"run_id": name, "generation": 1, "tenant_id": name, "graph": name, "currency": name, "cost": 900}],
         "by_day": [{"day": "2026-11-01", "by_currency": {name: 900}}, {"day": "2026-11-02", "by_currency": {}}],
     }
 
@@ -160,5 +160,5 @@ def test_a_name_on_a_page_is_text_and_nothing_is_fetched_from_elsewhere(made: di
 
 
 def test_charts_draw_nothing_for_nothing() -> None:
-    assert "<rect" not in columns("none", [("a", {})], ["llm"], ["a: 0"])
+    assert "<rect" not in columns("none", [("a", {})], ["llm"], ["a: 0"], "")
     assert bars("none", []).startswith("<svg")
