@@ -36,10 +36,11 @@ def decide_report(connection: Connection, event: Request, payload: bytes | None)
             return {"status": "lost"}
         body = json.loads(payload)
         row = {"id": name, "scope": scope, "kind": kind, "period": period, "made_at": at, "epoch": position.epoch, "seq": position.seq}
+        # Whatever does not fit shows before anything is stored: the transaction is that of the whole batch.
+        notices = report_notices(name, body, at, _channels(connection, scope, at))
         connection.execute(insert(t.report), row | {"body": zlib.compress(payload)})
-        channels = _channels(connection, scope, at)
-        keep(connection, t.notice, report_notices(name, body, at, channels))
-    except (KeyError, ValueError, TypeError) as error:
+        keep(connection, t.notice, notices)
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
         return {"status": "invalid", "reason": str(error)}
     return {"status": "accepted"}
 

@@ -98,6 +98,7 @@ def test_every_command_says_what_it_does_and_takes_json() -> None:
         "estimate",
         "whatif",
         "ledger",
+        "report",
         "logs",
         "schedule",
         "backfill",
