@@ -23,7 +23,10 @@ from tenancy.errors import Unavailable
 SCHEMA_VERSION = 1
 
 SPACE_S = 0.25
-"""Between two writings about one tenant; four times as long as the first took, where that is more, so that nothing else is held up."""
+"""Between two writings about one tenant; four times as long as the first took, where that is more."""
+
+CROWD = 20
+"""Where more tenants than this have changed, the thread rests as long as it works: the process is the recorder's."""
 
 AGAIN_S = 5.0
 """When what could not be written is tried again."""
@@ -118,8 +121,11 @@ class BudgetWriter:
             self._told.wait(self._until_next())
             self._told.clear()
             ending = self._ending
-            for tenant in self._due(everything=ending):
-                self._write(tenant)
+            due = self._due(everything=ending)
+            for tenant in due:
+                took = self._write(tenant)
+                if len(due) > CROWD and not self._ending:
+                    time.sleep(took)
             if ending:
                 return
 
@@ -137,7 +143,8 @@ class BudgetWriter:
             self._rests = {tenant: at for tenant, at in self._rests.items() if at > now}
         return found
 
-    def _write(self, tenant: str) -> None:
+    def _write(self, tenant: str) -> float:
+        """Write about a tenant, and return how long that took, in seconds."""
         began = time.monotonic()
         try:
             now = self._clock()
@@ -150,3 +157,4 @@ class BudgetWriter:
             log.warning("what tenant %s uses could not be written, trying again in %.0f s: %s", tenant, AGAIN_S, error)
             with self._lock:
                 self._wanted[tenant] = began + AGAIN_S
+        return time.monotonic() - began

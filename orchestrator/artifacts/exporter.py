@@ -48,6 +48,9 @@ RUNS_AT_ONCE, NODES_AT_ONCE = 50, 1_000
 WRITERS = 8
 """Files that are written at once: most of it is waiting for the disk, which takes several as it takes one."""
 
+AGAIN_S = 10.0
+"""When a folder that could not be written is tried again."""
+
 PASS_S = 1.0
 """No piece is begun later than this in a pass; what is left, the next one does."""
 
@@ -74,12 +77,20 @@ class Exporter:
         self.settings = settings
         self.root = settings.resolved_artifacts_dir()
         self._now_ms = clock or link.now_ms
+        self._rests_until = 0.0
         self._pruning = Pruning(self.root, settings.artifacts_kept_s)
 
     def tick(self) -> int:
-        """Write what is due, and return how many runs that was about."""
-        if not self.settings.artifacts:
+        """Write what is due, and return how many runs that was about; nothing for some seconds after the folder could not be written."""
+        if not self.settings.artifacts or time.monotonic() < self._rests_until:
             return 0
+        try:
+            return self._tick()
+        except OSError:
+            self._rests_until = time.monotonic() + AGAIN_S
+            raise
+
+    def _tick(self) -> int:
         with self._alone() as alone:
             if not alone:
                 return 0

@@ -39,6 +39,9 @@ DAYS_BACK, MONTHS_BACK = 31, 2
 PASS_S = 5.0
 """No report is begun later than this in a pass; what is left, the next one does."""
 
+ASKED_AT_ONCE = 20
+"""Reports that the recorder is given together: it takes one commit for all of them."""
+
 FILES_AT_ONCE = 200
 
 
@@ -85,30 +88,51 @@ class Reporter:
         since = day_of(began)
         # The months after the days: they are made of them.
         for period in [*due(now, since, "day", done, DAYS_BACK), *due(now, since, "month", done, MONTHS_BACK)]:
-            existing = rows.scopes_made(self.engine, period.name)
+            if not self._make_tenants(period, now, until, made, lease):
+                return
+            made.reports += self.keep(SCOPE, period, platform_report(self.engine, period, now))
+            self._idle = {each for each in self._idle if each[1] != period.name}
+
+    def _make_tenants(self, period: Period, now: int, until: float, made: Made, lease: Lease | None) -> bool:
+        """Make the reports of tenants about a period; False when there was no time for all."""
+        existing = rows.scopes_made(self.engine, period.name)
+        asked: list[str] = []
+        try:
             for tenant in self._tenants():
                 scope = scope_of(tenant.id)
                 if scope in existing or (scope, period.name) in self._idle:
                     continue
                 if time.monotonic() >= until or (lease is not None and not lease.hold()):
-                    return
+                    return False
                 with rows.standing(self.engine) as (connection, position):
                     report = read_report(connection, position, tenant, period, now)
                 if is_idle(report):
                     self._idle.add((scope, period.name))
                 else:
-                    made.reports += self.keep(scope, period, report)
-            made.reports += self.keep(SCOPE, period, platform_report(self.engine, period, now))
-            self._idle = {each for each in self._idle if each[1] != period.name}
+                    asked.append(self._ask(scope, period, report))
+                if len(asked) == ASKED_AT_ONCE:
+                    made.reports += self._kept(asked)
+        finally:
+            made.reports += self._kept(asked)
+        return True
 
     def keep(self, scope: str, period: Period, report: Mapping[str, Any]) -> bool:
         """Have a report kept by the recorder; False where there is one. Raises Unavailable."""
+        return self._kept([self._ask(scope, period, report)]) == 1
+
+    def _ask(self, scope: str, period: Period, report: Mapping[str, Any]) -> str:
         fields = {"scope": scope, "kind": period.kind, "period": period.name, "position": report["position"]}
-        request = append_request(self.link, "request.report", fields, payload=json.dumps(report, ensure_ascii=False))
-        answer = answer_to(self.link, request)
-        if answer["status"] == "invalid":
-            log.error("the report %s of %s was not taken: %s", scope, period.name, answer.get("reason"))
-        return bool(answer["status"] == "accepted")
+        return append_request(self.link, "request.report", fields, payload=json.dumps(report, ensure_ascii=False))
+
+    def _kept(self, asked: list[str]) -> int:
+        """Wait for the answers to what was asked, and return how many reports were kept; the list is empty afterwards."""
+        kept = 0
+        while asked:
+            answer = answer_to(self.link, asked.pop())
+            kept += answer["status"] == "accepted"
+            if answer["status"] == "invalid":
+                log.error("a report was not taken: %s", answer.get("reason"))
+        return kept
 
     def write(self, made: Made) -> None:
         """Write the files of reports that have none, as far back as artifacts are kept. Raises OSError, Unavailable."""
