@@ -121,6 +121,21 @@ def test_every_artifact_of_a_run_is_there_and_says_what_the_record_says(stack: R
     assert all(count > 0 for counts in queues["pending"].values() for count in counts.values())
 
 
+def test_each_generation_has_its_own_and_what_was_adopted_has_its_result(stack: Running) -> None:
+    once = {"id": "once", "task": "synthetic.spend", "params": {"category": "llm", "micros": 5}, "estimate": {"llm": 5}}
+    fails = {"id": "fails", "task": "synthetic.fail", "params": {"times": 9}, "attempts": 1, "after": ["once"]}
+    run = stack.client.submit(Graph.parse({"name": "again", "nodes": [once, fails]})).wait(60)
+    again = run.rerun().wait(60)
+    assert (again.generation, again.outcome) == (2, "failed")
+    root = stack.client.settings.resolved_artifacts_dir()
+    for generation in (1, 2):
+        report = read("concurrency_report", place.concurrency_report(root, run.run_id, generation))
+        assert [each["task_id"] for each in report["tasks"]] == [f"{run.run_id}.{generation}.{name}" for name in ("once", "fails")]
+        result = read("task_result", place.task_result(root, f"{run.run_id}.{generation}.once"))
+        assert (result["outcome"], result["result"]) == ("succeeded", 5)
+    assert report["tasks"][0]["latency_ms"] is None, "it was not run again"
+
+
 def check_budget(stack: Running, run: RunHandle) -> None:
     tenant, root = view(stack, run).tenant, stack.client.settings.resolved_artifacts_dir()
     path = place.budget_usage(root, tenant)

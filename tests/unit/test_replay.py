@@ -423,6 +423,7 @@ def test_a_log_is_written_when_its_run_ends_and_again_when_something_is_charged_
     assert missing_logs(engine, home) == []
     path.write_text(path.read_text()[:-100])  # a loss of power
     assert missing_logs(engine, home) == [(R1, 1)]
+    assert missing_logs(engine, home, since_ms=10**15) == [], "what is as old as what is removed is not written again"
 
 
 def test_generations_lie_beside_each_other_and_no_name_leads_out_of_the_folder(home: Path) -> None:
