@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import json
 import logging
+import os
 import time
 import zlib
 from collections import defaultdict
@@ -22,7 +23,7 @@ from typing import Any
 from sqlalchemy import Engine
 
 from orchestrator.artifacts import place
-from orchestrator.artifacts.file import make_folder, write_json
+from orchestrator.artifacts.file import FILE_MODE, make_folder, write_json
 from orchestrator.artifacts.marker import Marker, add_lines
 from orchestrator.artifacts.pruning import Pruning
 from orchestrator.artifacts.queue_state import queue_state
@@ -183,7 +184,7 @@ class Exporter:
     def _alone(self) -> Iterator[bool]:
         """Whether this process is the one that writes into the folder; by a lock of the file system, which ends with who holds it."""
         make_folder(self.root)
-        with (self.root / ".lock").open("a") as lock:
+        with os.fdopen(os.open(self.root / ".lock", os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, FILE_MODE), "w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

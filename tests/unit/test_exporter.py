@@ -119,6 +119,8 @@ def test_a_run_is_written_once_and_the_marker_goes_on(engine: Engine, settings: 
     record(engine, life("r2", 1), last)
     assert write(engine, settings) == 1
     assert traced(root) == ["r1.1.n0", "r1.1.n1", "r1.1.n2", "r2.1.n0"]
+    with exporter(engine, settings)._alone() as first, exporter(engine, settings)._alone() as second:
+        assert (first, second) == (True, False), "one writes at a time"
     assert all(stat.S_IMODE(path.stat().st_mode) == (0o700 if path.is_dir() else 0o600) for path in [root, *root.rglob("*")])
 
 
