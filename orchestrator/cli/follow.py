@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +21,8 @@ from tenancy.errors import HeadgateError, RunFailed, Unavailable, WaitTimeout
 
 PERIOD_S = 0.25
 """How often the board is drawn; less often where reading the record takes long."""
+PROGRESS_S = 5.0
+"""How often a line says how far the run is, where there is no terminal to draw on."""
 FAILURES_SHOWN = 10
 
 
@@ -53,6 +55,7 @@ class Following:
         until = None if timeout_s is None else time.monotonic() + timeout_s
         engine, run_id, generation = self.handle.client.engine, self.handle.run_id, self.handle.generation
         why: str | None = None
+        tell_at, said = time.monotonic() + PROGRESS_S, ""
         with _drawing() as draw:
             while True:
                 began = time.monotonic()
@@ -60,6 +63,11 @@ class Following:
                 if draw is not None:
                     tasks = board.lines(read.get_nodes(engine, run_id, generation), time.time())
                     draw.update(board.table(run, tasks, time.time()), refresh=True)
+                elif began >= tell_at:
+                    tell_at = began + PROGRESS_S
+                    if (line := _progress(read.get_nodes(engine, run_id, generation), run)) != said:
+                        said = line
+                        say(line)
                 if run.status in ("ended", "refused"):
                     return run
                 if run.status == "held" and run.reason != why:
@@ -103,6 +111,15 @@ class Following:
             say(f"  given up: {', '.join(node.id for node in skipped[:FAILURES_SHOWN])}{' ...' if len(skipped) > FAILURES_SHOWN else ''}")
         if changed := [f"{node.id} ({node.verdict})" for node in nodes if node.verdict]:
             say(f"  run in a cheaper way: {', '.join(changed[:FAILURES_SHOWN])}{' ...' if len(changed) > FAILURES_SHOWN else ''}")
+
+
+def _progress(nodes: Sequence[read.NodeView], run: read.RunView) -> str:
+    """Return how far a run is, in one line."""
+    ended = sum(node.outcome is not None for node in nodes)
+    failed = sum(node.outcome in ("failed", "timed_out") for node in nodes)
+    running = sum(node.outcome is None and node.state == "running" for node in nodes)
+    wrong = f", {failed} failed" if failed else ""
+    return f"{ended} of {len(nodes)} nodes ended, {running} run{wrong}, cost {money(run.cost_micros)}"
 
 
 @contextmanager

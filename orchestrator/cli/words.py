@@ -5,8 +5,12 @@ from __future__ import annotations
 import re
 
 import click
+from click.shell_completion import CompletionItem
 
 _MODULE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
+
+OFFERED = 100
+"""Runs that a shell is offered."""
 
 
 class Budget(click.ParamType[str]):
@@ -50,6 +54,21 @@ class Run(click.ParamType[str]):
         if text != "latest" and not re.fullmatch(r"[0-9a-z]{1,26}", text):
             self.fail(f"{value!r} is no id of a run: give its 26 letters and digits, the first of them, or latest", param, ctx)
         return text
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Offer the newest runs; nothing where there is no record: a shell that completes must not be told of it."""
+        del ctx, param
+        from orchestrator.cli.service import recorded
+        from orchestrator.settings import Settings
+        from orchestrator.store.read import list_runs
+        from tenancy.errors import HeadgateError
+
+        try:
+            found = list_runs(recorded(Settings.load()).engine, limit=OFFERED)
+        except HeadgateError:
+            return []
+        runs = [CompletionItem(run.run_id, help=f"{run.graph} {run.outcome or run.status}") for run in found]
+        return [each for each in (CompletionItem("latest"), *runs) if str(each.value).startswith(incomplete.lower())]
 
 
 class Traceparent(click.ParamType[str]):

@@ -6,11 +6,11 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from orchestrator.drawing.layout import HEIGHT, WIDTH, lay_out
 from orchestrator.graph.references import references
 from orchestrator.redaction import redacted, redacted_text
 from orchestrator.store.read import EventView, NodeView
 from orchestrator.store.run_nodes import EntryView, UsageView
-from orchestrator.web.layout import HEIGHT, WIDTH, lay_out
 
 SHOWN_CHARS = 20_000
 """Of a result or a traceback; the command line has all of it."""

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
+from orchestrator.drawing.layout import FOLD_FROM, HEIGHT, WIDTH, fold, lay_out
 from orchestrator.redaction import HIDDEN, redacted
 from orchestrator.store.position import Position
 from orchestrator.store.read import EventView
-from orchestrator.web.layout import FOLD_FROM, HEIGHT, WIDTH, fold, lay_out
 from orchestrator.web.run_view import attempts, columns, drawing, error_of, event_json, result_of, spec_parents
 
 WORKFLOWS = sorted((Path(__file__).parents[1] / "workflows").glob("*.json"))
