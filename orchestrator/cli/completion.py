@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import click
 
+from orchestrator.cli.output import as_json, print_json
+
 SHELLS = ("bash", "zsh", "fish")
 
 
 @click.command()
 @click.argument("shell", type=click.Choice(SHELLS))
+@as_json
 @click.pass_context
-def completion(context: click.Context, shell: str) -> None:
+def completion(context: click.Context, shell: str, as_json: bool) -> None:
     """Print what makes SHELL complete verbs, options and runs.
 
     bash: eval "$(headgate completion bash)" in ~/.bashrc; zsh the same in ~/.zshrc; fish: headgate completion fish >
@@ -20,4 +23,8 @@ def completion(context: click.Context, shell: str) -> None:
 
     found = get_completion_class(shell)
     assert found is not None
-    click.echo(found(context.find_root().command, {}, "headgate", "_HEADGATE_COMPLETE").source())
+    script = found(context.find_root().command, {}, "headgate", "_HEADGATE_COMPLETE").source()
+    if as_json:
+        print_json({"shell": shell, "script": script})
+    else:
+        click.echo(script)
