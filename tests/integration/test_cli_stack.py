@@ -239,13 +239,13 @@ def test_a_second_stack_in_the_same_home_says_so(terminal: Terminal) -> None:
 
 
 def test_sweep_says_what_it_mended(terminal: Terminal) -> None:
-    said = {"reclaimed", "started", "admitted", "published", "settled", "revoked", "halted", "forgotten"}
+    said = {"reclaimed", "started", "admitted", "published", "settled", "revoked", "halted", "stood_by", "forgotten"}
     assert terminal.headgate("sweep", "--json").json.keys() == said
 
 
 def test_on_a_screen_the_board_moves_and_ctrl_c_ends_only_the_watching(terminal: Terminal) -> None:
     code, out, screen = on_a_screen(
-        *(terminal, "run", "work:fan", "n=12", "s=0.3"), when=b"work.work", do=lambda process: process.send_signal(signal.SIGINT)
+        *(terminal, "run", "work:fan", "n=12", "s=1.5"), when=b"work.work", do=lambda process: process.send_signal(signal.SIGINT)
     )
     assert (code, out) == (130, "")
     found = RUN.search(screen)
@@ -268,7 +268,7 @@ def test_run_starts_a_stack_for_the_duration_and_leaves_only_the_record(alone: T
 
 def test_a_run_left_by_ctrl_c_goes_on_with_the_next_stack(alone: Terminal) -> None:
     code, _, screen = on_a_screen(
-        *(alone, "run", "work:fan", "n=8", "s=0.4"), when=b"work.work", do=lambda process: process.send_signal(signal.SIGINT)
+        *(alone, "run", "work:fan", "n=8", "s=2"), when=b"work.work", do=lambda process: process.send_signal(signal.SIGINT)
     )
     assert code == 130
     assert "headgate up --tasks work`" in screen
