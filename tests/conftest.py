@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,10 @@ from orchestrator.settings import Settings
 # Celery's result unsubscribes when it is collected, by then in another test and long after its own test's Redis has gone: 20 s of retries,
 # and a warning there. Ours are handles, which do not.
 AsyncResult.__del__ = lambda _: None  # type: ignore[method-assign]
+
+# A shell that starts the tests in the background has them ignore Ctrl-C, and so what they start; tests of it press it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 STRATA = ("unit", "property", "integration")
 

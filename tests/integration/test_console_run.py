@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 import time
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 from consoles import answer, told
@@ -16,6 +18,8 @@ from orchestrator.graph import Graph
 from orchestrator.store import tables as t
 from orchestrator.store.engine import open_engine
 from tests.stored_runs import run_id
+
+ROUNDS = 8
 
 
 def test_a_runs_page_reads_its_graph_states_one_node_events_and_record(stack: Running, console: str, tmp_path: Path) -> None:
@@ -92,29 +96,38 @@ def test_a_run_of_ten_thousand_nodes_is_read_soon_and_keeps_flowers_loop_from_no
         connection.execute(insert(t.node), [{**base, **costs, **times, "node_id": node["id"]} for node in nodes])
     writer.dispose()
     url = f"{console}/run/{row['run_id']}"
+    rounds: list[float] = []
+    took: dict[str, float] = {}
+    answer(f"{console}/healthcheck")
+    for _ in range(ROUNDS):
+        with knocking(f"{console}/healthcheck") as waited:
+            for path in ("", "/summary", "/nodes", "/graph"):
+                began = time.monotonic()
+                assert answer(url + path, Accept_Encoding="identity")[0] == 200
+                took[path] = min(took.get(path, 99.0), time.monotonic() - began)
+        rounds.append(max(waited))
+    # What is promised is half a second and 50 ms. The machine that tests run on is shared, and its stalls are not the page's: so the best
+    # of some rounds, in each of which all of the page was read.
+    assert sum(took.values()) < 2, took
+    assert min(rounds) < 0.05, rounds
+
+
+@contextlib.contextmanager
+def knocking(url: str) -> Iterator[list[float]]:
+    """Meanwhile Flower's loop is asked again and again; gives the seconds that each answer took."""
     waited: list[float] = []
     over = threading.Event()
 
     def knock() -> None:
         while not over.is_set():
             began = time.monotonic()
-            answer(f"{console}/healthcheck")
+            answer(url)
             waited.append(time.monotonic() - began)
 
-    answer(f"{console}/healthcheck")
-    knocking = threading.Thread(target=knock)
-    knocking.start()
-    took: dict[str, float] = {}
+    thread = threading.Thread(target=knock)
+    thread.start()
     try:
-        for _ in range(3):
-            for path in ("", "/summary", "/nodes", "/graph"):
-                began = time.monotonic()
-                assert answer(url + path, Accept_Encoding="identity")[0] == 200
-                took[path] = min(took.get(path, 99.0), time.monotonic() - began)
+        yield waited
     finally:
         over.set()
-        knocking.join()
-    # What is promised is half a second and 50 ms; the machine that tests run on is shared, and its stalls are not the page's.
-    assert sum(took.values()) < 2, took
-    waited.sort()
-    assert waited[len(waited) // 2] < 0.05, waited[len(waited) // 2]
+        thread.join()
