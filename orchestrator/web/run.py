@@ -19,7 +19,7 @@ from orchestrator.store.run_nodes import get_node, last_event, node_columns, nod
 from orchestrator.store.run_search import generations
 from orchestrator.web import run_view
 from orchestrator.web.page import Data, Shell
-from orchestrator.web.runs import progress, row
+from orchestrator.web.runs import is_held, progress, row
 
 EVENTS_SHOWN = 200
 DRAWINGS_MAX = 64
@@ -68,6 +68,7 @@ class RunSummary(OfRun):
             mean, longest = waits_s(engine, run.run_id, run.generation)
             return {
                 **row(run, paused, done),
+                "held": is_held(link, run),
                 "generations": generations(engine, run.run_id),
                 "costs": read.run_cost(engine, run.run_id, run.generation),
                 "hold": run.hold,

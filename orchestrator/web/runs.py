@@ -94,6 +94,16 @@ def moment(text: str | None, now: float) -> float | None:
     raise ValueError(f"a time is epoch seconds or as long ago as 15m, 24h or 7d, not {text!r}")
 
 
+def is_held(link: Link, run: RunView) -> bool:
+    """Say whether the cost agent holds a run in flight until somebody approves it; False while Redis is away."""
+    if run.status not in LIVE:
+        return False
+    try:
+        return bool(link.read("HGET", keys.of_run("run", f"{run.run_id}.{run.generation}"), "waits") == "hold")
+    except UNREACHABLE:
+        return False
+
+
 def progress(link: Link, runs: Iterable[RunView]) -> dict[tuple[str, int], dict[str, int]]:
     """Return nodes by outcome, and their `total`, of the runs in flight that Redis knows; nothing while it is away."""
     live = [(run.run_id, run.generation) for run in runs if run.status in LIVE]

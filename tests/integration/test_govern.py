@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from celery.result import AsyncResult
+from consoles import told
 from running import Running, by_id, until
 from test_revoked_states import watched
 
@@ -216,7 +217,9 @@ def test_a_tenant_that_is_only_observed_is_told_and_keeps_everything(stack: Runn
     assert not any(each.applied_at for each in decisions(stack, run))
 
 
-def test_a_run_below_its_floor_is_held_until_somebody_approves_and_resuming_it_is_refused(stack: Running, tmp_path: Path) -> None:
+def test_a_run_below_its_floor_is_held_until_somebody_approves_and_resuming_it_is_refused(
+    stack: Running, console: str, tmp_path: Path
+) -> None:
     release = tmp_path / "release"
     run = submit(
         stack,
@@ -239,9 +242,11 @@ def test_a_run_below_its_floor_is_held_until_somebody_approves_and_resuming_it_i
         with pytest.raises(Refused, match=f"goes on by an approval alone: `headgate approve {run.run_id}"):
             stack.client.resume(f"run:{run.run_id}", reason="it looks idle")
         assert stack.redis.sismember("hg1:paused", scope)
+        assert told(f"{console}/run/{run.run_id}/summary")["held"], "its page offers an approval, and no way to resume it"
     finally:
         release.touch()
         run.approve(reason="it may")
+    assert not told(f"{console}/run/{run.run_id}/summary")["held"]
     assert stack.redis.zscore("hg1:away", f"{run.run_id}.1") is None
     run.wait(TIMEOUT_S)
     assert run.outcome == "succeeded"

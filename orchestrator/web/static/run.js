@@ -72,9 +72,9 @@ function show() {
 const ACTS = [
   ['cancel', 'Cancel', 'btn-outline-danger', (state) => ['submitted', 'held', 'running'].includes(state)],
   ['pause', 'Pause', 'btn-outline-secondary', (state, paused) => ['submitted', 'held', 'running'].includes(state) && !paused],
-  ['resume', 'Resume', 'btn-outline-primary', (state, paused) => paused],
+  ['resume', 'Resume', 'btn-outline-primary', (state, paused, held) => paused && !held],
   ['rerun', 'Rerun from failed', 'btn-outline-primary', (state) => ['failed', 'degraded', 'cancelled'].includes(state)],
-  ['approve', 'Approve and go on', 'btn-outline-primary', (state) => state === 'terminated_by_cost'],
+  ['approve', 'Approve and go on', 'btn-outline-primary', (state, paused, held) => state === 'terminated_by_cost' || (paused && held)],
 ];
 
 async function perform(verb, word) {
@@ -97,7 +97,7 @@ async function perform(verb, word) {
 function drawHead() {
   const paused = summary.paused.some((scope) => scope.startsWith('run:'));
   const newest = summary.generations.at(-1)[0] === summary.gen;
-  const buttons = readOnly || !newest ? [] : ACTS.filter(([, , , may]) => may(summary.state, paused)).map(([verb, word, kind]) => h('button', {
+  const buttons = readOnly || !newest ? [] : ACTS.filter(([, , , may]) => may(summary.state, paused, summary.held)).map(([verb, word, kind]) => h('button', {
     type: 'button', class: `btn btn-sm ${kind}`, 'data-act': verb, onclick: () => perform(verb, word),
   }, word));
   const chooser = summary.generations.length < 2 ? null : h('label', {class: 'hg-small'}, 'Generation ', h('select', {
