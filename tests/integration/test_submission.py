@@ -80,10 +80,10 @@ def test_a_budget_below_the_floor_is_refused_with_the_floor_and_nothing_is_publi
     optional = spend("b", 5_000, required=False)
     before = traces(stack)
     with Wire(stack.stack.redis.socket) as wire, pytest.raises(BudgetRefused, match=r"\b30000 micros\b") as refused:  # type: ignore[union-attr]
-        client.submit(graph_of(spend("a", 30_000), optional, name="dear"), budget="0.02")
+        client.submit(graph_of(spend("a", 30_000), optional, name="below-its-floor"), budget="0.02")
     assert refused.value.limit == 20_000
     assert list(wire.payloads()) == [] or not any(b'"headgate"' in payload for payload in wire.payloads())
-    (run_id,) = {run.run_id for run in read.list_runs(client.engine, graph="dear")}
+    (run_id,) = {run.run_id for run in read.list_runs(client.engine, graph="below-its-floor")}
     run = client.run(run_id).wait(TIMEOUT_S)
     assert (run.status, run.cost_micros) == ("refused", 0)
     assert [event["t"] for event in run.events] == ["request.submit", "run.refused"]

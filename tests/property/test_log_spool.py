@@ -101,7 +101,8 @@ def test_scripts_and_model_agree(link: Link, given_steps: list[tuple[str, int, i
 
 
 def test_between_epochs_nothing_is_taken(link: Link) -> None:
-    link.client.hset("hg1:epoch", "server", "another")
+    link.client.flushall()
+    link.client.hset("hg1:epoch", mapping={"epoch": 1, "server": "another", "seq": 0})
     with pytest.raises(Fenced):
         Spool(link, BYTES_MAX).append(NAMES[0], [(3, b"{}\n")])
     assert not link.client.exists("hg1:logs")
