@@ -47,54 +47,24 @@ task_ignore_result = False
 enable_utc = True
 timezone = "UTC"
 
+
+def _every(interval_s: float, task: str, expires_s: float | None = None) -> dict[str, Any]:
+    """Return an entry of beat. What nobody took in time, twice the interval unless said otherwise, is not wanted any more."""
+    expires = 2 * interval_s if expires_s is None else expires_s
+    return {"task": task, "schedule": interval_s, "options": {"queue": SYSTEM_QUEUE, "expires": expires, "ignore_result": True}}
+
+
 beat_schedule: dict[str, dict[str, Any]] = {
-    "sweep": {
-        "task": "headgate.sweep",
-        "schedule": _settings.sweep_interval_s,
-        # A sweep that nobody took before the next one is due is not wanted any more.
-        "options": {"queue": SYSTEM_QUEUE, "expires": 2 * _settings.sweep_interval_s, "ignore_result": True},
-    },
-    "cost-agent": {
-        "task": "headgate.govern",
-        "schedule": _settings.agent_interval_s,
-        "options": {"queue": SYSTEM_QUEUE, "expires": 2 * _settings.agent_interval_s, "ignore_result": True},
-    },
-    "notify": {
-        "task": "headgate.notify",
-        "schedule": _settings.notify_interval_s,
-        "options": {"queue": SYSTEM_QUEUE, "expires": 2 * _settings.notify_interval_s, "ignore_result": True},
-    },
-    "collect": {
-        "task": "headgate.collect",
-        "schedule": _settings.collect_interval_s,
-        "options": {"queue": SYSTEM_QUEUE, "expires": _settings.collect_interval_s, "ignore_result": True},
-    },
-    "logs": {
-        "task": "headgate.logs",
-        "schedule": _settings.node_log_interval_s,
-        "options": {"queue": SYSTEM_QUEUE, "expires": 2 * _settings.node_log_interval_s, "ignore_result": True},
-    },
-    "artifacts": {
-        "task": "headgate.artifacts",
-        "schedule": _settings.artifacts_interval_s,
-        "options": {"queue": SYSTEM_QUEUE, "expires": 2 * _settings.artifacts_interval_s, "ignore_result": True},
-    },
-    "reports": {
-        "task": "headgate.reports",
-        "schedule": _settings.reports_interval_s,
-        "options": {"queue": SYSTEM_QUEUE, "expires": 2 * _settings.reports_interval_s, "ignore_result": True},
-    },
-    "schedules": {
-        "task": "headgate.schedules",
-        "schedule": _settings.schedule_interval_s,
-        # By beat's clock, which may be off by minutes: what it sends must not be too old when it arrives.
-        "options": {"queue": SYSTEM_QUEUE, "expires": max(180.0, 2 * _settings.schedule_interval_s), "ignore_result": True},
-    },
-    "audit": {
-        "task": "headgate.audit",
-        "schedule": _settings.audit_interval_s,
-        "options": {"queue": SYSTEM_QUEUE, "expires": _settings.audit_interval_s, "ignore_result": True},
-    },
+    "sweep": _every(_settings.sweep_interval_s, "headgate.sweep"),
+    "cost-agent": _every(_settings.agent_interval_s, "headgate.govern"),
+    "notify": _every(_settings.notify_interval_s, "headgate.notify"),
+    "collect": _every(_settings.collect_interval_s, "headgate.collect", _settings.collect_interval_s),
+    "logs": _every(_settings.node_log_interval_s, "headgate.logs"),
+    "artifacts": _every(_settings.artifacts_interval_s, "headgate.artifacts"),
+    "reports": _every(_settings.reports_interval_s, "headgate.reports"),
+    # By beat's clock, which may be off by minutes: what it sends must not be too old when it arrives.
+    "schedules": _every(_settings.schedule_interval_s, "headgate.schedules", max(180.0, 2 * _settings.schedule_interval_s)),
+    "audit": _every(_settings.audit_interval_s, "headgate.audit", _settings.audit_interval_s),
 }
 if not _settings.artifacts:
     del beat_schedule["artifacts"]
