@@ -10,6 +10,7 @@ from sqlalchemy import Engine
 
 from orchestrator import control, keys
 from orchestrator.compiler import decode_fragment
+from orchestrator.expansion import above
 from orchestrator.graph import Graph
 from orchestrator.graph.fields import TIMEOUT_MAX_S
 from orchestrator.pauses import on_record
@@ -79,14 +80,8 @@ def _limits(kernel: Kernel, engine: Engine, run_id: str, generation: int, node: 
         raise Unknown(f"run {run_id} has no node {node!r}; `headgate show {run_id}` lists them")
     raised = {name: int(seconds) for name, seconds in kernel.link.read("HGETALL", keys.of_run("timeout", rg)).items()}
     for_all = raised.get("*", 0)
-    names = [each for each in declared if node is None or node in _parts(each)]
-    return {each: max(declared[each], for_all, *(raised.get(f"{rg}.{part}", 0) for part in _parts(each))) for each in names}
-
-
-def _parts(node: str) -> list[str]:
-    """Return the ids that a limit may have been raised for: a node's own, and those that its id begins with."""
-    ends = node.split(".")
-    return [".".join(ends[:count]) for count in range(1, len(ends) + 1)]
+    names = [each for each in declared if node is None or node in (each, *above(each))]
+    return {each: max(declared[each], for_all, *(raised.get(f"{rg}.{part}", 0) for part in (each, *above(each)))) for each in names}
 
 
 def _refuse_shorter(run_id: str, timeout_s: int, node: str | None, limits: Mapping[str, int], states: Mapping[str, str]) -> None:

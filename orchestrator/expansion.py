@@ -73,6 +73,12 @@ def item_id(node: str, index: int) -> str:
     return f"{node}.{index}"
 
 
+def above(node: str) -> list[str]:
+    """Return the ids that a node's id begins with, the shortest first: those of what became it, and became that."""
+    parts = node.split(".")
+    return [".".join(parts[:count]) for count in range(1, len(parts))]
+
+
 def whose(node: str, known: Collection[str]) -> str:
     """Return the node among `known` that `node` is, or that became it; raises KeyError where there is none."""
     while node not in known:

@@ -15,7 +15,7 @@ from orchestrator.artifacts.attempts import Attempt, attempts_of, most_at_once
 from orchestrator.artifacts.file import replacing, write_json
 from orchestrator.results import OBJECT_MARK
 from orchestrator.store.position import Position
-from orchestrator.store.read import NodeView, RunView
+from orchestrator.store.read import NodeView, RunView, read_json
 from tenancy.priorities import Priority
 
 SCHEMA_VERSION = 1
@@ -90,7 +90,7 @@ class RunFiles:
             "run_id": self.run.run_id,
             "node_id": node.id,
             "outcome": node.outcome or node.state,
-            "result": None if large else _read_json(node.result),
+            "result": None if large else read_json(node.result),
             "result_reference": (node.result or "")[len(OBJECT_MARK) :] if large else None,
             "timestamp": node.finished_at,
         }
@@ -166,15 +166,6 @@ def _latency_ms(node: NodeView) -> int | None:
     if node.started_at is None or node.finished_at is None or node.queued_at is None:
         return None
     return round((node.finished_at - node.queued_at) * 1000)
-
-
-def _read_json(text: str | None) -> Any:
-    if not text:
-        return None
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
 
 
 def _line(value: Mapping[str, Any]) -> str:

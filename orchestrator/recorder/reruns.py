@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import insert, select
 from sqlalchemy.engine import Connection
 
+from orchestrator.expansion import above
 from orchestrator.graph import Graph
 from orchestrator.store import tables as t
 from orchestrator.store.expansions import returned
@@ -89,21 +90,21 @@ def adopted(
     What became others, some of which have no success, becomes them again and adopts the rest: so nothing is repeated.
     """
     parents = graph.parents()
-    reopened = {above for node in again if node not in graph.by_id for above in _above(node)}
+    reopened = {each for node in again if node not in graph.by_id for each in above(node)}
     anew = {node for node in again if node in graph.by_id}
     if not alone:
         anew = below(parents, anew) | (below(parents, reopened & graph.by_id.keys()) - reopened)
     found = {node: of for node, of in successes.items() if node in graph.by_id and node not in anew | reopened}
     becomes: dict[str, str] = {}
     # What depends on a node inside a graph that was returned is not looked up: all of that graph runs again.
-    closed = set() if alone else {inside[0] for node in again if (inside := [each for each in _above(node) if each in graphs])}
+    closed = set() if alone else {inside[0] for node in again if (inside := [each for each in above(node) if each in graphs])}
 
     def is_reached(node: str) -> bool:
         """Whether the generation comes to the node that this was, by what it still knows."""
-        owner, above = _owner(graph, node), _above(node)
-        if owner is None or owner in found or owner in anew or not closed.union(again).isdisjoint(above):
+        owner = _owner(graph, node)
+        if owner is None or owner in found or owner in anew or not closed.union(again).isdisjoint(above(node)):
             return False
-        return all(each in becomes for each in above if each in graphs) and (graph.by_id[owner].map is not None or owner in becomes)
+        return all(each in becomes for each in above(node) if each in graphs) and (graph.by_id[owner].map is not None or owner in becomes)
 
     for node in sorted(graphs, key=len):
         fresh = node not in found and node not in anew if node in graph.by_id else node not in again and is_reached(node)
@@ -120,12 +121,6 @@ def adopted(
     )
 
 
-def _above(node: str) -> list[str]:
-    """Return the ids of which that of `node` is made by becoming, the shortest first."""
-    parts = node.split(".")
-    return [".".join(parts[:count]) for count in range(1, len(parts))]
-
-
 def _owner(graph: Graph, node: str) -> str | None:
     """Return the node of the graph that became `node`, None where there is none."""
     while node and node not in graph.by_id:
@@ -136,8 +131,8 @@ def _owner(graph: Graph, node: str) -> str | None:
 def below(parents: Mapping[str, Sequence[str]], nodes: Collection[str]) -> set[str]:
     """Return `nodes` and all that depends on them."""
     children: dict[str, list[str]] = {}
-    for node, above in parents.items():
-        for parent in above:
+    for node, waits_for in parents.items():
+        for parent in waits_for:
             children.setdefault(parent, []).append(node)
     found, left = set(nodes), list(nodes)
     while left:

@@ -398,11 +398,12 @@ def _node_view(node_id: str, row: Mapping[str, Any] | None, spec: Mapping[str, A
         finished_at=_seconds(row["finished_at"]),
         cost={category: row[f"cost_{category}"] for category in CATEGORIES if row[f"cost_{category}"]},
         result=row["result"] or None,
-        error=_read_json(row["error"]),
+        error=read_json(row["error"]),
     )
 
 
-def _read_json(text: str | None) -> Any:
+def read_json(text: str | None) -> Any:
+    """Return what a column of JSON says: None where it is empty, the text itself where it is none."""
     if not text:
         return None
     try:
