@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
-from running import producer
+from running import let_go, producer
 
 from orchestrator.client import Client
 from orchestrator.embedded import Stack
@@ -41,9 +41,7 @@ class Beats:
                     yield made
                 finally:
                     made.close()
-                    client.engine.dispose()
-                    client.kernel.link.close()
-                    client.kernel.app.close()
+                    let_go(client)
         finally:
             Settings.forget()
             shutil.rmtree(home, ignore_errors=True)

@@ -14,8 +14,9 @@ import pytest
 import redis
 import singles
 from consoles import HEADGATE, opened
-from running import SLOTS, WORKERS, Running, producer, until
+from running import SLOTS, WORKERS, Running, let_go, producer, until
 
+from orchestrator.assembly import HeadgateApp, producer_app
 from orchestrator.embedded import RedisServer, Stack
 from orchestrator.recorder.loop import Recorder
 from orchestrator.settings import Settings
@@ -74,9 +75,7 @@ def stack() -> Iterator[Running]:
                 shared.append(Running(running, client, connection))
                 yield shared[0]
                 shared.clear()
-            client.engine.dispose()
-            client.kernel.link.close()
-            client.kernel.app.close()
+            let_go(client)
     finally:
         singles.remove()
         os.environ.clear()
@@ -104,3 +103,18 @@ def hands(redis_server: RedisServer, settings: Settings, recorder: Recorder) -> 
     hands = Hands(redis_server, settings)
     hands.enroll()
     return hands
+
+
+@pytest.fixture
+def app(settings: Settings) -> Iterator[HeadgateApp]:
+    """The app of a producer, for this test's Redis."""
+    made = producer_app(settings)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def client(redis_server: RedisServer) -> Iterator[redis.Redis]:
+    """A plain connection to this test's Redis."""
+    with redis.Redis.from_url(redis_server.client_url, decode_responses=True) as connection:
+        yield connection

@@ -63,3 +63,10 @@ def until(condition: Callable[[], Any], timeout_s: float = 20.0) -> Any:
 def by_id(run: RunHandle) -> dict[str, dict[str, Any]]:
     """The nodes of a run, as `show --json` has them."""
     return {node["id"]: node for node in run.nodes}
+
+
+def let_go(client: Client) -> None:
+    """Close what a client has open."""
+    client.engine.dispose()
+    client.kernel.link.close()
+    client.kernel.app.close()

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from test_notify import SECRET, TOLD, Endpoint
 
-from orchestrator.assembly import HeadgateApp, producer_app
+from orchestrator.assembly import HeadgateApp
 from orchestrator.govern import Governor
 from orchestrator.graph import Graph
 from orchestrator.notify import Notifier
@@ -17,13 +17,6 @@ from orchestrator.recorder import append_request
 from orchestrator.recorder.loop import Recorder
 from orchestrator.settings import Settings
 from tests.integration.hands import Hands, drain
-
-
-@pytest.fixture
-def app(settings: Settings) -> Iterator[HeadgateApp]:
-    made = producer_app(settings)
-    yield made
-    made.close()
 
 
 @pytest.fixture

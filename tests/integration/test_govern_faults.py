@@ -3,38 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 import redis
 
-from orchestrator.assembly import HeadgateApp, producer_app
-from orchestrator.embedded import RedisServer
+from orchestrator.assembly import HeadgateApp
 from orchestrator.govern import Governor
 from orchestrator.graph import Graph
 from orchestrator.recorder import append_request
 from orchestrator.recorder.loop import Recorder
-from orchestrator.settings import Settings
 from orchestrator.store.decisions import list_decisions
 from tenancy.errors import Unavailable
 from tests.integration.hands import Hands, drain
 
 DRAFTS, EXTRAS = 300, 250
-
-
-@pytest.fixture
-def app(settings: Settings) -> Iterator[HeadgateApp]:
-    made = producer_app(settings)
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def client(redis_server: RedisServer) -> Iterator[redis.Redis]:
-    with redis.Redis.from_url(redis_server.client_url, decode_responses=True) as connection:
-        yield connection
 
 
 @pytest.fixture

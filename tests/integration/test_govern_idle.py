@@ -2,37 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import redis
 
-from orchestrator.assembly import HeadgateApp, producer_app
-from orchestrator.embedded import RedisServer
+from orchestrator.assembly import HeadgateApp
 from orchestrator.govern import Governor
 from orchestrator.govern.survey import OF_RUN, OF_TENANT
 from orchestrator.recorder import append_request
 from orchestrator.recorder.loop import Recorder
-from orchestrator.settings import Settings
 from orchestrator.store.decisions import list_decisions
 from tests.integration.hands import POOL, Hands, drain, layers
 
 RUNS = 60
 BESIDE = 30
 """Commands of a pass beside those for runs and their tenant: its lease, the clock, the list of runs."""
-
-
-@pytest.fixture
-def app(settings: Settings) -> Iterator[HeadgateApp]:
-    made = producer_app(settings)
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def client(redis_server: RedisServer) -> Iterator[redis.Redis]:
-    with redis.Redis.from_url(redis_server.client_url, decode_responses=True) as connection:
-        yield connection
 
 
 def calls(client: redis.Redis) -> int:

@@ -15,7 +15,7 @@ from typing import Any
 import ahead
 import pytest
 import redis
-from running import SLOTS, WORKERS, producer, until
+from running import SLOTS, WORKERS, let_go, producer, until
 
 from benchmarks.money.books import Execution, Key, Record, disagreements, executions, read_counters, read_record
 from cost.period import MS_PER_DAY, day_of, month_ends_ms, month_of
@@ -57,9 +57,7 @@ def night(monkeypatch: pytest.MonkeyPatch) -> Iterator[Night]:
             client = producer(Settings(home=home, redis_url=stack.redis_url, tasks=tasks))
             with redis.Redis.from_url(stack.client_url, decode_responses=True) as connection:
                 yield Night(client, connection)
-            client.engine.dispose()
-            client.kernel.link.close()
-            client.kernel.app.close()
+            let_go(client)
     finally:
         Settings.forget()
         shutil.rmtree(home, ignore_errors=True)

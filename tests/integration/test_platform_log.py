@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from consoles import HEADGATE, opened
-from running import producer, until
+from running import let_go, producer, until
 
 from orchestrator.embedded import Stack
 from orchestrator.graph import Graph
@@ -61,9 +61,7 @@ def test_every_process_writes_json_and_a_nodes_lines_say_run_node_and_tenant(mon
             with opened(client.settings, HEADGATE, HEADGATE_LOG_FORMAT="json"):
                 until(lambda: console_lines(home), 60)
             assert {line["service"] for line in console_lines(home)} == {"console"}
-            client.engine.dispose()
-            client.kernel.link.close()
-            client.kernel.app.close()
+            let_go(client)
     finally:
         Settings.forget()
         shutil.rmtree(home, ignore_errors=True)

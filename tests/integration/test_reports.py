@@ -21,7 +21,7 @@ import pytest
 import redis
 from click.testing import CliRunner
 from pydantic import TypeAdapter
-from running import Running, producer, until
+from running import Running, let_go, producer, until
 from sqlalchemy import select, tuple_
 
 from cost.period import MS_PER_DAY, day_of, name_of
@@ -279,9 +279,7 @@ def test_yesterdays_report_is_made_and_sent_once_after_an_outage_over_midnight_a
                 assert got[0]["report"]["budget"] == body["budget"]
                 until(place.concurrency_report(root, run.run_id, 1).exists, 60)
                 until(place.event_log(root, "costly", run.run_id, 1).exists, 60)
-            client.engine.dispose()
-            client.kernel.link.close()
-            client.kernel.app.close()
+            let_go(client)
     finally:
         Settings.forget()
         shutil.rmtree(home, ignore_errors=True)

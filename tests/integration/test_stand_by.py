@@ -2,36 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import redis
 
-from orchestrator.assembly import HeadgateApp, producer_app
+from orchestrator.assembly import HeadgateApp
 from orchestrator.auditor import Auditor
-from orchestrator.embedded import RedisServer
 from orchestrator.govern.survey import live_runs
 from orchestrator.pauses import pause, resume
 from orchestrator.recorder.ask import append_request
 from orchestrator.recorder.loop import Recorder
-from orchestrator.settings import Settings
 from orchestrator.state import State
 from orchestrator.sweeper import Sweeper
 from tests.integration.hands import Hands, drain, layers
 from tests.integration.test_pauses import recording
-
-
-@pytest.fixture
-def app(settings: Settings) -> Iterator[HeadgateApp]:
-    made = producer_app(settings)
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def client(redis_server: RedisServer) -> Iterator[redis.Redis]:
-    with redis.Redis.from_url(redis_server.client_url, decode_responses=True) as connection:
-        yield connection
 
 
 @pytest.fixture
