@@ -72,16 +72,17 @@ def _judge(tenant: TenantView, run: RunView, trigger: Trigger) -> _Judged:
         return "restore", f"what is required needs {least} micros, and {available + run.reserved} can be had again", None, 0
     if available < least:
         return "continue", f"what is required needs {least} micros: {available} are there, and {run.reserved} may come back", None, 0
-    projected = _projected(tenant, run)
-    overrun = tenant.budget is not None and projected > tenant.limit
-    if overrun and run.proven and max(estimate, run.likely(estimate)) > available:
-        return _degraded(tenant, run, choosable, trigger, f"projection: {projected} micros of {tenant.limit}", proven=True)
+    projected, likely = _projected(tenant, run), tenant.elsewhere + tenant.others + tenant.claimed + run.likely_total
+    overrun = tenant.budget is not None and max(projected, likely) > tenant.limit
+    passing = f"projection: {projected if projected > tenant.limit else likely} micros of {tenant.limit}"
+    if overrun and run.proven and max(estimate, run.likely(estimate)) > run.left(estimate, tenant.claimed):
+        return _degraded(tenant, run, choosable, trigger, passing, proven=True)
     if estimate > available:
         short = f"{estimate} micros are pending, and {available} can be had"
         if trigger in ("admission", "gate"):
             return _degraded(tenant, run, choosable, trigger, f"{trigger}: {short}")
         if overrun:
-            return _degraded(tenant, run, choosable, trigger, f"projection: {projected} micros of {tenant.limit}; {short}")
+            return _degraded(tenant, run, choosable, trigger, f"{passing}; {short}")
         if tenant.reached(tenant.budget):
             committed = f"{tenant.committed} micros of {tenant.limit} are committed"
             return _degraded(tenant, run, choosable, trigger, f"budget: {committed}; {short}")
@@ -116,10 +117,12 @@ def _degraded(tenant: TenantView, run: RunView, choosable: Choosable, trigger: T
     or what is required would be short after the nodes that may begin next: most of what seems short by a little is not in the end.
     """
     again = run.basis == tenant.basis and bool(run.current)
-    for nodes in [choosable.lowered(kept=True), choosable.lowered()] if again else [choosable.lowered()]:
+    lowered = choosable.lowered()
+    left = run.left(sum(node.estimate_micros for node in lowered), tenant.claimed)
+    for nodes in [choosable.lowered(kept=True), lowered] if again else [lowered]:
         plan = _planned(tenant, nodes, trigger, run.available)
-        if proven and run.likely(plan.cost_micros) > run.available:
-            plan = _planned(tenant, nodes, trigger, run.affords(run.available))
+        if proven and run.likely(plan.cost_micros) > left:
+            plan = _planned(tenant, nodes, trigger, run.affords(left))
         if plan.fits:
             break
         if again and trigger != "gate" and not _at_stake(run, choosable):
@@ -158,8 +161,8 @@ def _restored(tenant: TenantView, run: RunView, choosable: Choosable) -> _Judged
     if tenant.reached(lower):
         return "continue", "", None, 0
     nodes = choosable.raised()
-    available = run.available * 100 // (100 + _SPARE_PERCENT)
     before = sum(node.estimate_micros for node in choosable.lowered())
+    available = run.left(before, tenant.claimed) * 100 // (100 + _SPARE_PERCENT)
     plan = plan_down(nodes, available)
     if run.proven and run.likely(plan.cost_micros) > available:
         plan = plan_down(nodes, run.affords(available))

@@ -93,6 +93,15 @@ class RunView:
         damped = micros * (self.finished + self.prior) // (self.spent + self.prior) if self.spent + self.prior else micros
         return min(damped, micros * 100 * self.finished // (_WITH_MARGIN * self.spent)) if self._dear else damped
 
+    def left(self, waiting: int, claimed: int) -> int:
+        """What is there for pending nodes of that estimate, once others took what they claim of the room.
+
+        An open execution has reserved its estimate; where the finished ones cost more, so will it, and the hold pays for that.
+        """
+        opened = max(0, self.estimate - self.finished - waiting)
+        owed = max(0, self.likely(opened) - self.reserved) if self.proven else 0
+        return max(0, self.available - min(self.room, claimed) - owed)
+
     @property
     def _dear(self) -> bool:
         """Whether what is finished cost more than it was estimated at, and is enough to say so."""
@@ -102,6 +111,12 @@ class RunView:
     def projected(self) -> int:
         """What the run will have cost the period."""
         return max(self.spent + self.hold + self.reserved, self.expected(self.estimate)) - self.before
+
+    @property
+    def likely_total(self) -> int:
+        """What the run will have cost the period, going by `likely` for all that is not finished; at least what it is projected at."""
+        rest = self.likely(max(0, self.estimate - self.finished)) if self._dear else 0
+        return max(self.projected, self.spent + rest - self.before)
 
     @property
     def proven(self) -> bool:
@@ -120,9 +135,10 @@ class TenantView:
     """The tenant in its tightest period. Amounts are micros, thresholds per cent of the limit or of `max_runs`.
 
     `elsewhere` is settled outside active runs. `others` is what the other active runs are projected to cost the period (the sum
-    of their `projected`), and `active` counts all active runs, this one too. `basis` is that of a verdict made now. `levels` are
-    the thresholds of the flags. `budget` is the rate from which a run is degraded that does not fit, None for not before a node
-    is refused; `concurrency` is the factor from which runs that wait degrade those that run, None for never.
+    of their `projected`), `others_likely` what they are likely to (the sum of their `likely_total`), and `active` counts all active
+    runs, this one too. `basis` is that of a verdict made now. `levels` are the thresholds of the flags. `budget` is the rate from
+    which a run is degraded that does not fit, None for not before a node is refused; `concurrency` is the factor from which runs that
+    wait degrade those that run, None for never.
     """
 
     limit: int
@@ -139,6 +155,12 @@ class TenantView:
     concurrency: int | None = 80
     on_floor: OnFloor = "terminate"
     observe: bool = False
+    others_likely: int = 0
+
+    @property
+    def claimed(self) -> int:
+        """What the other active runs are likely to take beyond what they are projected at, which counts as theirs already."""
+        return max(0, self.others_likely - self.others)
 
     @property
     def factor(self) -> int:

@@ -22,12 +22,14 @@ class Simulator:
     """Everything that spends money, as calls. Whoever drives it decides what happens when, and what it costs.
 
     `agent` False is a world in which the agent is down: nobody decides, and the ledger alone refuses.
+    A node may fail `attempts` times.
     Raises AssertionError as soon as a counter is not the sum of its entries.
     """
 
-    def __init__(self, now_ms: int, *, agent: bool = True, audited: bool = True) -> None:
+    def __init__(self, now_ms: int, *, agent: bool = True, audited: bool = True, attempts: int = ATTEMPTS) -> None:
         self.now_ms = now_ms
         self.agent = agent
+        self.attempts = attempts
         self.audited = audited
         self.ledger = Ledger()
         self.runs: dict[RunKey, SimulatedRun] = {}
@@ -108,12 +110,14 @@ class Simulator:
         period, policy = account.tightest, account.policy
         active = [each for each, run in self.runs.items() if run.tenant == tenant and run.status == "running"]
         book = account.book(period)
+        others = [self.run_view(each) for each in active if each != key]
         elsewhere = book.settled - sum(self.ledger.purses[each].spent_in[period] for each in active)
         return TenantView(
             limit=account.limit(period),
             committed=book.committed,
             elsewhere=elsewhere,
-            others=sum(self.run_view(each).projected for each in active if each != key),
+            others=sum(each.projected for each in others),
+            others_likely=sum(each.likely_total for each in others),
             active=len(active),
             running=account.running,
             max_runs=policy.max_runs,
@@ -172,7 +176,7 @@ class Simulator:
             named.state = "succeeded"
         elif run.status == "terminated_by_cost" or any(each.state == "failed" for each in run.nodes.values()):
             named.state = "cancelled"
-        elif named.attempt < ATTEMPTS:
+        elif named.attempt < self.attempts:
             named.state = "pending"
         else:
             named.state = "failed" if named.declared.required else "skipped"

@@ -133,11 +133,13 @@ def counted_on(costs: RunCosts, states: Mapping[str, str]) -> set[str]:
 
 def tenant_view(survey: Survey, rg: str, views: Mapping[str, RunView], period: Period) -> TenantView:
     """Return the tenant as the agent sees it when it decides on the run `rg`; `views` are all of its active runs."""
+    others = [each for other, each in views.items() if other != rg]
     return TenantView(
         limit=period.limit,
         committed=period.settled + period.reserved,
         elsewhere=period.settled - sum(each.spent - each.before for each in views.values()),
-        others=sum(each.projected for other, each in views.items() if other != rg),
+        others=sum(each.projected for each in others),
+        others_likely=sum(each.likely_total for each in others),
         active=len(views),
         **tenant_terms(survey.tenant),
     )
