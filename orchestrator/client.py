@@ -61,7 +61,8 @@ class Client:
     """Submits graphs and reads runs; settings come from the environment (`HEADGATE_*`), or are given.
 
     Safe to use from several threads. Making one connects to nothing; the first call does, and raises Unavailable when no stack runs.
-    `asubmit` and the others with an `a` before their name are the same calls for asyncio ([awaiting](awaiting.py)).
+    `asubmit` and the others with an `a` before their name are the same calls for asyncio ([awaiting](awaiting.py)); so are those of
+    `tenants`, `prices`, `ledger` and `schedules`, as `client.tenants.ausage`.
     """
 
     def __init__(self, settings: Settings | None = None) -> None:

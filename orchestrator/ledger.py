@@ -11,6 +11,7 @@ from ulid import ULID
 
 from cost.money import CATEGORIES, check_micros, parse_units, shown
 from cost.period import day_of, name_of
+from orchestrator.awaiting import awaitable, iterable
 from orchestrator.pauses import on_record
 from orchestrator.reprice import Repriced, reprice
 from orchestrator.store import ledger
@@ -103,6 +104,12 @@ class Ledger:
         this is called. tenant: only this one's. Raises Unknown, and Refused for days whose books are closed.
         """
         return reprice(self._client, since, until, version, tenant, dry_run=dry_run, reason=reason, by=by or getpass.getuser())
+
+    # -- the same for asyncio: one implementation, in threads -------------------------------------
+
+    aadjust = awaitable(adjust)
+    aentries = iterable(entries)
+    areprice = awaitable(reprice)
 
     @staticmethod
     def _micros(amount: int | str) -> int:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from cost.prices import PriceTable
+from orchestrator.awaiting import awaitable
 from orchestrator.recorder.ask import ask
 from orchestrator.store.prices import PricesView, price_table, price_table_in_force, price_tables
 from tenancy.errors import Conflict, Refused, Unknown
@@ -47,6 +48,14 @@ class PriceTables:
     def reset(self, tenant: str, *, reason: str = "", by: str | None = None) -> bool:
         """Have a tenant pay by the platform's table again; False when it did. Raises Unknown."""
         return self._ask("", None, tenant, reason, by)
+
+    # -- the same for asyncio: one implementation, in threads -------------------------------------
+
+    alist = awaitable(list)  # noqa: A003 (the method is meant)
+    aget = awaitable(get)
+    ain_force = awaitable(in_force)
+    aset = awaitable(set)  # noqa: A003 (the method is meant)
+    areset = awaitable(reset)
 
     def _ask(self, version: str, prices: Mapping[str, str] | None, tenant: str | None, reason: str, by: str | None) -> bool:
         fields: dict[str, Any] = {"version": version, "prices": prices, "tenant": tenant or "", "reason": reason}

@@ -21,6 +21,7 @@ from orchestrator.backpressure import DEFAULT
 from orchestrator.graph.limits import BYTES_CEILING, DEFAULT_LIMITS, EDGES_CEILING, NODES_CEILING, PARAMS_BYTES_CEILING
 from orchestrator.redis_url import check_redis_url, for_client, for_kombu
 from tenancy.errors import HeadgateError, Unavailable
+from tenancy.policy import URL_CHARS_MAX, check_webhook
 from tenancy.queues import DEFAULT_POOL, POOL_PATTERN, POOL_REMEDY
 
 PREFIX = "HEADGATE_"
@@ -34,6 +35,9 @@ _MODULE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 _FUNCTION = re.compile(_MODULE.pattern + r":[A-Za-z_]\w*")
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+REPORTS_KEPT_DAYS_MIN = 100
+"""Reports are made of earlier ones: a month of its days, two months back, and what came late of 62 days."""
 
 
 class Settings(BaseSettings):
@@ -145,6 +149,10 @@ class Settings(BaseSettings):
     """Whether beat has reports made about each day and month that is over."""
     reports_interval_s: Seconds = 30.0
     """How often beat has it looked whether a report is due: five minutes after midnight UTC, and whenever one is missing."""
+    reports_webhook: str | None = Field(None, max_length=URL_CHARS_MAX)
+    """Where the platform's reports are sent, signed as the webhooks of tenants are; those of a tenant go where its policy says."""
+    reports_kept_days: int = Field(400, ge=REPORTS_KEPT_DAYS_MIN, le=36_500)
+    """How many days reports are kept, on record and as files."""
 
     @field_validator("home", "artifacts_dir")
     @classmethod
@@ -202,6 +210,11 @@ class Settings(BaseSettings):
         if value is not None and not _FUNCTION.fullmatch(value):
             raise ValueError(f"{value!r} does not name a function; write module:function")
         return value
+
+    @field_validator("reports_webhook")
+    @classmethod
+    def _is_webhook(cls, value: str | None) -> str | None:
+        return None if value is None else check_webhook(value)
 
     @field_validator("pools")
     @classmethod

@@ -12,6 +12,7 @@ from cost.levels import rate_ppm, read_level
 from cost.money import CATEGORIES
 from cost.period import month_of, name_of
 from orchestrator import keys
+from orchestrator.awaiting import awaitable
 from orchestrator.recorder.ask import Kind, ask
 from orchestrator.store import read
 from tenancy import keys as names
@@ -85,7 +86,7 @@ class Tenants:
     def _engine(self) -> Engine:
         return self._client.engine
 
-    def create(self, tenant: str, *, name: str | None = None, reason: str = "", by: str | None = None, **policy: Any) -> read.TenantView:
+    def create(self, /, tenant: str, *, name: str | None = None, reason: str = "", by: str | None = None, **policy: Any) -> read.TenantView:
         """Create a tenant and return it; `policy` are fields of its policy, such as limit_per_day_micros.
 
         Raises Conflict when it exists, Refused when its id or a field does not fit.
@@ -93,7 +94,7 @@ class Tenants:
         return self._make(tenant, "", name, reason, by, policy)
 
     def fork(
-        self, source: str, target: str, *, name: str | None = None, reason: str = "", by: str | None = None, **changes: Any
+        self, /, source: str, target: str, *, name: str | None = None, reason: str = "", by: str | None = None, **changes: Any
     ) -> read.TenantView:
         """Create the tenant `target` with the policy of `source`, but for `changes`; the permission to fork is not passed on.
 
@@ -115,7 +116,7 @@ class Tenants:
         self.get(tenant)
         return tuple(read.audit(self._engine, tenant))
 
-    def update(self, tenant: str, *, reason: str = "", by: str | None = None, version: int | None = None, **changes: Any) -> Changed:
+    def update(self, /, tenant: str, *, reason: str = "", by: str | None = None, version: int | None = None, **changes: Any) -> Changed:
         """Change fields of a policy, None clearing those that may be empty; return what changed, nothing where nothing differed.
 
         version: the version that the change was made for. Raises Conflict when another one holds by now, Unknown, and Refused when a
@@ -185,6 +186,21 @@ class Tenants:
     def is_strict(self, tenant: str) -> bool:
         """Say whether a tenant's nodes are counted at their `max_cost`; False for a tenant that there is not."""
         return bool(self._link.read("HGET", money.tenant(tenant), "strict") == "1")
+
+    # -- the same for asyncio: one implementation, in threads -------------------------------------
+
+    acreate = awaitable(create)
+    afork = awaitable(fork)
+    aget = awaitable(get)
+    alist = awaitable(list)  # noqa: A003 (the method is meant)
+    ahistory = awaitable(history)
+    aupdate = awaitable(update)
+    asuspend = awaitable(suspend)
+    aresume = awaitable(resume)
+    aclose = awaitable(close)
+    ausage = awaitable(usage)
+    adefault_priority = awaitable(default_priority)
+    ais_strict = awaitable(is_strict)
 
     # -- requests to the recorder ---------------------------------------------------------------
 

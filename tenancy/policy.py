@@ -55,6 +55,20 @@ ACTS = (
 """The fields that something reads; a tenant with another value in any other field is not accepted."""
 
 
+def check_webhook(url: str) -> str:
+    """Return the URL of a webhook. Raises ValueError for what is none, and for one with a password in it."""
+    try:
+        found = urlsplit(url)
+        fits = found.scheme in ("http", "https") and bool(found.hostname) and found.port != 0
+    except ValueError:
+        fits = False
+    if not fits or not url.isascii() or any(char <= " " for char in url):
+        raise ValueError("write it as http://host/path or https://host/path")
+    if found.username is not None or found.password is not None:
+        raise ValueError("leave user and password out: what is sent is signed")
+    return url
+
+
 class Policy(BaseModel):
     """One version of a tenant's policy; a change makes the next version.
 
@@ -102,18 +116,7 @@ class Policy(BaseModel):
     @field_validator("webhook")
     @classmethod
     def _is_url(cls, value: str | None) -> str | None:
-        if value is None:
-            return None
-        try:
-            found = urlsplit(value)
-            fits = found.scheme in ("http", "https") and bool(found.hostname) and found.port != 0
-        except ValueError:
-            fits = False
-        if not fits or not value.isascii() or any(char <= " " for char in value):
-            raise ValueError("write it as http://host/path or https://host/path")
-        if found.username is not None or found.password is not None:
-            raise ValueError("leave user and password out: what is sent is signed")
-        return value
+        return None if value is None else check_webhook(value)
 
     def acting(self) -> dict[str, int | str | None]:
         """Return the fields that act, in the order of `ACTS`."""

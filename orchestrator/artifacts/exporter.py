@@ -79,7 +79,7 @@ class Exporter:
         self.root = settings.resolved_artifacts_dir()
         self._now_ms = clock or link.now_ms
         self._rests_until = 0.0
-        self._pruning = Pruning(self.root, settings.artifacts_kept_s)
+        self._pruning = Pruning(self.root, settings.artifacts_kept_s, settings.reports_kept_days * 86_400.0)
 
     def tick(self) -> int:
         """Write what is due, and return how many runs that was about; nothing for some seconds after the folder could not be written."""

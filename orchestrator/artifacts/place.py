@@ -91,5 +91,10 @@ def platform_report(root: Path, period: str, kind: str = "json") -> Path:
     return root / REPORTS / f"platform_report_{part(period)}.{kind}"
 
 
+def is_report(name: str) -> bool:
+    """Say whether a file of this name, below the folder of artifacts, is a report about a day or month."""
+    return name.startswith(("cost_report_", "platform_report_"))
+
+
 def _of(run_id: str, generation: int) -> str:
     return run_id if generation == 1 else f"{run_id}.{generation}"

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from orchestrator.artifacts import place
+
 log = logging.getLogger("headgate.artifacts")
 
 LOOKED_AT = 2_000
@@ -22,11 +24,15 @@ CURRENT = frozenset({"queue_state.json", "budget_usage.json", "learning_profile.
 
 
 class Pruning:
-    """Goes round the folder, and removes files that nobody has written to for `kept_s`, and folders that are empty then."""
+    """Goes round the folder, and removes files that nobody has written to for `kept_s`, and folders that are empty then.
 
-    def __init__(self, root: Path, kept_s: float) -> None:
+    reports_kept_s: how long those of reports are kept, as long as the reports themselves.
+    """
+
+    def __init__(self, root: Path, kept_s: float, reports_kept_s: float) -> None:
         self.root = root
         self.kept_s = kept_s
+        self.reports_kept_s = reports_kept_s
         self._round: Iterator[os.DirEntry[str]] | None = None
         self._rests_until = 0.0
 
@@ -43,11 +49,12 @@ class Pruning:
                 self._round, self._rests_until = None, time.monotonic() + ROUND_S
                 break
             with suppress(OSError):
-                if entry.stat(follow_symlinks=False).st_mtime < now - self.kept_s:
+                kept_s = self.reports_kept_s if place.is_report(entry.name) else self.kept_s
+                if entry.stat(follow_symlinks=False).st_mtime < now - kept_s:
                     Path(entry.path).unlink()
                     removed += 1
         if removed:
-            log.info("removed %d artifacts that are older than %.0f s", removed, self.kept_s)
+            log.info("removed %d artifacts of what was over long ago", removed)
         return removed
 
     def _files(self, folder: Path) -> Iterator[os.DirEntry[str]]:

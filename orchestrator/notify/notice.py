@@ -111,7 +111,7 @@ def decision_notices(row: Mapping[str, Any]) -> list[dict[str, Any]]:
 def report_notices(name: str, report: Mapping[str, Any], at: int, channels: Iterable[str]) -> list[dict[str, Any]]:
     """Return the rows that a report makes, `name` being its id; the whole of it is told, but for what only the next report needs."""
     body = {
-        "key": f"report.{name}",
+        "key": _report_key(name),
         "event": "report.made",
         "tenant": str(report.get("tenant_id") or ""),
         "period": report["period"],
@@ -120,6 +120,15 @@ def report_notices(name: str, report: Mapping[str, Any], at: int, channels: Iter
         "report": {field: value for field, value in report.items() if field not in ("stated", "worker_ms")},
     }
     return _rows(body, channels)
+
+
+def report_notice_id(name: str, channel: str) -> str:
+    """Return the id of the notice that tells a channel of a report, `name` being that one's id."""
+    return f"{_report_key(name)}.{channel}"
+
+
+def _report_key(name: str) -> str:
+    return f"report.{name}"
 
 
 def _rows(body: Mapping[str, Any], channels: Iterable[str] = CHANNELS) -> list[dict[str, Any]]:

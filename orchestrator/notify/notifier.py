@@ -31,6 +31,9 @@ DEADLINE_S = 10.0
 
 AT_ONCE = 8
 
+PLATFORM = ""
+"""The tenant of notices that are about none: the platform's reports."""
+
 log = logging.getLogger("headgate.notify")
 
 
@@ -161,6 +164,7 @@ class Notifier:
     def _places(self, due: list[Notice]) -> dict[str, deque[tuple[Notice, str | None]]]:
         """Return notices with their URLs by where they go; what has no channel is dropped on the way."""
         webhooks = {each.id: each.policy.webhook for each in tenants(self.engine)} if due else {}
+        webhooks[PLATFORM] = self.settings.reports_webhook
         places: dict[str, deque[tuple[Notice, str | None]]] = {}
         for notice in due:
             url = webhooks.get(notice.tenant) if notice.channel == "webhook" else None

@@ -17,7 +17,7 @@ from typing import Any
 
 from sqlalchemy import Engine
 
-from cost.period import day_of
+from cost.period import MS_PER_DAY, day_of
 from orchestrator.artifacts import place
 from orchestrator.artifacts.file import write_json, write_text
 from orchestrator.recorder.ask import answer_to, append_request
@@ -121,7 +121,8 @@ class Reporter:
         return self._kept([self._ask(scope, period, report)]) == 1
 
     def _ask(self, scope: str, period: Period, report: Mapping[str, Any]) -> str:
-        fields = {"scope": scope, "kind": period.kind, "period": period.name, "position": report["position"]}
+        forget = self._now_ms() - self.settings.reports_kept_days * MS_PER_DAY
+        fields = {"scope": scope, "kind": period.kind, "period": period.name, "position": report["position"], "forget": forget}
         return append_request(self.link, "request.report", fields, payload=json.dumps(report, ensure_ascii=False))
 
     def _kept(self, asked: list[str]) -> int:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from cost.money import check_micros, parse_units
+from orchestrator.awaiting import awaitable
 from orchestrator.graph import Graph
 from orchestrator.recorder.ask import answer_to, append_request
 from orchestrator.registry import registry
@@ -85,7 +86,7 @@ class Schedules:
         return tuple(stored.ticks(self._client.engine, tenant, name, max(1, min(limit, 1000))))
 
     def set(
-        self, name: str, *, tenant: str = "default", graph: Graph | None = None, reason: str = "", by: str | None = None, **terms: Any
+        self, /, name: str, *, tenant: str = "default", graph: Graph | None = None, reason: str = "", by: str | None = None, **terms: Any
     ) -> Changed:
         """Change terms of a schedule, or its graph, and return what changed; a cron expression takes the place of an interval.
 
@@ -109,6 +110,18 @@ class Schedules:
     def delete(self, name: str, *, tenant: str = "default", reason: str = "", by: str | None = None) -> None:
         """Forget a schedule and its times; its runs go on, and stay on record. Raises Unknown."""
         self._ask("delete", tenant, name, reason, by, {})
+
+    # -- the same for asyncio: one implementation, in threads -------------------------------------
+
+    acreate = awaitable(create)
+    ashow = awaitable(show)
+    alist = awaitable(list)  # noqa: A003 (the method is meant)
+    agraph = awaitable(graph)
+    aticks = awaitable(ticks)
+    aset = awaitable(set)  # noqa: A003 (the method is meant)
+    apause = awaitable(pause)
+    aresume = awaitable(resume)
+    adelete = awaitable(delete)
 
     def _prepared(self, graph: Graph, labels: Mapping[str, str] | None, name: str, terms: Terms) -> Graph:
         """Return the graph as it is kept; it is checked with its next time filled in, as its runs will be."""

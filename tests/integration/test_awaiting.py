@@ -14,8 +14,12 @@ from ulid import ULID
 from orchestrator.client import Client
 from orchestrator.graph import Graph
 from orchestrator.handle import RunHandle
+from orchestrator.ledger import Ledger
+from orchestrator.price_tables import PriceTables
+from orchestrator.schedules.book import Schedules
 from orchestrator.settings import Settings
-from tenancy.errors import GraphInvalid, Unknown, WaitTimeout
+from orchestrator.tenants import Tenants
+from tenancy.errors import Conflict, GraphInvalid, Refused, Unknown, WaitTimeout
 
 
 def graph(seconds: float = 0.0, name: str = "awaited") -> Graph:
@@ -145,10 +149,40 @@ def test_a_backfill_is_an_async_iterator_that_gives_its_lease_up_when_it_is_left
     assert begun in found
 
 
-def test_every_call_that_talks_to_a_service_has_its_awaited_twin() -> None:
-    of_client = {name for name, found in vars(Client).items() if inspect.isfunction(found) and not name.startswith("_")}
-    of_handle = {name for name, found in vars(RunHandle).items() if inspect.isfunction(found) and not name.startswith("_")}
-    for names, odd in ((of_client, {}), (of_handle, {"wait": "await_"})):
-        plain = {name for name in names if not inspect.iscoroutinefunction(vars(Client).get(name) or vars(RunHandle).get(name))}
-        plain = {name for name in plain if not name.startswith("a") or f"a{name}" in names}
-        assert {odd.get(name, f"a{name}") for name in plain} <= names
+def test_tenants_prices_the_ledger_and_schedules_are_awaited_too(stack: Running) -> None:
+    client, tenant = stack.client, f"t-{str(ULID())[-12:].lower()}"
+
+    async def main() -> None:
+        assert (await client.tenants.acreate(tenant, limit_per_day_micros=5_000)).id == tenant
+        with pytest.raises(Conflict, match="already"):
+            await client.tenants.acreate(tenant)
+        assert await client.tenants.aupdate(tenant, weight=3) == {"weight": (1, 3)}
+        month = client.tenants.usage(tenant).day[:7]
+        await asyncio.gather(*(client.ledger.aadjust(tenant, 100 + each, "llm") for each in range(3)))
+        assert sorted([entry["amount"] async for entry in client.ledger.aentries(tenant, month)]) == [100, 101, 102]
+        async for entry in client.ledger.aentries(tenant, month):
+            assert entry["tenant"] == tenant
+            break
+        with pytest.raises(Refused, match="no month"):
+            await anext(client.ledger.aentries(tenant, "soon"))
+        used, tables = await asyncio.gather(client.tenants.ausage(tenant), client.prices.alist())
+        assert (used.settled_micros, used.limit_per_day_micros) == (303, 5_000)
+        assert await client.prices.ain_force(tenant) in [each.table for each in tables]
+        assert (await client.schedules.acreate("hourly", graph(), tenant=tenant, every_s=3_600)).name == "hourly"
+        assert await client.schedules.apause("hourly", tenant=tenant)
+        assert [each.name for each in await client.schedules.alist(tenant)] == ["hourly"]
+        await client.schedules.adelete("hourly", tenant=tenant)
+        with pytest.raises(Unknown):
+            await client.schedules.ashow("hourly", tenant=tenant)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("of", [Client, RunHandle, Tenants, PriceTables, Ledger, Schedules], ids=lambda of: str(of.__name__))
+def test_every_call_that_talks_to_a_service_has_its_awaited_twin(of: type) -> None:
+    odd = {(RunHandle, "wait"): "await_"}
+    calls = {name: found for name, found in vars(of).items() if inspect.isfunction(found) and not name.startswith("_")}
+    awaited = {name for name, found in calls.items() if inspect.iscoroutinefunction(found) or inspect.isasyncgenfunction(found)}
+    plain = set(calls) - awaited
+    assert plain
+    assert {odd.get((of, name), f"a{name}") for name in plain} <= awaited

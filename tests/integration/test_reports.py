@@ -11,7 +11,7 @@ import tempfile
 import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -246,7 +246,10 @@ def test_yesterdays_report_is_made_and_sent_once_after_an_outage_over_midnight_a
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(places))
     settings = Settings(home=home, reports_interval_s=1.0, webhook_secret="a secret of 16 or more")
     try:
-        with receiver() as (url, got), ahead.installed(), Stack(settings, 1, 1, (), console=False) as stack:
+        with ExitStack() as opened:
+            (url, got), (url_of_all, got_of_all) = (opened.enter_context(receiver()) for _ in range(2))
+            opened.enter_context(ahead.installed())
+            stack = opened.enter_context(Stack(settings.model_copy(update={"reports_webhook": url_of_all}), 1, 1, (), console=False))
             client = producer(Settings(home=home, redis_url=stack.redis_url))
             with redis.Redis.from_url(stack.client_url, decode_responses=True) as connection:
                 client.tenants.create("night", webhook=url, webhook_reports=True)
@@ -277,6 +280,10 @@ def test_yesterdays_report_is_made_and_sent_once_after_an_outage_over_midnight_a
                 until(lambda: len({each["key"] for each in got}) == 2, 60)
                 assert [each["key"] for each in got] == [f"report.tenant:night|{name_of(day)}" for day in (today, today + 1)]
                 assert got[0]["report"]["budget"] == body["budget"]
+                days = [f"report.platform|{name_of(day)}" for day in (today, today + 1)]
+                until(lambda: {each["key"] for each in got_of_all} >= {*days}, 60)
+                assert [each["key"] for each in got_of_all if each["key"] in days] == days, "the platform's are sent, each once"
+                assert (got_of_all[0]["tenant"], got_of_all[0]["report"]["period"]) == ("", name_of(today))
                 until(place.concurrency_report(root, run.run_id, 1).exists, 60)
                 until(place.event_log(root, "costly", run.run_id, 1).exists, 60)
             let_go(client)

@@ -18,6 +18,7 @@ from orchestrator.artifacts import place
 from orchestrator.artifacts.attempts import Attempt, attempts_of, most_at_once
 from orchestrator.artifacts.exporter import Exporter
 from orchestrator.artifacts.marker import NAME, Marker
+from orchestrator.artifacts.place import cost_report, platform_report
 from orchestrator.artifacts.pruning import Pruning
 from orchestrator.artifacts.run_files import RunFiles, capacity_at
 from orchestrator.artifacts.schema import schemas
@@ -255,16 +256,19 @@ def test_what_is_old_goes_and_what_is_about_now_stays(tmp_path: Path) -> None:
     root = tmp_path / "artifacts"
     old = [root / "g" / "r1" / "events.jsonl", root / "execution" / "task_result_a.json", root / "execution" / ".x.json.1.2.new"]
     kept = [root / "execution" / "queue_state.json", root / "tenants" / "acme" / "budget_usage.json", root / NAME]
+    reports = [cost_report(root, "acme", "2026-11-22"), platform_report(root, "2026-11", "html")]  # kept for as long as they are on record
     fresh = root / "g" / "r2" / "events.jsonl"
-    for path in (*old, *kept, fresh):
+    for path in (*old, *kept, *reports, fresh):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("x")
         os.utime(path, (1_000, 1_000) if path != fresh else (9_000, 9_000))
-    pruning = Pruning(root, 3_600.0)
+    pruning = Pruning(root, 3_600.0, 86_400.0)
     assert pruning.go_on(10_000.0) == 3
-    assert {path for path in root.rglob("*") if path.is_file()} == {*kept, fresh}
+    assert {path for path in root.rglob("*") if path.is_file()} == {*kept, *reports, fresh}
     assert not (root / "g" / "r1").exists()
     assert pruning.go_on(99_000.0) == 0, "it rests between two rounds"
+    assert Pruning(root, 99_000.0, 86_400.0).go_on(99_000.0) == 2
+    assert {path for path in root.rglob("*") if path.is_file()} == {*kept, fresh}
 
 
 def test_attempts_are_told_apart_with_their_ends() -> None:

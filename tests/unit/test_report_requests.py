@@ -60,12 +60,36 @@ def test_the_first_is_kept_and_another_finds_it(engine: Engine) -> None:
 def test_who_is_told_is_what_the_policy_says(engine: Engine) -> None:
     answers(engine, ASKED, ASKED | {"scope": "tenant:quiet"}, ASKED | {"scope": "platform"}, ASKED | {"scope": "tenant:nobody"})
     assert channels(engine, "report.tenant:acme|2026-11-22") == ["hook", "webhook"]
-    assert channels(engine, "report.platform|2026-11-22") == ["hook"]
+    assert channels(engine, "report.platform|2026-11-22") == ["hook", "webhook"]
     assert channels(engine, "report.tenant:quiet|2026-11-22") == channels(engine, "report.tenant:nobody|2026-11-22") == []
     with engine.connect() as connection:
         sent = json.loads(str(connection.execute(select(t.notice.c.body).where(t.notice.c.channel == "webhook")).scalar()))
     assert (sent["event"], sent["tenant"], sent["position"]) == ("report.made", "acme", "1-7")
     assert sent["report"] == {"tenant_id": "acme", "period": "2026-11-22", "position": "1-7", "used": 1}
+
+
+def test_a_report_that_is_kept_lets_go_of_the_oldest_and_never_of_what_the_next_ones_are_made_of(engine: Engine) -> None:
+    day = 86_400_000
+    for number in range(3):
+        answers(engine, ASKED | {"at": number * day, "period": f"2026-11-0{number + 1}"}, first=number + 1)
+
+    def kept() -> list[str]:
+        with engine.connect() as connection:
+            told = set(connection.execute(select(t.notice.c.key).where(t.notice.c.channel == "webhook")).scalars())
+        found = [each.id for each in reports_since(engine, 0)]
+        assert told == {f"report.{name}" for name in found}, "what was sent of them goes with them"
+        return [name.rpartition("|")[2] for name in found]
+
+    # Whoever asks for less is given a hundred days.
+    assert answers(engine, ASKED | {"at": 101 * day, "period": "2027-02-01", "forget": 101 * day}, first=4) == ["accepted"]
+    assert kept() == ["2026-11-02", "2026-11-03", "2027-02-01"]
+    assert answers(engine, ASKED | {"at": 200 * day, "scope": "platform", "period": "2027-05", "forget": 2 * day}, first=5) == ["accepted"]
+    assert kept() == ["2026-11-03", "2027-02-01", "2027-05"]
+    again = ASKED | {"at": 500 * day, "scope": "platform", "period": "2027-05", "forget": 400 * day}
+    assert answers(engine, again, first=6) == ["exists"]
+    assert len(kept()) == 3, "what is asked for twice does nothing the second time"
+    assert answers(engine, ASKED | {"at": 500 * day, "period": "2028-01-01", "forget": "soon"}, first=7) == ["invalid"]
+    assert len(kept()) == 3
 
 
 def test_what_is_gone_or_no_report_leaves_nothing_behind(engine: Engine) -> None:

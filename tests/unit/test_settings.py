@@ -43,7 +43,16 @@ def test_the_name_that_dev_reads_is_no_unknown_setting(monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("MAX_NODES", "200001"), ("MAX_NODES", "many"), ("INCARNATION_TTL_S", "0"), ("RETRY_DELAY_MAX_S", "inf")]
+    ("name", "value"),
+    [
+        ("MAX_NODES", "200001"),
+        ("MAX_NODES", "many"),
+        ("INCARNATION_TTL_S", "0"),
+        ("RETRY_DELAY_MAX_S", "inf"),
+        ("REPORTS_KEPT_DAYS", "99"),
+        ("REPORTS_WEBHOOK", "javascript:alert"),
+        ("REPORTS_WEBHOOK", "example.org"),
+    ],
 )
 def test_a_value_that_does_not_fit_is_named_in_one_sentence(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(f"HEADGATE_{name}", value)
