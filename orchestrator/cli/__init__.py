@@ -31,6 +31,7 @@ from orchestrator.cli import (
     stack,
     tenant,
     top,
+    trace,
     verify,
     whatif,
     workers,
@@ -53,7 +54,7 @@ def main() -> None:
 for command in (
     *(stack.demo, stack.up, stack.sweep, console.console),
     *(run.run, run.submit, run.watch, cancel.cancel, generations.rerun, priority.priority, deadline.deadline, audit.audit),
-    *(record.runs, record.show, logs.logs, replay.replay, verify.verify),
+    *(record.runs, record.show, logs.logs, replay.replay, verify.verify, trace.trace),
     *(decisions.decisions, decisions.explain, decisions.agent, approve.approve),
     *(plan.plan, plan.schema, graph.graph),
     *(tenant.tenant, pause.pause, pause.resume),

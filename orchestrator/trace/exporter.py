@@ -1,10 +1,12 @@
-"""Sends the spans of runs that ended to where OpenTelemetry's exporter sends them; a thread of the recorder, which waits for nobody."""
+"""Sends the spans of runs to where OpenTelemetry's exporter sends them; a thread of the recorder, which waits for nobody."""
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterable, Sequence
+import time
+from collections import OrderedDict
+from collections.abc import Iterable
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -12,10 +14,11 @@ from sqlalchemy import Engine, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from orchestrator.store import tables as t
-from orchestrator.store.log_pieces import task_names
-from orchestrator.store.read import get_events, open_record
-from orchestrator.trace.identity import TraceContext, trace_of
-from orchestrator.trace.spans import Span, spans_of
+from orchestrator.store.read import open_record
+from orchestrator.store.tables import LIVE
+from orchestrator.trace.identity import TraceContext
+from orchestrator.trace.log_reading import OVER, LogReading
+from orchestrator.trace.spans import Span
 from tenancy.errors import HeadgateError
 
 if TYPE_CHECKING:
@@ -31,6 +34,14 @@ LEFT_MAX = 10_000
 AT_ONCE = 512
 """Spans in one message."""
 AGAIN_S = 5.0
+LOOKS_S = 10.0
+"""How often runs that go on for long are looked at."""
+LONG_S = 30.0
+"""What has run for so long is told of while it does; what is shorter is told of once."""
+LONG_MAX = 500
+"""Runs that are told of while they run, the oldest ones."""
+NODES_MAX = 100_000
+"""Nodes of such runs that are remembered; the oldest runs are forgotten, and all of them is sent, once more, when they end."""
 LAST_S = 3.0
 
 Run = tuple[str, int]
@@ -49,22 +60,30 @@ def open_exporter(endpoint: str) -> SpanExporter:
 
 
 class TraceExporter:
-    """Sends the spans of the runs that it is told of; what is not taken is tried again, and stops nobody."""
+    """Sends the spans of the runs that it is told of, and of those that go on for long as their nodes end.
+
+    What is not taken is tried again, and stops nobody. sent: spans that were taken so far.
+    """
 
     def __init__(self, engine: Engine, exporter: SpanExporter) -> None:
         self.engine = engine
+        self.sent = 0
         self._exporter = exporter
         self._wanted: dict[Run, None] = {}
+        self._readings: OrderedDict[Run, LogReading] = OrderedDict()
+        self._left: set[Run] = set()
+        """Long runs that are too large together: read anew, and sent whole, when they end."""
         self._told = threading.Event()
         self._ending = False
         self._thread = threading.Thread(target=self._run, name="headgate-trace", daemon=True)
 
     def catch_up(self, now_ms: int) -> None:
-        """Send what ended lately, in case a recorder died before it did."""
-        over = (t.run.c.finished_at >= now_ms - LOOKED_BACK_S * 1000) & t.run.c.status.in_(("ended", "refused"))
+        """Send what ended lately, in case a recorder died before it did, and begin to look at what goes on for long."""
+        over = (t.run.c.finished_at >= now_ms - LOOKED_BACK_S * 1000) & t.run.c.status.in_(OVER)
         newest = select(t.run.c.run_id, t.run.c.generation).where(t.run.c.submitted_at > 0, over).order_by(t.run.c.submitted_at.desc())
         with open_record(self.engine) as connection:
             self.runs_ended((row.run_id, row.generation) for row in connection.execute(newest.limit(LEFT_MAX)).all())
+        self._start()
 
     def runs_ended(self, runs: Iterable[Run]) -> None:
         """Have the spans of these generations sent soon; of those that have ended."""
@@ -73,8 +92,7 @@ class TraceExporter:
         while len(self._wanted) > LEFT_MAX:
             self._wanted.pop(next(iter(self._wanted)))
         if self._wanted:
-            if self._thread.ident is None:
-                self._thread.start()
+            self._start()
             self._told.set()
 
     def close(self) -> None:
@@ -84,19 +102,44 @@ class TraceExporter:
         if self._thread.ident is not None:
             self._thread.join(LAST_S)
 
+    def _start(self) -> None:
+        if self._thread.ident is None:
+            self._thread.start()
+
     def _run(self) -> None:
-        wait_s: float | None = None
+        wait_s, look_at = LOOKS_S, time.monotonic() + LOOKS_S
         while True:
             self._told.wait(wait_s)
             self._told.clear()
-            wait_s = None if self._send_wanted() else AGAIN_S
+            wait_s = LOOKS_S if self._each(list(self._wanted), ended=True) else AGAIN_S
             if self._ending:
                 self._exporter.shutdown()
                 return
+            if time.monotonic() >= look_at:
+                self._send_long()
+                look_at = time.monotonic() + LOOKS_S
 
-    def _send_wanted(self) -> bool:
-        for run in list(self._wanted):
-            self._wanted.pop(run, None)
+    def _send_long(self) -> None:
+        """Send what is over of runs that have gone on for long; the rest of them comes when they end."""
+        c = t.run.c
+        long = (c.status.in_(LIVE)) & (c.started_at < int((time.time() - LONG_S) * 1000))
+        oldest = select(c.run_id, c.generation).where(long).order_by(c.submitted_at).limit(LONG_MAX)
+        try:
+            with open_record(self.engine) as connection:
+                runs = [(str(row.run_id), int(row.generation)) for row in connection.execute(oldest).all()]
+        except (SQLAlchemyError, HeadgateError) as error:
+            log.warning("runs that go on were not looked at: %s", error)
+            return
+        self._left.intersection_update(runs)
+        self._each([run for run in runs if run not in self._left], ended=False)
+        while sum(reading.nodes for reading in self._readings.values()) > NODES_MAX:
+            self._left.add(self._readings.popitem(last=False)[0])
+
+    def _each(self, runs: Iterable[Run], *, ended: bool) -> bool:
+        """Send what there is of each; False where one was not taken, which ends the pass. ended: it is not wanted any more then."""
+        for run in runs:
+            if ended:
+                self._wanted.pop(run, None)
             try:
                 sent = self.send(run)
             except (SQLAlchemyError, HeadgateError, OSError) as error:
@@ -104,36 +147,36 @@ class TraceExporter:
                 sent = False
             except (KeyError, ValueError, TypeError):
                 log.exception("run %s has no spans", run[0])
+                self._readings.pop(run, None)
                 continue  # it will be no better the next time
             if not sent:
-                self._wanted[run] = None
+                if ended:
+                    self._wanted[run] = None
                 return False
         return True
 
     def send(self, run: Run) -> bool:
-        """Send the spans of a generation; return whether they were taken. One that is not over, or not to be sampled, has none."""
+        """Send the spans of a generation that were not sent, of one that goes on those that are over; return whether they were taken.
+
+        One that is not to be sampled has none.
+        """
         from opentelemetry.sdk.trace.export import SpanExportResult
 
-        spans = self._spans(run)
+        reading = self._readings.get(run) or LogReading.of(self.engine, *run)
+        if reading is None or not reading.context.sampled:
+            return True
+        self._readings[run] = reading
+        reading.go_on()
+        spans = reading.untold()
         for first in range(0, len(spans), AT_ONCE):
-            if self._exporter.export(spans[first : first + AT_ONCE]) is not SpanExportResult.SUCCESS:
+            some = spans[first : first + AT_ONCE]
+            if self._exporter.export([readable(span, reading.context) for span in some]) is not SpanExportResult.SUCCESS:
                 return False
+            reading.told(some)
+            self.sent += len(some)
+        if reading.status in OVER:
+            self._readings.pop(run, None)
         return True
-
-    def _spans(self, run: Run) -> Sequence[ReadableSpan]:
-        run_id, generation = run
-        c = t.run.c
-        columns = select(c.run_id, c.generation, c.tenant, c.graph_name.label("graph"), c.submitted_at, c.status, c.trace)
-        with open_record(self.engine) as connection:
-            rows = {row["generation"]: row for row in connection.execute(columns.where(c.run_id == run_id)).mappings()}
-        if generation not in rows or rows[generation]["status"] not in ("ended", "refused"):
-            return []
-        context = trace_of(run_id, rows[1]["trace"] if 1 in rows else None)
-        if not context.sampled:
-            return []
-        events = (event.data for event in get_events(self.engine, run_id, generation))
-        tasks = task_names(self.engine, run_id, generation)
-        return [readable(span, context) for span in spans_of(dict(rows[generation]), tasks, events, context)]
 
 
 def readable(span: Span, context: TraceContext) -> ReadableSpan:

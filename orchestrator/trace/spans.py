@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,10 +29,17 @@ def spans_of(run: Mapping[str, Any], tasks: Mapping[str, str], events: Iterable[
 
     run: run_id, generation, tenant, graph, submitted_at (ms). tasks: the task of each node of the graph. events: its log, in order.
     """
-    return list(_Reading(run, tasks, context).read(events))
+    reading = SpanReading(run, tasks, context)
+    reading.take(events)
+    return reading.rest()
 
 
-class _Reading:
+class SpanReading:
+    """What a run's log has told of its spans so far; what was told of them is told once, until something of it changes.
+
+    run, tasks, context: as `spans_of` takes them.
+    """
+
     def __init__(self, run: Mapping[str, Any], tasks: Mapping[str, str], context: TraceContext) -> None:
         self.run_id, self.generation = str(run["run_id"]), int(run["generation"])
         self.of_run: dict[str, Attribute] = {
@@ -48,17 +55,32 @@ class _Reading:
         self.nodes: dict[str, Span] = {}
         self.attempts: dict[str, Span] = {}
         self.done: list[Span] = []
+        self.at = self.root.start_ms
+        self._ended: dict[str, int] = {}
+        self._settled: dict[str, int] = {}
+        self._told: set[str] = set()
 
-    def read(self, events: Iterable[Mapping[str, Any]]) -> Iterator[Span]:
-        at = self.root.start_ms
+    def take(self, events: Iterable[Mapping[str, Any]]) -> None:
+        """Take the next events of the log, in order."""
         for event in events:
-            at = max(at, int(event.get("at") or 0))
-            self._take(str(event.get("t")), event, int(event.get("at") or at))
-        for span in (*self.attempts.values(), *self.nodes.values(), self.root):
+            self.at = max(self.at, int(event.get("at") or 0))
+            self._take(str(event.get("t")), event, int(event.get("at") or self.at))
+
+    def finished(self) -> list[Span]:
+        """Return what is over and was not told: attempts, and nodes whose last attempt was charged, since that is part of them."""
+        nodes = (self.nodes[node] for node, attempt in self._ended.items() if node in self.nodes and attempt <= self._settled.get(node, 0))
+        return [span for span in (*self.done, *nodes) if span.span_id not in self._told]
+
+    def rest(self) -> list[Span]:
+        """Return what was not told, of a run that is over: the run itself comes last."""
+        everything = (*self.done, *self.nodes.values(), self.root)
+        for span in everything:
             span.end_ms = max(span.end_ms, span.start_ms)
-        yield self.root
-        yield from self.nodes.values()
-        yield from self.done
+        return [span for span in everything if span.span_id not in self._told]
+
+    def told(self, spans: Iterable[Span]) -> None:
+        """Remember that these were taken by somebody."""
+        self._told.update(span.span_id for span in spans)
 
     def _take(self, kind: str, event: Mapping[str, Any], at: int) -> None:
         if kind == "node.due":
@@ -118,6 +140,7 @@ class _Reading:
 
     def _end_node(self, event: Mapping[str, Any], at: int) -> None:
         outcome, node = str(event.get("outcome")), str(event["node"])
+        self._ended[node] = int(event.get("attempt") or 0)
         failed = outcome in ("failed", "timed_out")
         why = (_why(event) or outcome) if failed else None
         self._end_attempt(event, at, outcome, why)
@@ -129,7 +152,10 @@ class _Reading:
             span.error = why
 
     def _charge(self, event: Mapping[str, Any]) -> None:
-        if (span := self.nodes.get(str(event["node"]))) is not None:
+        node = str(event["node"])
+        self._settled[node] = max(self._settled.get(node, 0), int(event.get("attempt") or 0))
+        if (span := self.nodes.get(node)) is not None:
+            self._told.discard(span.span_id)
             before = int(span.attributes.get("headgate.cost_micros", 0))
             span.attributes["headgate.cost_micros"] = before + int(event.get("amount") or 0)
 

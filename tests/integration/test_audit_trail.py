@@ -24,7 +24,7 @@ READS = {
     *("audit", "console", "estimate", "plan", "schema", "runs", "show", "watch", "queues", "queues letters", "workers list"),
     *("workers wanted", "tenant list", "tenant show", "tenant history", "prices list", "prices show", "prices diff", "ledger export"),
     *("ledger audit", "replay", "verify", "schedule list", "schedule show", "decisions", "explain", "agent status", "whatif"),
-    *("logs", "report", "top", "budget", "graph", "completion"),
+    *("logs", "report", "top", "budget", "graph", "completion", "trace export"),
 }
 """Commands that change nothing."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
@@ -14,12 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner, Result
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from running import producer, until
 
+from orchestrator.cli import main
 from orchestrator.client import Client
 from orchestrator.embedded import Stack
 from orchestrator.graph import Graph
@@ -27,6 +30,17 @@ from orchestrator.settings import Settings
 from orchestrator.trace.exporter import TraceExporter, open_exporter
 from orchestrator.trace.identity import span_of
 from tenancy.errors import HeadgateError
+
+
+class Taking(InMemorySpanExporter):
+    """What takes spans and remembers their order."""
+
+    def of(self, run_id: str) -> list[str]:
+        """The ids of a run's spans, in hex, as they came."""
+        return [
+            f"{span.context.span_id:016x}" for span in self.get_finished_spans() if (span.attributes or {}).get("headgate.run") == run_id
+        ]
+
 
 PARENT = "00-" + "ab" * 16 + "-" + "cd" * 8 + "-01"
 
@@ -182,6 +196,68 @@ def test_a_run_that_is_sent_twice_is_the_same_spans(client: Client) -> None:
     exporter.catch_up(client.kernel.link.now_ms())  # as a recorder does at its start
     until(lambda: {span.to_json() for span in memory.get_finished_spans()} >= set(first))
     exporter.close()
+
+
+def test_of_a_run_that_goes_on_the_nodes_are_sent_as_they_end_and_the_run_when_it_is_over(
+    client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from orchestrator.trace import exporter as module
+    from orchestrator.trace import log_reading
+
+    for name in ("LONG_S", "LOOKS_S", "AGAIN_S"):
+        monkeypatch.setattr(module, name, 0.05)
+    monkeypatch.setattr(log_reading, "EVENTS_AT_ONCE", 3)
+    nodes = [
+        {"id": "soon", "task": "traced_tasks.where"},
+        {"id": "late", "task": "traced_tasks.waits", "params": {"path": str(tmp_path / "go")}},
+    ]
+    memory = Taking()
+    exporter = TraceExporter(client.engine, memory)
+    exporter.catch_up(client.kernel.link.now_ms() + 3_600_000)  # nothing that ended before
+    run = client.submit(Graph.parse({"name": "long", "nodes": nodes}))
+    try:
+        soon = [span_of(run.run_id, 1, "soon"), span_of(run.run_id, 1, "soon", 1)]
+        until(lambda: {*soon} <= {*memory.of(run.run_id)}, 60)
+        assert span_of(run.run_id, 1) not in memory.of(run.run_id), "the run is not over"
+        assert span_of(run.run_id, 1, "late") not in memory.of(run.run_id)
+    finally:
+        (tmp_path / "go").touch()
+    run.wait(60)
+    exporter.runs_ended([(run.run_id, 1)])
+    until(lambda: span_of(run.run_id, 1) in memory.of(run.run_id), 60)
+    exporter.close()
+    found = memory.of(run.run_id)
+    assert len(found) == len({*found}) == 5, "each once"
+    assert found[-1] == span_of(run.run_id, 1)
+
+
+def test_a_run_that_was_over_before_there_was_a_collector_is_exported_by_the_command(client: Client) -> None:
+    run = client.submit(Graph.parse({"name": "early", "nodes": [{"id": "here", "task": "traced_tasks.where"}]})).wait(60)
+    client.rerun(run.run_id, "here", "node").wait(60)
+
+    def headgate(*words: str) -> Result:
+        with client.settings.in_force():
+            return CliRunner().invoke(main, ["trace", "export", *words])
+
+    with collecting() as late:
+        done = headgate(run.run_id, "--endpoint", late.url)
+        assert done.exit_code == 0, done.output
+        assert done.stdout.splitlines() == [f"run {run.run_id} generation {number}: 3 spans sent" for number in (1, 2)]
+        assert late.of(run.run_id).keys() >= {span_of(run.run_id, 1, "here", 1), span_of(run.run_id, 2)}
+        again = headgate(run.run_id, "--generation", "1", "--json", "--endpoint", late.url)
+        assert json.loads(again.stdout) == [{"run": run.run_id, "generation": 1, "spans": 3}]
+        late.away = True
+        refused = headgate(run.run_id, "--endpoint", late.url)
+        assert (refused.exit_code, "did not take" in refused.output) == (69, True)
+    assert "--endpoint or HEADGATE_OTLP_ENDPOINT" in headgate(run.run_id).output
+    assert "is no URL" in headgate(run.run_id, "--endpoint", "collector").output
+    live = client.submit(
+        Graph.parse({"name": "live", "nodes": [{"id": "here", "task": "traced_tasks.waits", "params": {"path": "/nowhere"}}]})
+    )
+    try:
+        assert "is not over" in headgate(live.run_id, "--endpoint", "http://127.0.0.1:9").output
+    finally:
+        live.cancel(now=True, reason="test")
 
 
 def test_a_traceparent_that_is_none_is_refused_before_anything_is_on_record(client: Client) -> None:

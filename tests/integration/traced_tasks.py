@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from pathlib import Path
 
 from opentelemetry import trace
@@ -24,4 +25,12 @@ def killed_once(path: str) -> str:
     if not Path(path).exists():
         Path(path).write_text("was here")
         os.kill(os.getpid(), signal.SIGKILL)
+    return "done"
+
+
+@task
+def waits(path: str) -> str:
+    """Waits until there is a file."""
+    while not Path(path).exists():
+        time.sleep(0.02)
     return "done"

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from orchestrator.trace.identity import TraceContext, parse_traceparent, span_of, trace_of
 from orchestrator.trace.nesting import current_traceparent
-from orchestrator.trace.spans import Span, spans_of
+from orchestrator.trace.spans import Span, SpanReading, spans_of
 
 RUN = {"run_id": "01abc", "generation": 1, "tenant": "acme", "graph": "daily", "submitted_at": 1_000}
 PARENT = "00-" + "ab" * 16 + "-" + "cd" * 8 + "-01"
@@ -63,6 +63,33 @@ def test_the_same_log_gives_the_same_ids_whoever_reads_it() -> None:
     assert spans(trace_of("01abc", None)) == spans(trace_of("01abc", None))
     assert trace_of("01abc", None) != trace_of("01abd", None)
     assert spans(trace_of("01abc", None))["a.2"].span_id == span_of("01abc", 1, "a", 2)
+
+
+def test_what_is_over_is_told_while_the_run_goes_on_each_span_once_and_the_run_last() -> None:
+    context = trace_of("01abc", None)
+    reading = SpanReading(RUN, {"a": "load", "b": "parse"}, context)
+    told: list[Span] = []
+
+    def tell() -> list[str]:
+        found = reading.finished()
+        reading.told(found)
+        told.extend(found)
+        return sorted(f"{span.attributes['headgate.node']}.{span.attributes.get('headgate.attempt', '')}" for span in found)
+
+    reading.take(EVENTS[:4])
+    assert tell() == ["a.1"], "the attempt that was lost; its node goes on"
+    reading.take(EVENTS[4:8])
+    assert tell() == ["a.", "a.2"]
+    assert tell() == []
+    reading.take(EVENTS[8:13])
+    assert tell() == ["b.1", "b.2"], "the node b was not charged yet, which is part of its span"
+    reading.take([{"t": "money.settled", "at": 1_800, "node": "b", "attempt": 2, "amount": 40}])
+    assert tell() == ["b."]
+    reading.take([{"t": "money.settled", "at": 1_900, "node": "a", "attempt": 1, "amount": 5, "kind": "waste"}])
+    reading.take(EVENTS[13:])
+    rest = reading.rest()
+    assert [span.attributes.get("headgate.node") for span in rest] == ["a", None], "what changed is told again, and the run comes last"
+    assert rest[0].attributes["headgate.cost_micros"] == 705
 
 
 @given(st.permutations(EVENTS), st.integers(0, len(EVENTS)))
