@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 from prometheus_client.metrics_core import Metric
@@ -18,6 +20,21 @@ def samples(tally: Tally) -> dict[tuple[str, ...], float]:
     """Value by name and labels' values."""
     families: list[Metric] = [*tally.families(), *tally.families_of_tenants()]
     return {(each.name, *each.labels.values()): each.value for family in families for each in family.samples}
+
+
+def test_what_rules_of_alerts_look_at_for_changes_is_there_at_0_before_anything_happens() -> None:
+    rules = (Path(__file__).parents[2] / "docs" / "alerts.yml").read_text()
+    changing = re.findall(r"(?:rate|increase)\((headgate_\w+?)(?:\{(\w+)=~?\"([^\"]*)\"\})?\[", rules)
+    assert len(changing) > 8
+    found = samples(Tally())
+    for name, _, values in changing:
+        if name.endswith("_bucket"):
+            assert any(key[0] == name for key in found), name
+            continue
+        for value in values.split("|") if values else [""]:
+            labelled = [count for key, count in found.items() if key[0] == name and (not value or value in key[1:])]
+            assert labelled, f"{name} has no {value}"
+            assert set(labelled) == {0}
 
 
 def test_a_node_is_counted_with_how_long_it_waited_and_what_its_last_attempt_took() -> None:
