@@ -106,6 +106,7 @@ def test_every_command_says_what_it_does_and_takes_json() -> None:
         "top",
         "graph",
         "completion",
+        "trace",
     ]
     assert sorted(names) == main.list_commands(None)  # type: ignore[arg-type]
     of_tenants = ("create", "list", "show", "set", "suspend", "resume", "close", "fork", "history")

@@ -54,7 +54,9 @@ def test_the_example_gives_up_what_matters_least(place: Path) -> None:
 
 
 def test_the_readme_shows_what_is_printed() -> None:
-    assert f"\n```\n{TABLE}```\n" in (Path(__file__).resolve().parents[2] / "README.md").read_text()
+    assert (
+        f"$ headgate whatif pipeline:article --budget 0.06\n{TABLE}```\n" in (Path(__file__).resolve().parents[2] / "README.md").read_text()
+    )
 
 
 def test_a_budget_has_a_row_of_its_own_in_json_too_and_nothing_is_left_behind(place: Path) -> None:
