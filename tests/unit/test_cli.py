@@ -122,6 +122,7 @@ def test_every_command_says_what_it_does_and_takes_json() -> None:
         "workers": of_workers,
         "prices": of_prices,
         "ledger": of_ledger,
+        "trace": ("export",),
     }
     for name in (*names, *(f"{group} {verb}" for group, verbs in groups.items() for verb in verbs)):
         shown = headgate(*name.split(), "--help")
