@@ -306,8 +306,14 @@ class Settings(BaseSettings):
         return for_client(self.resolved_redis_url())
 
     def resolved_database_url(self) -> str:
-        """Return the URL of the SQL database as SQLAlchemy reads it; SQLite's path is absolute."""
-        return self.database_url or f"sqlite:///{self.home.absolute() / 'headgate.db'}"
+        """Return the URL of the SQL database as SQLAlchemy reads it; SQLite's path is absolute.
+
+        Where none is set, it is that of the stack that runs in `home`, which may have been told another one.
+        """
+        if self.database_url is not None:
+            return self.database_url
+        stack = (self.stack() if self.redis_url is None else None) or {}
+        return str(stack.get("database_url") or f"sqlite:///{self.home.absolute() / 'headgate.db'}")
 
     def resolved_results_url(self) -> str:
         """Return where objects of results live: a directory as an absolute path, or a URL."""

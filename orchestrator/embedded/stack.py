@@ -229,6 +229,7 @@ class Stack:
             "started_at": self._started_at,
         }
         fresh = self.settings.stack_file.with_name("stack.json.new")
+        fresh.touch(mode=0o600)  # URLs may have passwords
         fresh.write_text(json.dumps(found, indent=1) + "\n")
         fresh.replace(self.settings.stack_file)
 

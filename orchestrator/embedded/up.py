@@ -9,6 +9,7 @@ from types import FrameType
 from orchestrator.embedded.commands import Commands
 from orchestrator.embedded.readiness import kernel_ready
 from orchestrator.embedded.stack import Interrupted, Ready, Stack
+from orchestrator.redaction import redacted_text
 from orchestrator.settings import Settings
 
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -59,8 +60,8 @@ def whereabouts(stack: Stack) -> list[str]:
     pids = ", ".join(f"{name} {pid}" for name, pid in stack.pids().items())
     places = {
         "home": str(stack.home),
-        "redis": stack.redis_url,
-        "database": stack.settings.resolved_database_url(),
+        "redis": redacted_text(stack.redis_url),
+        "database": redacted_text(stack.settings.resolved_database_url()),
         "console": stack.console_url or "none",
         "logs": str(stack.log_dir),
         "pids": pids,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import sys
 import threading
@@ -9,6 +10,7 @@ import time
 
 from sqlalchemy import insert, select
 from sqlalchemy.engine import Engine
+from sqlalchemy.exc import OperationalError
 
 from orchestrator.assembly import producer_app
 from orchestrator.log_format import set_up
@@ -22,8 +24,10 @@ from tenancy.policy import Policy
 from tenancy.router import DEFAULT_TENANT
 
 from .chaining import adopt, notice_another_key
-from .loop import Recorder
+from .loop import RETRY_MAX_S, RETRY_MIN_S, Recorder
 from .tenants import create_tenant
+
+log = logging.getLogger("headgate.recorder")
 
 
 def first_start(engine: Engine, now_ms: int, key: bytes) -> None:
@@ -38,6 +42,22 @@ def first_start(engine: Engine, now_ms: int, key: bytes) -> None:
         notice_another_key(connection, key, now_ms)
 
 
+def begin(engine: Engine, settings: Settings, stop: threading.Event) -> None:
+    """Make the first start as soon as the database answers, unless told to stop before; only a server is waited for, not a file."""
+    wait_s = RETRY_MIN_S
+    while not stop.is_set():
+        try:
+            first_start(engine, time.time_ns() // 1_000_000, log_key(settings))
+        except OperationalError as error:
+            if engine.dialect.name == "sqlite":
+                raise
+            log.warning("the record is waited for, %.1f s: %s", wait_s, error.orig)
+            stop.wait(wait_s)
+            wait_s = min(2 * wait_s, RETRY_MAX_S)
+        else:
+            return
+
+
 def main() -> int:
     """Record until SIGTERM or SIGINT; return the exit code: 0, or 69 when a service or setting is missing."""
     stop = threading.Event()
@@ -49,7 +69,7 @@ def main() -> int:
         kernel = producer_app(settings).headgate_kernel
         link = Link(settings.resolved_client_url())
         engine = open_engine(settings.resolved_database_url(), writer=True)
-        first_start(engine, time.time_ns() // 1_000_000, log_key(settings))
+        begin(engine, settings, stop)
     except HeadgateError as error:
         print(error, file=sys.stderr)  # noqa: T201 (a command says what it needs)
         return 69

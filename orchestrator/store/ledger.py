@@ -6,13 +6,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import date
 from typing import Any
 
-from sqlalchemy import Engine, and_, func, select
+from sqlalchemy import Engine, and_, select
 from sqlalchemy.engine import Connection
 
 from cost.period import day_of
 
 from . import tables as t
 from .read import open_record
+from .sums import total
 
 READ_AT_ONCE = 1_000
 CHARGES = ("settle", "waste", "adjust")
@@ -93,7 +94,7 @@ def _streamed(connection: Connection, wanted: Any) -> Any:
 def sums_of_days(connection: Connection, tenant: str, days: Iterable[int]) -> list[Mapping[str, Any]]:
     """Return the sums of a tenant's entries of some days by day, kind and category: amount, released."""
     columns = (t.ledger.c.day, t.ledger.c.kind, t.ledger.c.category)
-    sums = select(*columns, func.sum(t.ledger.c.amount).label("amount"), func.sum(t.ledger.c.released).label("released"))
+    sums = select(*columns, total(t.ledger.c.amount).label("amount"), total(t.ledger.c.released).label("released"))
     wanted = sums.where(t.ledger.c.tenant == tenant, t.ledger.c.day.in_(list(days))).group_by(*columns)
     return [dict(row) for row in connection.execute(wanted).mappings()]
 

@@ -15,6 +15,7 @@ from orchestrator.rebuild import Recorded
 from . import tables as t
 from .adopted import becoming, kept_text, read_adopted
 from .expansions import expansions
+from .sums import total
 
 CHANGES_READ = 1_000
 """Changes of backpressure that a rebuild looks back at."""
@@ -66,7 +67,7 @@ def over_on_record(connection: Connection, names: Sequence[str]) -> list[str]:
 def charged_since(connection: Connection, day: int) -> list[Mapping[str, Any]]:
     """Return what was charged since `day` (days since 1970-01-01 UTC), summed by tenant, day, kind and category."""
     columns = (t.ledger.c.tenant, t.ledger.c.day, t.ledger.c.kind, t.ledger.c.category)
-    sums = select(*columns, func.sum(t.ledger.c.amount).label("amount")).where(
+    sums = select(*columns, total(t.ledger.c.amount).label("amount")).where(
         t.ledger.c.kind.in_(("settle", "waste", "adjust")), t.ledger.c.day >= day
     )
     return [dict(row) for row in connection.execute(sums.group_by(*columns)).mappings()]

@@ -20,6 +20,7 @@ from tenancy.policy import Policy
 from . import tables as t
 from .expansions import became, expansions
 from .position import START, Position
+from .sums import total
 from .writer import read_cursor
 
 LIMIT_MAX = 10_000
@@ -140,7 +141,8 @@ def open_record(engine: Engine) -> Iterator[Connection]:
         with engine.connect() as connection:
             yield connection
     except (OperationalError, ProgrammingError) as error:
-        raise Unavailable(f"the record cannot be read ({error.orig}); it is made when the recorder first starts") from error
+        why = str(error.orig).partition("\n")[0]  # PostgreSQL shows the statement below
+        raise Unavailable(f"the record cannot be read ({why}); it is made when the recorder first starts") from error
 
 
 def get_run(engine: Engine, run_id: str, generation: int | None = None) -> RunView:
@@ -350,7 +352,7 @@ def _grown(connection: Connection, run: Mapping[str, Any], spec: Mapping[str, Ma
 def _cost(connection: Connection, run: Mapping[str, Any]) -> dict[str, int]:
     of_run = (t.ledger.c.run_id == run["run_id"]) & (t.ledger.c.generation == run["generation"])
     charged = of_run & t.ledger.c.kind.in_(("settle", "waste")) & (t.ledger.c.category != "")
-    sums = select(t.ledger.c.category, func.sum(t.ledger.c.amount).label("amount")).where(charged).group_by(t.ledger.c.category)
+    sums = select(t.ledger.c.category, total(t.ledger.c.amount).label("amount")).where(charged).group_by(t.ledger.c.category)
     return {row.category: int(row.amount) for row in connection.execute(sums.order_by(t.ledger.c.category))}
 
 

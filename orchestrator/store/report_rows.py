@@ -20,6 +20,7 @@ from . import tables as t
 from .ledger import CHARGES
 from .position import Position
 from .read import open_record
+from .sums import total
 from .writer import read_cursor
 
 LABELS_AT_ONCE = 500
@@ -71,7 +72,7 @@ def charges_in(connection: Connection, tenant: str, days: range) -> list[Charge]
     mine = (c.tenant == tenant) & c.day.in_(list(days)) & c.kind.in_(CHARGES)
     sums: dict[tuple[str, int], dict[str, int]] = {}
     waste: dict[tuple[str, int], int] = {}
-    for row in connection.execute(select(*columns, func.sum(c.amount).label("amount")).where(mine).group_by(*columns)):
+    for row in connection.execute(select(*columns, total(c.amount).label("amount")).where(mine).group_by(*columns)):
         key, amount = (row.run_id, row.generation), int(row.amount)
         if amount:
             of_run = sums.setdefault(key, {})
@@ -106,7 +107,7 @@ def charged_by_day(connection: Connection, tenant: str | None, days: range) -> d
     names = [tenant] if tenant is not None else list(connection.execute(select(t.tenant.c.id)).scalars())
     found: dict[int, dict[str, dict[str, int]]] = {}
     for name in names:  # by tenant: the index has them first
-        sums = select(*columns, func.sum(c.amount).label("amount")).where(mine, c.tenant == name).group_by(*columns)
+        sums = select(*columns, total(c.amount).label("amount")).where(mine, c.tenant == name).group_by(*columns)
         for row in connection.execute(sums):
             if row.amount:
                 found.setdefault(row.day, {}).setdefault(row.tenant, {})[row.category] = int(row.amount)
@@ -160,7 +161,7 @@ def worker_ms(connection: Connection, start_ms: int, end_ms: int) -> dict[str, i
     """Return how long workers worked for each tenant: the last attempts of the nodes of runs that ended in a time, in ms."""
     n, r = t.node.c, t.run.c
     of_run = (n.run_id == r.run_id) & (n.generation == r.generation)
-    took = func.sum(n.finished_at - n.started_at).label("took")
+    took = total(n.finished_at - n.started_at).label("took")
     ended = (r.finished_at >= start_ms) & (r.finished_at < end_ms) & n.started_at.is_not(None) & n.finished_at.is_not(None)
     rows = connection.execute(select(r.tenant, took).select_from(t.run.join(t.node, of_run)).where(ended).group_by(r.tenant))
     return {row.tenant: int(row.took) for row in rows}

@@ -11,6 +11,7 @@ from . import tables as t
 from .ledger import CHARGES
 from .read import open_record
 from .run_search import state_of
+from .sums import total
 
 REFUSALS = ("run.refused", "money.refused")
 
@@ -31,7 +32,7 @@ def spent_since(engine: Engine, tenants: Sequence[str], days: Sequence[int], sin
     c = t.ledger.c
     mine = c.tenant.in_(list(tenants)) & c.day.in_(list(days)) & c.kind.in_(("settle", "waste")) & (c.at >= since_ms)
     with open_record(engine) as connection:
-        rows = connection.execute(select(c.tenant, func.sum(c.amount).label("amount")).where(mine).group_by(c.tenant))
+        rows = connection.execute(select(c.tenant, total(c.amount).label("amount")).where(mine).group_by(c.tenant))
         return {row.tenant: int(row.amount) for row in rows}
 
 
@@ -41,9 +42,7 @@ def daily_spend(engine: Engine, tenant: str, first: int, last: int) -> dict[int,
     mine = (c.tenant == tenant) & c.day.in_(range(first, last + 1)) & c.kind.in_(CHARGES) & (c.category != "")
     found: dict[int, dict[str, int]] = {}
     with open_record(engine) as connection:
-        for row in connection.execute(
-            select(c.day, c.category, func.sum(c.amount).label("amount")).where(mine).group_by(c.day, c.category)
-        ):
+        for row in connection.execute(select(c.day, c.category, total(c.amount).label("amount")).where(mine).group_by(c.day, c.category)):
             found.setdefault(row.day, {})[row.category] = int(row.amount)
     return dict(found)
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import BigInteger, Column, Index, LargeBinary, Table, Text, text
-from sqlmodel import Field, SQLModel
+from sqlalchemy import BigInteger, Column, Dialect, Index, LargeBinary, String, Table, Text, TypeDecorator, text
+from sqlmodel import AutoString, Field, SQLModel
 
 LIVE = ("submitted", "held", "running", "cancelling")
 """The statuses of a run that is not over."""
@@ -483,9 +483,25 @@ class AuditRow(SQLModel, table=True):
     data: str = _text()
 
 
+class PlainText(TypeDecorator[str]):
+    """PostgreSQL's text, in the order that Python and SQLite have it, whatever the database's language is.
+
+    PostgreSQL stores no NUL: it becomes U+FFFD. In JSON it is escaped, and stays what it is.
+    """
+
+    impl = Text(collation="C")
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:  # noqa: ARG002 (SQLAlchemy gives it)
+        return value.replace("\0", "\ufffd") if value is not None and "\0" in value else value
+
+
 def _table(model: type[SQLModel]) -> Table:
     table = SQLModel.metadata.tables[str(model.__tablename__)]
     assert isinstance(table, Table)
+    for column in table.columns:
+        if isinstance(column.type, String | AutoString):
+            column.type = column.type.with_variant(PlainText(), "postgresql")
     return table
 
 

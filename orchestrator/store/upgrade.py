@@ -15,16 +15,8 @@ REPLACED = frozenset({"ledger_day"})
 
 def missing_columns(connection: Connection, tables: Iterable[Table]) -> list[Column[Any]]:
     """Return the columns that existing tables of the database do not have yet."""
-    inspector = inspect(connection)
-    existing = set(inspector.get_table_names())
-    return [
-        column
-        for table in tables
-        if table.name in existing
-        for names in [{found["name"] for found in inspector.get_columns(table.name)}]
-        for column in table.columns
-        if column.name not in names
-    ]
+    existing = {name: {found["name"] for found in columns} for (_, name), columns in inspect(connection).get_multi_columns().items()}
+    return [column for table in tables if table.name in existing for column in table.columns if column.name not in existing[table.name]]
 
 
 def add_columns(connection: Connection, columns: Iterable[Column[Any]]) -> None:
@@ -36,12 +28,11 @@ def add_columns(connection: Connection, columns: Iterable[Column[Any]]) -> None:
 
 def bring_indexes(connection: Connection, tables: Iterable[Table]) -> None:
     """Make the indexes that existing tables do not have yet, and drop those that newer ones replaced; after `add_columns`."""
-    inspector = inspect(connection)
-    existing = set(inspector.get_table_names())
+    existing = {name: {str(found["name"]) for found in indexes} for (_, name), indexes in inspect(connection).get_multi_indexes().items()}
     for table in tables:
         if table.name not in existing:
             continue
-        there = {str(found["name"]) for found in inspector.get_indexes(table.name)}
+        there = existing[table.name]
         for index in table.indexes:
             if index.name not in there:
                 index.create(connection)

@@ -20,6 +20,7 @@ from . import tables as t
 from .adopted import copy_adopted
 from .changes import Changes, Row
 from .position import START, Position
+from .sums import total
 
 
 class CursorMoved(Exception):
@@ -82,7 +83,7 @@ def forget_executions(connection: Connection, at: int) -> None:
     closed = select(literal(1)).where(*of_execution, closing.c.kind.not_in(("reserve", "extend")))
     opened = (aside.c.kind.in_(("reserve", "extend")), or_(aside.c.generation == GENERATION, exists(live)), ~exists(closed))
     columns = [aside.c[name] for name in ("tenant", *execution, "day", "period")]
-    amount = func.sum(aside.c.amount)
+    amount = total(aside.c.amount)
     found = connection.execute(select(*columns, amount.label("amount")).where(*opened).group_by(*columns)).mappings()
     keep(connection, t.ledger, [_expired(dict(row), at) for row in found])
     running = select(t.run.c.run_id).where(

@@ -19,6 +19,8 @@ from orchestrator.store import tables as t
 from orchestrator.store.engine import open_engine
 from tests.integration.hands import Hands, layers, make_recorder
 
+pytestmark = pytest.mark.both_records
+
 TENANT = "default"
 
 

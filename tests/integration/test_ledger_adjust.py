@@ -20,6 +20,8 @@ from orchestrator.settings import Settings
 from orchestrator.store import tables as t
 from tests.integration.hands import make_recorder
 
+pytestmark = pytest.mark.both_records
+
 TENANT = "default"
 
 

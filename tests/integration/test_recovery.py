@@ -26,6 +26,8 @@ from tenancy.errors import Fenced, Unavailable
 from tenancy.link import Link
 from tests.integration.hands import POOL, Hands, drain, layers
 
+pytestmark = pytest.mark.both_records
+
 Content = dict[str, Any]
 
 VOLATILE = ("hg1:epoch", "hg1:events", "hg1:runs", "hg1:recorded", "hg1:recorder")

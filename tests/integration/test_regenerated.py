@@ -15,6 +15,8 @@ from orchestrator.recorder.loop import Recorder
 from orchestrator.store import read
 from tests.integration.hands import Hands, Starter, drain
 
+pytestmark = pytest.mark.both_records
+
 
 def nested(node: str, *ends: str) -> Graph:
     """A graph as it is spliced in under a node."""

@@ -23,6 +23,8 @@ from orchestrator.store.schedules import ScheduleView, TickView
 from tenancy.errors import Conflict, GraphInvalid, Refused, Unavailable, Unknown
 from tests.integration.hands import make_recorder
 
+pytestmark = pytest.mark.both_records
+
 HOUR = 3_600_000
 
 

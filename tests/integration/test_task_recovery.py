@@ -15,6 +15,8 @@ from orchestrator.settings import Settings
 from orchestrator.store import tables as t
 from tests.integration.hands import make_recorder
 
+pytestmark = pytest.mark.both_records
+
 
 class Cell:
     def __init__(self, recorder: Recorder, url: str) -> None:

@@ -16,6 +16,8 @@ from orchestrator.store.read import get_run
 from orchestrator.submission import Submission
 from tests.integration.hands import Hands, drain, layers
 
+pytestmark = pytest.mark.both_records
+
 GRAPH = layers(2, 1)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import tracemalloc
 from collections.abc import Iterator
 from datetime import date
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,8 +14,10 @@ from orchestrator.store import tables as t
 from orchestrator.store.engine import create_tables, open_engine
 from orchestrator.store.ledger import charges, entries, month_days, number_of
 
+pytestmark = pytest.mark.both_records
+
 MONTH = date(2026, 11, 1)
-ROWS = 60_000
+ROWS = 20_000
 
 
 def row(number: int, **values: Any) -> dict[str, Any]:
@@ -39,8 +40,8 @@ def row(number: int, **values: Any) -> dict[str, Any]:
 
 
 @pytest.fixture
-def engine(tmp_path: Path) -> Iterator[Engine]:
-    engine = open_engine(f"sqlite:///{tmp_path / 'ledger.db'}", writer=True)
+def engine(database_url: str) -> Iterator[Engine]:
+    engine = open_engine(database_url, writer=True)
     create_tables(engine)
     yield engine
     engine.dispose()

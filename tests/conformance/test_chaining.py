@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from orchestrator.store import tables as t
 from orchestrator.store.engine import create_tables, open_engine
 from orchestrator.store.position import Position
 from tenancy.errors import HeadgateError
+
+pytestmark = pytest.mark.both_records
 
 KEY = b"a key of the tests"
 
@@ -38,8 +41,8 @@ LOG = [
 ]
 
 
-def empty(directory: Path) -> Engine:
-    engine = open_engine(f"sqlite:///{directory}/record.db", writer=True)
+def empty(url: str) -> Engine:
+    engine = open_engine(url, writer=True)
     create_tables(engine)
     with engine.begin() as connection:
         connection.execute(insert(t.cursor).values(id=1, epoch=0, seq=0))
@@ -51,8 +54,8 @@ def rows(engine: Engine, table: Any) -> list[dict[str, Any]]:
         return [dict(row) for row in connection.execute(select(table).order_by(*table.primary_key.columns)).mappings()]
 
 
-def test_each_event_is_bound_to_all_before_it_of_its_run_and_generation(tmp_path: Path) -> None:
-    engine = empty(tmp_path)
+def test_each_event_is_bound_to_all_before_it_of_its_run_and_generation(database_url: str) -> None:
+    engine = empty(database_url)
     apply(engine, LOG, {}, KEY)
     links = {(row["epoch"], row["seq"]): row["link"] for row in rows(engine, t.event)}
     assert None not in links.values()
@@ -77,10 +80,8 @@ def test_each_event_is_bound_to_all_before_it_of_its_run_and_generation(tmp_path
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7])
-def test_however_the_log_is_cut_into_batches_its_chains_are_the_same(tmp_path: Path, size: int) -> None:
-    for name in ("whole", "cut"):
-        (tmp_path / name).mkdir()
-    whole, cut = empty(tmp_path / "whole"), empty(tmp_path / "cut")
+def test_however_the_log_is_cut_into_batches_its_chains_are_the_same(new_database: Callable[[], str], size: int) -> None:
+    whole, cut = empty(new_database()), empty(new_database())
     apply(whole, LOG, {}, KEY)
     for first in range(0, len(LOG), size):
         apply(cut, LOG[first : first + size], {}, KEY)
@@ -108,10 +109,10 @@ def as_before_chains(engine: Engine) -> None:
 
 @pytest.mark.parametrize("at_once", [1, 2, 7, 1_000])
 def test_a_record_of_an_older_version_gets_columns_and_chain_at_the_first_start_and_says_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: int
+    new_database: Callable[[], str], monkeypatch: pytest.MonkeyPatch, at_once: int
 ) -> None:
     monkeypatch.setattr("orchestrator.recorder.chaining.AT_ONCE", at_once)
-    engine = empty(tmp_path)
+    engine = empty(new_database())
     apply(engine, LOG, {}, KEY)
     whole = rows(engine, t.event), rows(engine, t.chain)
     as_before_chains(engine)
@@ -123,8 +124,8 @@ def test_a_record_of_an_older_version_gets_columns_and_chain_at_the_first_start_
     assert [row["status"] for row in rows(engine, t.tenant)] == ["active"]
 
 
-def test_only_a_record_without_any_chain_is_chained_afterwards(tmp_path: Path) -> None:
-    engine = empty(tmp_path)
+def test_only_a_record_without_any_chain_is_chained_afterwards(database_url: str) -> None:
+    engine = empty(database_url)
     apply(engine, LOG, {}, KEY)
     with engine.begin() as connection:
         connection.execute(text("UPDATE event SET link = NULL"))
@@ -133,8 +134,8 @@ def test_only_a_record_without_any_chain_is_chained_afterwards(tmp_path: Path) -
     assert {row["link"] for row in rows(engine, t.event)} == {None}
 
 
-def test_an_upgrade_that_dies_halfway_is_done_from_the_beginning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    engine = empty(tmp_path)
+def test_an_upgrade_that_dies_halfway_is_done_from_the_beginning(new_database: Callable[[], str], monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = empty(new_database())
     apply(engine, LOG, {}, KEY)
     whole = rows(engine, t.event)
     as_before_chains(engine)
@@ -150,8 +151,8 @@ def test_an_upgrade_that_dies_halfway_is_done_from_the_beginning(tmp_path: Path,
     assert rows(engine, t.event) == whole
 
 
-def test_a_log_that_goes_on_with_another_key_is_an_incident(tmp_path: Path) -> None:
-    engine = empty(tmp_path)
+def test_a_log_that_goes_on_with_another_key_is_an_incident(database_url: str) -> None:
+    engine = empty(database_url)
     apply(engine, LOG, {}, KEY)
     first_start(engine, 5, KEY)
     assert rows(engine, t.incident) == []

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +15,8 @@ from orchestrator.store import tables as t
 from orchestrator.store.engine import create_tables, open_engine
 from orchestrator.store.learned import learned_means
 
-pytestmark = pytest.mark.unit
+pytestmark = pytest.mark.both_records
+
 
 COSTS = {f"cost_{category}": 0 for category in ("llm", "retrieval", "storage", "compute", "other")}
 RUN = {
@@ -32,8 +32,8 @@ RUN = {
 
 
 @pytest.fixture
-def engine(tmp_path: Path) -> Iterator[Engine]:
-    engine = open_engine(f"sqlite:///{tmp_path}/record.db", writer=True)
+def engine(database_url: str) -> Iterator[Engine]:
+    engine = open_engine(database_url, writer=True)
     create_tables(engine)
     yield engine
     engine.dispose()

@@ -17,6 +17,8 @@ from orchestrator.store import tables as t
 from orchestrator.store.engine import create_tables, open_engine
 from tenancy.errors import HeadgateError, Unavailable
 
+pytestmark = pytest.mark.both_records
+
 DAY_MS = 86_400_000
 NOW_MS = 1_900_000_000_000
 TTL_S = 7 * 86_400.0
@@ -107,8 +109,8 @@ class Record:
 
 
 @pytest.fixture
-def record(tmp_path: Path, objects: Objects) -> Record:
-    return Record(open_engine(f"sqlite:///{tmp_path}/record.db", writer=True), objects)
+def record(database_url: str, objects: Objects) -> Record:
+    return Record(open_engine(database_url, writer=True), objects)
 
 
 def test_what_nobody_refers_to_goes_when_the_run_is_over_and_the_rest_after_its_time(record: Record) -> None:

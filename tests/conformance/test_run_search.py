@@ -21,6 +21,8 @@ from orchestrator.store.standing import not_enforced
 from tenancy.policy import Policy
 from tests.stored_runs import NOW_MS, run_id, store_runs, store_tenants
 
+pytestmark = pytest.mark.both_records
+
 STORED = 700
 TENANTS = ("acme", "beta", "gamma")
 

@@ -18,6 +18,8 @@ from orchestrator.store import tables as t
 from orchestrator.store.engine import create_tables, open_engine
 from orchestrator.store.position import Position
 
+pytestmark = pytest.mark.both_records
+
 KEY = b"a key of the tests"
 
 
@@ -37,8 +39,8 @@ CHAINS = {"platform": 4, "r1.1": 2, "r1.2": 1, "r2.1": 1, "task.x.0": 1}
 
 
 @pytest.fixture
-def engine(tmp_path: Path) -> Engine:
-    made = open_engine(f"sqlite:///{tmp_path}/headgate.db", writer=True)
+def engine(database_url: str) -> Engine:
+    made = open_engine(database_url, writer=True)
     create_tables(made)
     with made.begin() as connection:
         connection.execute(insert(t.cursor).values(id=1, epoch=0, seq=0))
@@ -86,8 +88,11 @@ def test_a_rebuild_that_was_changed_is_told_of_each_run_that_went_through_it(eng
     assert told(engine).keys() == {"platform", "r1.1"}
 
 
-def test_the_command_exits_with_1_where_something_is_told(engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HEADGATE_HOME", str(tmp_path))
+def test_the_command_exits_with_1_where_something_is_told(
+    engine: Engine, database_url: str, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HEADGATE_HOME", str(home))
+    monkeypatch.setenv("HEADGATE_DATABASE_URL", database_url)
     monkeypatch.setenv("HEADGATE_LOG_KEY", KEY.decode())
     whole = CliRunner().invoke(main, ["verify"])
     assert (whole.exit_code, whole.stdout) == (0, "5 chains with 9 events: whole\n")

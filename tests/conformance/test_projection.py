@@ -14,6 +14,8 @@ from orchestrator.store.engine import create_tables, open_engine
 from orchestrator.store.position import Position
 from orchestrator.store.read import get_nodes, get_run, run_cost
 
+pytestmark = pytest.mark.both_records
+
 KEY = b"a key of the tests"
 RUN = {"tenant": "acme", "run": "r1", "gen": 1}
 
@@ -41,8 +43,8 @@ def life(node: str = "a") -> list[dict[str, Any]]:
 
 
 @pytest.fixture
-def engine(tmp_path: Path) -> Engine:
-    engine = open_engine(f"sqlite:///{tmp_path}/record.db", writer=True)
+def engine(database_url: str) -> Engine:
+    engine = open_engine(database_url, writer=True)
     create_tables(engine)
     with engine.begin() as connection:
         connection.execute(insert(t.cursor).values(id=1, epoch=0, seq=0))

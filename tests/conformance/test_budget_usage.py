@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Engine, insert
+from sqlalchemy import Engine, insert, select, text
 
 from orchestrator.artifacts import budget_usage as module
 from orchestrator.artifacts import place
@@ -16,8 +16,10 @@ from orchestrator.store import tables as t
 from orchestrator.store.budgets import read_budget
 from orchestrator.store.engine import create_tables, open_engine
 from tenancy.policy import Policy
+from tests.query_plans import plan_of
 
-pytestmark = pytest.mark.unit
+pytestmark = pytest.mark.both_records
+
 
 DAY = 20_779  # 2026-11-22
 MS = 86_400_000
@@ -48,8 +50,8 @@ def entry(kind: str, amount: int, category: str = "", day: int = DAY, released: 
 
 
 @pytest.fixture
-def engine(tmp_path: Path) -> Engine:
-    engine = open_engine(f"sqlite:///{tmp_path}/record.db", writer=True)
+def engine(database_url: str) -> Engine:
+    engine = open_engine(database_url, writer=True)
     create_tables(engine)
     policy = Policy(limit_per_day_micros=1_000, limit_per_month_micros=10_000)
     levels = [("entered", "2026-11-22", "WARNING", 1), ("entered", "2026-11-22", "CRITICAL", 1), ("left", "2026-11-22", "CRITICAL", 1)]
@@ -78,9 +80,8 @@ def test_the_budget_is_the_sum_of_entries_and_the_level_what_was_entered_last(en
     assert tomorrow is not None
     assert (tomorrow.day.settled, tomorrow.day.level.name) == (0, "HEALTHY")
     assert read_budget(engine, "nobody", DAY) is None
-    with engine.connect() as connection:
-        plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN SELECT data FROM event WHERE {t.OF_LEVELS} AND tenant = 'acme'").all()
-        assert "event_level" in str(plan)
+    levels = select(t.event.c.data).where(text(t.OF_LEVELS), t.event.c.tenant == "acme")
+    assert "event_level" in plan_of(engine, levels)
 
 
 def test_what_cannot_be_written_is_written_later_and_every_day_has_its_own(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +16,8 @@ from orchestrator.store.position import Position
 from orchestrator.store.report_rows import report_body, reports_since
 from tenancy.policy import Policy
 
-pytestmark = pytest.mark.unit
+pytestmark = pytest.mark.both_records
+
 
 KEY = b"a key of the tests"
 ASKED = {"t": "request.report", "at": 5, "scope": "tenant:acme", "kind": "day", "period": "2026-11-22", "position": "1-7"}
@@ -25,8 +25,8 @@ BODY = {"tenant_id": "acme", "period": "2026-11-22", "position": "1-7", "used": 
 
 
 @pytest.fixture
-def engine(tmp_path: Path) -> Engine:
-    engine = open_engine(f"sqlite:///{tmp_path}/record.db", writer=True)
+def engine(database_url: str) -> Engine:
+    engine = open_engine(database_url, writer=True)
     create_tables(engine)
     policies = {"acme": Policy(webhook="https://example.org/", webhook_reports=True), "quiet": Policy(webhook="https://example.org/")}
     with engine.begin() as connection:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import insert
+from sqlalchemy import insert, select, text
 
 from orchestrator.artifacts.file import write_json
 from orchestrator.artifacts.place import worker_summary as path_of
@@ -16,6 +16,9 @@ from orchestrator.artifacts.writer import ArtifactWriter
 from orchestrator.store import tables as t
 from orchestrator.store.engine import create_tables, open_engine
 from orchestrator.store.position import Position
+from tests.query_plans import plan_of
+
+pytestmark = pytest.mark.both_records
 
 INFO = {"name": "w1@here", "host": "here", "pools": ["default"]}
 
@@ -76,9 +79,9 @@ def test_the_summary_counts_the_attempts_that_the_worker_began() -> None:
 
 
 @pytest.fixture
-def recorded(tmp_path: Path) -> Any:
+def recorded(database_url: str) -> Any:
     """A record of one worker's whole life."""
-    engine = open_engine(f"sqlite:///{tmp_path / 'headgate.db'}", writer=True)
+    engine = open_engine(database_url, writer=True)
     create_tables(engine)
     events = [
         event("worker.enrolled", 1_000, inc="a", info=INFO),
@@ -101,9 +104,8 @@ def test_what_is_missing_is_written_once_and_found_by_an_index(recorded: Any, ho
     assert json.loads(path_of(home, "a").read_text())["executed"] == 1
     assert write_missing(recorded, home) == []
     assert [path.name for path in path_of(home, "a").parent.iterdir()] == ["worker_summary_a.json"]
-    with recorded.connect() as connection:
-        plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN SELECT epoch, seq, data FROM event WHERE {t.OF_WORKERS} ORDER BY epoch, seq")
-        assert "event_worker" in str(plan.all())
+    wanted = select(t.event.c.data).where(text(t.OF_WORKERS)).order_by(t.event.c.epoch, t.event.c.seq)
+    assert "event_worker" in plan_of(recorded, wanted)
 
 
 def test_a_disk_that_takes_nothing_stops_nobody(recorded: Any, tmp_path: Path) -> None:

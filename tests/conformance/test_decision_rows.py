@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +16,8 @@ from orchestrator.store.engine import create_tables, open_engine
 from orchestrator.store.position import Position
 from tenancy.errors import Unknown
 
-pytestmark = pytest.mark.unit
+pytestmark = pytest.mark.both_records
+
 
 KEY = b"a key of the tests"
 RUN = {"tenant": "acme", "run": "r1", "gen": 1}
@@ -51,8 +51,8 @@ LIFE = (
 
 
 @pytest.fixture
-def engine(tmp_path: Path) -> Engine:
-    engine = open_engine(f"sqlite:///{tmp_path}/record.db", writer=True)
+def engine(database_url: str) -> Engine:
+    engine = open_engine(database_url, writer=True)
     create_tables(engine)
     with engine.begin() as connection:
         connection.execute(insert(t.cursor).values(id=1, epoch=0, seq=0))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,7 +20,8 @@ from orchestrator.store.engine import create_tables, open_engine
 from orchestrator.store.read import audit
 from tenancy.policy import Policy
 
-pytestmark = pytest.mark.unit
+pytestmark = pytest.mark.both_records
+
 
 GRAPH = Graph.parse(
     {
@@ -80,8 +80,8 @@ class Desk:
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Iterator[Desk]:
-    engine = open_engine(f"sqlite:///{tmp_path}/record.db", writer=True)
+def desk(database_url: str) -> Iterator[Desk]:
+    engine = open_engine(database_url, writer=True)
     create_tables(engine)
     with engine.begin() as connection:
         connection.execute(insert(t.cursor).values(id=1, epoch=0, seq=0))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +18,8 @@ from orchestrator.store.engine import create_tables, open_engine
 from orchestrator.store.position import Position
 from orchestrator.store.read import audit, get_tenant, pauses, policies
 from tenancy.policy import Policy
+
+pytestmark = pytest.mark.both_records
 
 KEY = b"a key of the tests"
 RUN = {"run_id": "r1", "generation": 1, "tenant": "acme", "graph_name": "g", "digest": "", "submitted_at": 1, "labels": "{}"}
@@ -52,8 +53,8 @@ class Desk:
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Iterator[Desk]:
-    engine = open_engine(f"sqlite:///{tmp_path}/record.db", writer=True)
+def desk(database_url: str) -> Iterator[Desk]:
+    engine = open_engine(database_url, writer=True)
     create_tables(engine)
     with engine.begin() as connection:
         connection.execute(insert(t.cursor).values(id=1, epoch=0, seq=0))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,7 +20,8 @@ from orchestrator.store.read import audit
 from tenancy.errors import Unknown
 from tenancy.policy import Policy
 
-pytestmark = pytest.mark.unit
+pytestmark = pytest.mark.both_records
+
 
 CHEAP = {"compute/second": "1", "llm/token": "0.5"}
 DEAR = {"compute/second": "1000", "llm/token": "40"}
@@ -48,8 +48,8 @@ class Desk:
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Iterator[Desk]:
-    engine = open_engine(f"sqlite:///{tmp_path}/record.db", writer=True)
+def desk(database_url: str) -> Iterator[Desk]:
+    engine = open_engine(database_url, writer=True)
     create_tables(engine)
     with engine.begin() as connection:
         connection.execute(insert(t.cursor).values(id=1, epoch=0, seq=0))
