@@ -32,7 +32,7 @@ from orchestrator.pauses import pause, resume
 from orchestrator.price_tables import PriceTables
 from orchestrator.ranks import reprioritise
 from orchestrator.recorder.ask import answer_to, append_request
-from orchestrator.refusal import turned_away
+from orchestrator.refusal import no_tenant, turned_away
 from orchestrator.registry import registry
 from orchestrator.schedules.backfill import Backfill, Backfilled
 from orchestrator.schedules.book import Schedules, terms_of
@@ -449,7 +449,7 @@ class Client:
         if status == "conflict":
             raise Conflict(f"the key {key!r} of tenant {tenant!r} belongs to run {answer['run']} of another graph; use another key")
         if status == "unknown_tenant":
-            raise Refused(f"there is no tenant {tenant!r}; create it with `headgate tenant create {tenant}`")
+            raise Refused(no_tenant(tenant))
         if status == "suspended":
             raise Refused(f"tenant {tenant!r} is {answer.get('standing', 'suspended')} and takes no new runs")
         if status not in ("accepted", "duplicate"):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from orchestrator.submission import Submission
 from tenancy.errors import BudgetRefused, QueueFull, Rate, Refused, RunsLimit
+from tenancy.queues import TENANT_PATTERN
 
 
 def refusal(tenant: str, submission: Submission, reason: str, limit: str, current: str, retry_after_ms: str = "") -> Refused:
@@ -27,7 +29,7 @@ def refusal(tenant: str, submission: Submission, reason: str, limit: str, curren
         return turned_away(tenant, reason, limit, current, retry_after_ms)
     if reason in ("suspended", "closed"):
         return Refused(f"tenant {tenant!r} is not active: it is {reason}")
-    return Refused(f"there is no tenant {tenant!r}; create it with `headgate tenant create {tenant}`")
+    return Refused(no_tenant(tenant))
 
 
 def turned_away(tenant: str, reason: str, limit: str, current: str, retry_after_ms: str) -> Refused:
@@ -49,3 +51,9 @@ def _numbers(limit: str, current: str, retry_after_ms: str) -> dict[str, Any]:
 
 def _wait(numbers: dict[str, Any]) -> str:
     return f"{numbers['retry_after_s'] or 1:g} s"
+
+
+def no_tenant(tenant: str) -> str:
+    """Return the sentence for a tenant that there is not; with the remedy, where it could be one's id."""
+    remedy = f"; create it with `headgate tenant create {tenant}`" if re.fullmatch(TENANT_PATTERN, tenant) else ""
+    return f"there is no tenant {tenant!r}{remedy}"

@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 import redis
 import singles
+from browsers import CHROMIUM
 from consoles import HEADGATE, opened
+from playwright.sync_api import Browser, sync_playwright
 from running import SLOTS, WORKERS, Running, let_go, producer, until
 
 from orchestrator.assembly import HeadgateApp, producer_app
@@ -89,6 +91,15 @@ def console(stack: Running) -> Iterator[str]:
     """The URL of a console of the shared stack."""
     with opened(stack.client.settings, HEADGATE) as url:
         yield url
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Debian's Chromium, without a window. For a module: its driver has an event loop, beside which no other runs."""
+    with sync_playwright() as driver:
+        started = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        yield started
+        started.close()
 
 
 @pytest.fixture

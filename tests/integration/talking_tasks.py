@@ -11,6 +11,8 @@ from pathlib import Path
 from orchestrator import meter, task
 
 PATIENCE_S = 30.0
+HOSTILE_TASK = "talk.<img src=x onerror=alert(1)>{{1+1}}"
+"""A name that a user may give a task."""
 log = logging.getLogger(__name__)
 
 
@@ -39,6 +41,12 @@ def chatter(words: str, times: int) -> int:
         print(number)  # noqa: T201
         log.warning("%s %d", words, number)
     return times
+
+
+@task(name=HOSTILE_TASK)
+def own(given: object) -> object:
+    """Return what it is given."""
+    return given
 
 
 @task(name="talk.nothing")

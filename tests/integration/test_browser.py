@@ -3,40 +3,31 @@
 from __future__ import annotations
 
 import re
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import talking_tasks
+from browsers import NEEDED, PATIENCE_MS, page_of
 from consoles import HEADGATE, answer, opened
-from playwright.sync_api import Browser, Page, expect, sync_playwright
-from running import Running
+from playwright.sync_api import Browser, Page, expect
+from running import Running, until
 
+from cost.period import MS_PER_DAY, day_of
+from orchestrator.artifacts import place
 from orchestrator.graph import Graph
+from orchestrator.handle import RunHandle
+from orchestrator.reports.page import page as report_page
+from orchestrator.reports.period import Period
+from orchestrator.reports.reporter import shown
+from orchestrator.reports.tenant_report import tenant_report
+from tenancy.errors import GraphInvalid, HeadgateError
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-PATIENCE_MS = 30_000
+pytestmark = NEEDED
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on PATH: on Debian, apt-get install chromium")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as driver:
-        started = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        yield started
-        started.close()
-
-
-def page_of(browser: Browser, **given: Any) -> tuple[Page, list[str]]:
-    """A page, and what went wrong on it so far."""
-    page = browser.new_context(viewport={"width": 1400, "height": 900}, **given).new_page()
-    page.set_default_timeout(PATIENCE_MS)
-    wrong: list[str] = []
-    page.on("pageerror", lambda error: wrong.append(str(error)))
-    page.on("dialog", lambda dialog: (wrong.append(f"dialog: {dialog.message}"), dialog.dismiss()))
-    return page, wrong
+HOSTILE = "<img src=x onerror=alert(1)>{{1+1}}${1+1}{% raw 1 %}<script>alert(1)</script>"
+HOSTILE_TASK = talking_tasks.HOSTILE_TASK
+SAID = {"reason": HOSTILE, "by": HOSTILE}
 
 
 def flow(tmp_path: Path) -> Graph:
@@ -130,34 +121,130 @@ def test_the_same_walk_behind_a_password_and_a_prefix(stack: Running, browser: B
         page.context.close()
 
 
+def hostile_run(stack: Running, tenant: str) -> RunHandle:
+    """A run of which everything that a user may word freely is hostile; its node `n` talks, `f` fails, and `own` has a hostile task."""
+    client = stack.client
+    given: dict[str, Any] = {"labels": {HOSTILE: HOSTILE}}
+    nodes = [
+        {"id": "n", "task": "talk.say", "params": {"words": HOSTILE}, **given},
+        {"id": "f", "task": "talk.say", "params": {"words": HOSTILE, "fails": 9}, "attempts": 1, **given},
+        {"id": "own", "task": HOSTILE_TASK, "params": {"given": {HOSTILE: HOSTILE}}},
+    ]
+    run = client.submit(Graph.parse({"name": "hostile", "nodes": nodes, **given}), tenant=tenant, key=HOSTILE).wait(60)
+    with pytest.raises(GraphInvalid):
+        client.submit(Graph.parse({"name": "hostile", "nodes": [{"id": "n", "task": f"nobodys {HOSTILE}"}]}), tenant=tenant)
+    waits = {"id": "w", "task": "synthetic.sleep", "params": {"seconds": 600}}
+    client.submit(Graph.parse({"name": "hostile", "nodes": [waits]}), tenant=tenant).cancel(now=True, **SAID)
+    daily = Graph.parse({"name": "hostile", "nodes": [{"id": "n", "task": HOSTILE_TASK, "params": {"given": HOSTILE}}]})
+    client.schedules.create("hostile", daily, tenant=tenant, cron="0 3 * * *", labels={HOSTILE: HOSTILE}, **SAID)
+    client.prices.set(f"hostile-{tenant}", client.prices.in_force().texts(), tenant=tenant, **SAID)
+    client.ledger.adjust(tenant, 1_000, "llm", id=HOSTILE[:150], **SAID)
+    client.tenants.update(tenant, webhook='http://127.0.0.1:9/"><img/src=x/onerror=alert(1)>{{1+1}}', **SAID)
+    return run
+
+
 def test_names_that_try_to_be_markup_or_templates_come_out_as_text_on_every_page(stack: Running, console: str, browser: Browser) -> None:
-    hostile = "<img src=x onerror=alert(1)>{{1+1}}${1+1}<script>alert(1)</script>"
     client, tenant = stack.client, "hostile-names"
-    client.tenants.create(tenant, name=hostile)
-    nodes = [{"id": "n", "task": "talk.say", "params": {"words": hostile}, "labels": {"note": hostile}}]
-    run = client.submit(Graph.parse({"name": "hostile", "nodes": nodes, "labels": {"note": hostile}}), tenant=tenant, key=hostile).wait(30)
+    client.tenants.create(tenant, name=HOSTILE)
+    run = hostile_run(stack, tenant)
+    assert run.outcome == "failed"
     page, wrong = page_of(browser)
-    client.pause(f"tenant:{tenant}", reason=hostile, by=hostile)
+
+    def inert(where: str) -> None:
+        assert page.locator("img[src=x]").count() == 0, where
+        assert page.locator("main script, article script, dialog script").count() == 0, where
+
+    client.pause(f"tenant:{tenant}", **SAID)
     try:
-        for path in (
-            f"/runs?tenant={tenant}",
-            f"/run/{run.run_id}?node=n",
-            f"/tenants?q={tenant}",
-            f"/tenant/{tenant}",
-            "/queues",
-            "/schedules",
+        for path, shows in (
+            (f"/runs?tenant={tenant}", HOSTILE),
+            (f"/run/{run.run_id}?node=f", f"{HOSTILE}: attempt 1 fails"),
+            (f"/run/{run.run_id}?node=own", HOSTILE_TASK),
+            (f"/run/{run.run_id}?tab=Nodes", HOSTILE_TASK),
+            (f"/run/{run.run_id}?tab=Events", HOSTILE),
+            (f"/run/{run.run_id}?tab=Decisions", ""),
+            (f"/run/{run.run_id}?tab=JSON", HOSTILE),
+            (f"/tenants?q={tenant}", HOSTILE),
+            (f"/tenant/{tenant}", HOSTILE),
+            ("/queues", ""),
+            ("/schedules", "hostile"),
+            (f"/tasks?search={run.run_id}", ""),
+            (f"/task/{run.run_id}.1.own", HOSTILE_TASK),
+            (f"/task/{run.run_id}.1.f", ""),
+            ("/broker", ""),
         ):
             page.goto(console + path)
-            page.wait_for_function("document.querySelector('#hg-page table, .hg-box, .hg-empty')")
-            assert page.locator("img[src=x]").count() == 0, path
-            assert page.locator("main script").count() == 0, path
+            if page.locator("#hg-page").count():
+                page.wait_for_function("document.querySelector('#hg-page table, .hg-box, .hg-empty')")
+                page.evaluate("document.querySelectorAll('#hg-page details').forEach((each) => { each.open = true; })")
+            if shows:
+                expect(page.locator("body")).to_contain_text(shows, timeout=PATIENCE_MS)
+            inert(path)
         page.goto(f"{console}/run/{run.run_id}?node=n")
-        expect(page.locator(".hg-run-head")).to_contain_text(hostile)
-        expect(page.get_by_role("log")).to_contain_text(f"{hostile}: to stderr", timeout=PATIENCE_MS)
+        expect(page.locator(".hg-run-head")).to_contain_text(HOSTILE)
+        expect(page.get_by_role("log")).to_contain_text(f"{HOSTILE}: to stderr", timeout=PATIENCE_MS)
         assert page.get_by_role("log").locator("img, script").count() == 0
+        page.goto(f"{console}/tenant/{tenant}")
+        audit = page.get_by_role("region", name="Audit")
+        page.locator("summary", has_text="Who did what").click()
+        expect(audit).to_contain_text(HOSTILE)
         page.goto(f"{console}/runs?q=%3Cimg%20src%3Dx%20onerror%3Dalert(1)%3E&label=%7B%7B1%7D%7D")
         expect(page.locator("#runs-table")).to_contain_text("No run fits.")
+        today = day_of(client.kernel.link.now_ms())
+        page.set_content(report_page(shown(tenant_report(client.engine, tenant, Period.of_day(today), (today + 1) * MS_PER_DAY))))
+        expect(page.locator("h1")).to_contain_text(HOSTILE)
+        inert("the tenant's report")
         assert wrong == []
     finally:
         client.resume(f"tenant:{tenant}", reason="test")
+        client.schedules.delete("hostile", tenant=tenant)
         page.context.close()
+
+
+@pytest.mark.parametrize("name", [HOSTILE, "../../etc/passwd", "..", "a/b", "{{1+1}}", "x\0", "%2e%2e%2f", "x\n<b>"])
+def test_names_that_have_a_form_are_refused_in_any_other_and_leave_nothing_behind(stack: Running, name: str) -> None:
+    client = stack.client
+    node = {"id": "n", "task": "synthetic.noop"}
+    for graph in (
+        {"name": name, "nodes": [node]},
+        {"name": "g", "nodes": [{**node, "id": name}]},
+        {"name": "g", "pool": name, "nodes": [node]},
+    ):
+        with pytest.raises(GraphInvalid):
+            client.submit(Graph.parse(graph))
+    good = Graph.parse({"name": "g", "nodes": [node]})
+    for attempt in (
+        lambda: client.tenants.create(name),
+        lambda: client.tenants.create("hostile-pool", pool=name),
+        lambda: client.tenants.create("hostile-hook", webhook=name),
+        lambda: client.submit(good, tenant=name),
+        lambda: client.schedules.create(name, good, cron="0 3 * * *"),
+        lambda: client.schedules.create("fits", good, cron="0 3 * * *", timezone=name),
+        lambda: client.prices.set(name, {"llm/token": "20"}, tenant="default"),
+        lambda: client.prices.set("fits", {name: "20"}, tenant="default"),
+        lambda: client.ledger.adjust("default", 1, name),
+        lambda: client.run(name),
+    ):
+        with pytest.raises(HeadgateError) as refused:
+            attempt()
+        assert "\n" not in str(refused.value) or isinstance(refused.value, GraphInvalid)
+    assert not {"hostile-pool", "hostile-hook", name} & {each.id for each in client.tenants.list()}
+    assert client.schedules.list("default") == ()
+    assert not [each for each in client.prices.list() if each.table.version in (name, "fits")]
+
+
+def test_whatever_names_say_artifacts_are_in_their_folder(stack: Running) -> None:
+    tenant = "hostile-files"
+    stack.client.tenants.create(tenant, name="../../../up")
+    node = {"id": "n", "task": HOSTILE_TASK, "params": {"given": "../../up"}, "labels": {"../up": "../../up"}}
+    run = stack.client.submit(Graph.parse({"name": "up", "nodes": [node], "labels": {"../up": "/up"}}), tenant=tenant, key="../../up").wait(
+        60
+    )
+    root = stack.client.settings.resolved_artifacts_dir()
+    until(place.concurrency_report(root, run.run_id, 1).exists, 60)
+    until(place.event_log(root, "up", run.run_id, 1).exists, 60)
+    below = [path.relative_to(root) for path in root.rglob("*")]
+    odd = [path for path in below if not all(re.fullmatch(r"[\w.@%~-]+", part) and not part.startswith("..") for part in path.parts)]
+    assert odd == []
+    beside = {path.name for path in root.parent.iterdir()}
+    assert not [name for name in beside if "up" in name.split(".")[0].split("-")]

@@ -72,7 +72,7 @@ export class Drawer {
 
   draw(node) {
     const part = (title, ...content) => (content.flat().some((each) => each) ? h('section', {class: 'hg-part'}, h('h3', {}, title), content) : null);
-    const code = (text, label) => h('pre', {class: 'detail-code', tabindex: '0', 'aria-label': label}, text);
+    const code = (text, label) => h('pre', {class: 'detail-code', tabindex: '0', role: 'region', 'aria-label': label}, text);
     const state = node.outcome === 'skipped' && (node.reason || '').startsWith('not taken: ') ? 'not_taken' : node.outcome || node.state;
     const fact = (term, value) => (value === null || value === undefined || value === '' ? null : h('div', {class: 'detail-row'}, h('dt', {}, term), h('dd', {}, value)));
     const settings = Object.entries(node.spec).map(([name, value]) => fact(name, typeof value === 'object' ? JSON.stringify(value) : String(value)));
@@ -87,7 +87,7 @@ export class Drawer {
         fact('Lost workers', node.lost || null),
         node.task_id ? fact('Celery', link(`/task/${encodeURIComponent(node.task_id)}`, 'task page')) : null),
       node.error ? part(node.error.type || 'Error', h('p', {class: 'hg-reason'}, node.error.message || ''), node.error.traceback ? code(node.error.traceback, 'Traceback') : null) : null,
-      part('Attempts', node.tries.length ? table('attempts-table', 'Attempts', ['', 'Began', 'Took', 'Ended as', 'Worker'], node.tries.map((each) => [
+      part('Attempts', node.tries.length ? table('attempts-table', 'Attempts', ['Attempt', 'Began', 'Took', 'Ended as', 'Worker'], node.tries.map((each) => [
         String(each.attempt), stamp(each.began), duration(each.ended === null ? null : each.ended - each.began),
         each.outcome === 'lost' ? 'worker lost' : each.outcome ? [(STATES[each.outcome] || ['', each.outcome])[1], each.delay_s === undefined ? '' : `, again after ${duration(each.delay_s)}`,
           each.error ? h('div', {class: 'hg-small'}, `${each.error.type || ''} ${each.error.message || ''}`) : null] : 'running',
@@ -95,7 +95,7 @@ export class Drawer {
       node.tries.length || node.adopted ? part('Log', this.log.element) : null,
       part('Parameters', node.params === '{}' ? null : code(node.params, 'Parameters')),
       part('Result', node.result === null ? null : node.result.object ? h('p', {}, 'In the result store: ', h('code', {}, node.result.object)) : code(node.result.json, 'Result')),
-      part('Cost', node.entries.length ? table('cost-table', 'Ledger entries', ['', 'Entry', 'Category', 'Amount', 'By'], node.entries.map((each) => [
+      part('Cost', node.entries.length ? table('cost-table', 'Ledger entries', ['Attempt', 'Entry', 'Category', 'Amount', 'By'], node.entries.map((each) => [
         String(each.attempt), each.kind, each.category || '–', number(money(each.amount)), each.by])) : null,
       node.usage.map((each) => h('p', {class: 'hg-small'}, `Attempt ${each.attempt} used `, each.lines.map(([category, unit, quantity]) => `${quantity} ${unit} (${category})`).join(', '),
         each.prices ? ` by prices ${each.prices}` : ''))),

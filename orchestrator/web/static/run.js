@@ -214,7 +214,7 @@ async function lookAtRecord() {
   try {
     const text = JSON.stringify(await ask(path), null, 2), shown = text.slice(0, 200000);
     panels.JSON.replaceChildren(h('p', {}, h('a', {href: document.getElementById('hg-banner').dataset.prefix + path, download: `${run}.json`}, 'Download'), ' ',
-      shown.length < text.length ? h('span', {class: 'hg-small'}, 'The beginning is shown; the download has all of it.') : null), h('pre', {class: 'detail-code', tabindex: '0'}, shown));
+      shown.length < text.length ? h('span', {class: 'hg-small'}, 'The beginning is shown; the download has all of it.') : null), h('pre', {class: 'detail-code', tabindex: '0', role: 'region', 'aria-label': 'The run as JSON'}, shown));
   } catch (error) {
     say(error.message, true);
   }

@@ -59,7 +59,7 @@ function start() {
   async function look() {
     const found = await ask(`/tenants/data?${words()}`);
     const focused = list.contains(document.activeElement) ? document.activeElement.getAttribute('aria-label') : null;
-    list.replaceChildren(table('tenants-table', 'Tenants', ['Tenant', 'Level', 'Budget of the day', 'Burn per hour', 'Lasts', 'Runs', 'Nodes', 'Oldest', 'Share (due)', 'Refused today', ...(readOnly ? [] : [''])],
+    list.replaceChildren(table('tenants-table', 'Tenants', ['Tenant', 'Level', 'Budget of the day', 'Burn per hour', 'Lasts', 'Runs', 'Nodes', 'Oldest', 'Share (due)', 'Refused today', ...(readOnly ? [] : [h('th', {scope: 'col'}, h('span', {class: 'visually-hidden'}, 'Pause or resume'))])],
       found.tenants.map((tenant) => h('tr', {'data-tenant': tenant.id},
         h('th', {scope: 'row'}, link(`/tenant/${tenant.id}`, tenant.id), h('div', {class: 'hg-small hg-clip'}, tenant.name === tenant.id ? '' : tenant.name)),
         h('td', {}, level(tenant.level), tenant.paused ? badge('paused') : null, tenant.status === 'active' ? null : h('span', {class: 'hg-state hg-idle'}, tenant.status),
