@@ -13,6 +13,8 @@ RECORDED_AT = "hg1:recorded:at"
 LEASE = "hg1:recorder"
 ENDED = "hg1:ended"
 LOGS = "hg1:logs"
+PULSE = "hg1:pulse"
+BEATS = "hg1:beats"
 
 Part = Literal[
     "run", "state", "wait", "ctl", "spec", "verdict", "attempt", "lease", "due", "result", "fault", "cascade", "fragment", "stop",

@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -104,28 +104,18 @@ def discard(tags: tuple[str, ...], all_: bool, reason: str, by: str | None, as_j
     _act("discard", tags, all_, reason, by, as_json)
 
 
-def _act(what: str, tags: tuple[str, ...], all_: bool, reason: str, by: str | None, as_json: bool) -> None:
-    from orchestrator.note import note
-    from tenancy.errors import Unknown
-    from tenancy.transport.letters import act, letters
+def _act(what: Literal["requeue", "discard"], tags: tuple[str, ...], all_: bool, reason: str, by: str | None, as_json: bool) -> None:
+    from orchestrator.letters import act
 
     if bool(tags) == all_:
         raise click.UsageError("name the letters, or say --all; `headgate queues letters` lists them")
-    link, _ = _connect()
-    found = {letter.tag: letter for letter in letters(link)}
-    for tag in tags:
-        if tag not in found:
-            raise Unknown(f"there is no dead letter {tag!r}; `headgate queues letters` lists them")
-    chosen = [found[tag] for tag in (tags or found)]
-    nodes = [letter.tag for letter in chosen if letter.run and what == "requeue"]
-    for tag in nodes:
-        say(f"{tag} stays: its node has failed with it, in the run {found[tag].run.partition('.')[0]}; submit that graph again")
-    note(link, f"letters.{what}", "platform", by, reason, count=len(chosen) - len(nodes), tags=[letter.tag for letter in chosen][:20])
-    moved = act(link, what, [letter.tag for letter in chosen if letter.tag not in nodes])
+    done = act(_connect()[0], what, None if all_ else tags, by=by, reason=reason)
+    for letter in done.left:
+        say(f"{letter.tag} stays: its node has failed with it, in the run {letter.run.partition('.')[0]}; submit that graph again")
     if as_json:
-        print_json({f"{what}{'d' if what == 'requeue' else 'ed'}": moved, "left": nodes})
+        print_json({f"{what}{'d' if what == 'requeue' else 'ed'}": done.moved, "left": [letter.tag for letter in done.left]})
     else:
-        click.echo(f"{moved} {'is' if moved == 1 else 'are'} {'back in line' if what == 'requeue' else 'forgotten'}")
+        click.echo(f"{done.moved} {'is' if done.moved == 1 else 'are'} {'back in line' if what == 'requeue' else 'forgotten'}")
 
 
 def _connect() -> tuple[Link, int]:

@@ -23,14 +23,14 @@ from orchestrator.store.engine import open_engine
 from orchestrator.web.acts import RunsAct
 from orchestrator.web.banner import BannerData
 from orchestrator.web.broker import BrokerPage, QueueLengths
+from orchestrator.web.drawings import Drawings
 from orchestrator.web.entry import Announce
 from orchestrator.web.feed import Feed
 from orchestrator.web.metrics_page import Metrics, TenantMetrics
 from orchestrator.web.overlay import Overlay
-from orchestrator.web.queues_page import QueuesData, QueuesPage
+from orchestrator.web.queues_page import LettersAct, QueuesData, QueuesPage
 from orchestrator.web.run import (
     RUN,
-    Drawings,
     RunDecisions,
     RunEvents,
     RunGraph,
@@ -71,6 +71,7 @@ HANDLERS: tuple[tuple[str, type], ...] = (
     (TENANT + "/(pause|resume)", TenantAct),
     (r"/queues", QueuesPage),
     (r"/queues/data", QueuesData),
+    (r"/queues/(requeue|discard)", LettersAct),
     (r"/schedules", SchedulesPage),
     (r"/schedules/data", SchedulesData),
     (r"/console/banner", BannerData),
@@ -117,7 +118,7 @@ class Console(Flower):
         self.engine: Engine = open_engine(capp.headgate_settings.resolved_database_url())
         self.client = Client(capp.headgate_settings)
         self.node_logs = NodeLogs(capp.headgate_kernel.logs.spool, capp.headgate_kernel.logs.objects)
-        self.drawings = Drawings()
+        self.drawings = Drawings(capp.headgate_settings.home / "drawings")
         # Celery's events of tasks, which take 40 % of a worker's speed, are not switched on: the log tells what nodes do.
         self.events.enable_events = False
         self.events.state = TaskState(max_tasks_in_memory=self.options.max_tasks, max_workers_in_memory=self.options.max_workers)

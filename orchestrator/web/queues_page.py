@@ -1,12 +1,14 @@
-"""The Queues page: who waits in which pool, what is parked or delayed, dead letters, backpressure."""
+"""The Queues page: who waits in which pool, what is parked or delayed, backpressure, dead letters and what is done to them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Literal
 
-from orchestrator.web.page import Data, Shell
+from orchestrator.letters import act
+from orchestrator.web.acts import reason_of
+from orchestrator.web.page import Act, Data, Shell
 from tenancy.transport.letters import letters
 from tenancy.transport.view import look
 
@@ -45,3 +47,25 @@ class QueuesData(Data):
             }
 
         return tell
+
+
+class LettersAct(Act):
+    """POST /queues/requeue or discard: {tags: [tag, ..], reason} -> {said}."""
+
+    what = "act on dead letters"
+
+    def acting(self, asked: Mapping[str, Any], *path: str) -> Callable[[], Any]:
+        """Return what does it; a tag that no letter has any more keeps all from it."""
+        tags = asked.get("tags")
+        if not isinstance(tags, list) or not 0 < len(tags) <= LETTERS_SHOWN or not all(isinstance(tag, str) for tag in tags):
+            raise ValueError(f"name 1 to {LETTERS_SHOWN} dead letters by their tags")
+        what: Literal["requeue", "discard"] = "requeue" if path[0] == "requeue" else "discard"
+        reason, link, who = reason_of(asked), self.application.link, self.who()
+
+        def done() -> dict[str, str]:
+            acted = act(link, what, tags, by=who, reason=reason)
+            said = f"{acted.moved} {'is' if acted.moved == 1 else 'are'} {'back in line' if what == 'requeue' else 'forgotten'}"
+            stay = f"; {len(acted.left)} stay: their nodes have failed with them" if acted.left else ""
+            return {"said": said + stay}
+
+        return done

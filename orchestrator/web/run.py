@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from threading import Lock
 from typing import Any
 
 from sqlalchemy import Engine
@@ -18,12 +15,11 @@ from orchestrator.store.read import RunView
 from orchestrator.store.run_nodes import get_node, last_event, node_columns, node_events, node_money, waits_s
 from orchestrator.store.run_search import generations
 from orchestrator.web import run_view
+from orchestrator.web.drawings import Drawings, nodes_of
 from orchestrator.web.page import Data, Shell
 from orchestrator.web.runs import is_held, progress, row
 
 EVENTS_SHOWN = 200
-DRAWINGS_MAX = 64
-"""Drawings that are kept: of the graphs that were looked at last."""
 
 RUN = r"/run/([0-9a-z]{26})"
 
@@ -93,29 +89,6 @@ class RunGraph(OfRun):
         return drawings.of
 
 
-class Drawings:
-    """The drawings of graphs, by their digests."""
-
-    def __init__(self, most: int = DRAWINGS_MAX) -> None:
-        self._most = most
-        self._kept: OrderedDict[str, dict[str, Any]] = OrderedDict()
-        self._lock = Lock()
-
-    def of(self, engine: Engine, run: RunView) -> dict[str, Any]:
-        """Return the drawing of a run's graph; empty where none was recorded."""
-        key = run.digest or f"{run.run_id}.{run.generation}"
-        with self._lock:
-            if key in self._kept:
-                self._kept.move_to_end(key)
-                return self._kept[key]
-        drawn = run_view.drawing(_spec(engine, run))
-        with self._lock:
-            self._kept[key] = drawn
-            while len(self._kept) > self._most:
-                self._kept.popitem(last=False)
-        return drawn
-
-
 class RunNodes(OfRun):
     """GET /run/{id}/nodes: the states of all nodes as columns, {same: true} where nothing happened since `since`."""
 
@@ -152,7 +125,7 @@ class RunNode(OfRun):
         tasks = self.application.events
 
         def tell(engine: Engine, run: RunView) -> dict[str, Any]:
-            spec = {str(node["id"]): node for node in _spec(engine, run)}
+            spec = {str(node["id"]): node for node in nodes_of(engine, run)}
             node = get_node(engine, run.run_id, run.generation, wanted, spec.get(wanted))
             of_map = spec.get(wanted) or spec.get(wanted.rpartition(".")[0]) or {}
             events = node_events(engine, run.run_id, run.generation, wanted)
@@ -236,8 +209,3 @@ def decision_json(each: DecisionView) -> dict[str, Any]:
     shown = {name: getattr(each, name) for name in names}
     more = {"confidence": each.confidence_permille, "concurrency": each.concurrency_percent, "policy_version": each.policy_version}
     return {**shown, **more, "flags": list(each.flags), "plan": plan, "applied": None if each.applied is None else len(each.applied)}
-
-
-def _spec(engine: Engine, run: RunView) -> list[dict[str, Any]]:
-    text = read.get_graph(engine, run.run_id, run.generation)
-    return [] if text is None else list(json.loads(text)["nodes"])

@@ -1,18 +1,20 @@
-"""The Schedules page: when each runs next, what became of its last times, and how late they were."""
+"""The Schedules page: when each runs next, what became of its last times, how late they were; and beat, which looks after them all."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
 from sqlalchemy import Engine
 
+from orchestrator.pulse import is_late, pulse
 from orchestrator.store import read
 from orchestrator.store.schedules import ScheduleView, TickView, schedules, ticks
-from orchestrator.web.page import Data, Shell
+from orchestrator.web.page import UNREACHABLE, Data, Shell
 from tenancy.errors import Unknown
+from tenancy.link import Link
 
 SHOWN = 200
 TICKS = 10
@@ -31,13 +33,33 @@ class SchedulesData(Data):
 
     def reading(self, *_: str) -> Callable[[], Any]:
         """Return what reads them."""
-        tenant, engine = self.text("tenant"), self.application.engine
+        tenant, engine, link = self.text("tenant"), self.application.engine, self.application.link
+        entries = self.application.capp.conf.beat_schedule
 
         def tell() -> dict[str, Any]:
             found, now = schedules(engine, tenant), time.time()
-            return {"schedules": [_row(engine, each, now) for each in found[:SHOWN]], "left_out": max(0, len(found) - SHOWN), "now": now}
+            rows = [_row(engine, each, now) for each in found[:SHOWN]]
+            return {"schedules": rows, "left_out": max(0, len(found) - SHOWN), "now": now, "beat": beat(link, entries)}
 
         return tell
+
+
+def beat(link: Link, entries: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | None:
+    """Return each of beat's entries with how it was last carried out, and the beats that live or did lately; None while Redis is away."""
+    try:
+        found = pulse(link)
+    except UNREACHABLE:
+        return None
+    rows = []
+    for name, entry in entries.items():
+        every_s, last = float(entry["schedule"]), found.entries.get(entry["task"])
+        row = {"name": name, "task": entry["task"], "every_s": every_s, "last": None, "late": False}
+        if last is not None:
+            row |= {"last": asdict(last), "late": is_late(found.now, last.at, last.took_s, every_s)}
+        rows.append(row)
+    shortest = min((row["every_s"] for row in rows), default=0.0)
+    beats = [{"name": name, "at": at, "alive": not is_late(found.now, at, 0.0, shortest)} for name, at in found.beats]
+    return {"entries": rows, "beats": beats, "now": found.now}
 
 
 def _row(engine: Engine, schedule: ScheduleView, now: float) -> dict[str, Any]:

@@ -110,6 +110,7 @@ def test_every_client_call_that_changes_something_says_who_and_why() -> None:
 
 WEB = {
     "RunsAct.post": "test_console_runs.py::test_what_pages_do_to_runs_is_done_and_audited_and_one_refusal_keeps_no_other_from_it",
+    "LettersAct.post": "test_console_queues.py::test_dead_letters_are_sent_again_and_dropped_and_who_and_why_is_on_record",
     "TenantAct.post": "test_console_tenants.py::test_a_tenant_is_paused_and_resumed_from_its_page_and_every_page_says_so",
 }
 """Routes of the console that change something: where their lines in the audit are looked at."""

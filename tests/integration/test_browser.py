@@ -10,6 +10,7 @@ import pytest
 import talking_tasks
 from browsers import NEEDED, PATIENCE_MS, page_of
 from consoles import HEADGATE, answer, opened
+from letterbox import dead_letters
 from playwright.sync_api import Browser, Page, expect
 from running import Running, until
 
@@ -248,3 +249,25 @@ def test_whatever_names_say_artifacts_are_in_their_folder(stack: Running) -> Non
     assert odd == []
     beside = {path.name for path in root.parent.iterdir()}
     assert not [name for name in beside if "up" in name.split(".")[0].split("-")]
+
+
+def test_an_operator_sends_one_letter_again_drops_another_and_sees_that_beat_lives(stack: Running, console: str, browser: Browser) -> None:
+    page, wrong = page_of(browser)
+    with dead_letters(stack) as dead:
+        page.goto(f"{console}/queues")
+        rows = page.locator("#letters-table tbody tr", has_text="letters.")
+        expect(rows).to_have_count(3, timeout=PATIENCE_MS)
+        page.get_by_role("button", name=f"Send letter {dead[0]} again").click()
+        page.get_by_label("Reason").fill("the disk is back")
+        page.get_by_role("dialog").get_by_role("button", name="Send again").click()
+        expect(page.locator("#toast-container")).to_contain_text("1 is back in line", timeout=PATIENCE_MS)
+        expect(rows).to_have_count(2, timeout=PATIENCE_MS)
+        page.get_by_role("button", name=f"Drop letter {dead[1]}").focus()
+        page.keyboard.press("Enter")
+        page.get_by_label("Reason").press("Enter")
+        expect(rows).to_have_count(1, timeout=PATIENCE_MS)
+    page.goto(f"{console}/schedules")
+    sweep = page.locator("#beat-table tbody tr", has_text="headgate.sweep")
+    expect(sweep).to_contain_text(re.compile("in time|late"), timeout=PATIENCE_MS)
+    assert wrong == []
+    page.context.close()
