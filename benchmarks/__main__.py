@@ -14,6 +14,7 @@ from typing import Any
 
 from benchmarks import harness, profiling
 from benchmarks.agent.__main__ import main as agent
+from benchmarks.console.__main__ import main as console
 from benchmarks.fan import WORKLOADS, Workload
 from benchmarks.money.cost import main as money
 from benchmarks.plans.speed import main as plan
@@ -27,6 +28,7 @@ OTHERS = {
     "money": money,
     "plan": plan,
     "agent": agent,
+    "console": console,
     "retention": retention,
     "verdicts": verdicts,
     "width": width,

@@ -14,6 +14,7 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.exc import OperationalError, ProgrammingError
 
 from cost.money import CATEGORIES
+from orchestrator.json_pieces import nodes_of
 from tenancy.errors import Unavailable, Unknown
 from tenancy.policy import Policy
 
@@ -334,7 +335,7 @@ def _spec_bytes(connection: Connection, run: Mapping[str, Any]) -> bytes | None:
 
 def _spec(connection: Connection, run: Mapping[str, Any]) -> list[dict[str, Any]]:
     text = _spec_bytes(connection, run)
-    return [] if text is None else list(json.loads(text)["nodes"])
+    return [] if text is None else nodes_of(text)
 
 
 def _grown(connection: Connection, run: Mapping[str, Any], spec: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:

@@ -8,6 +8,7 @@ that the other filters let through.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +26,8 @@ GRAPHS_MAX = 24
 STRIP = 20
 """Runs in the strip of a graph."""
 _STRIPS_LOOK_BACK = 2_000
+
+RUN_ID = re.compile(r"[0-9a-z]{26}")
 
 STATUSES = ("submitted", "held", "running", "cancelling", "refused")
 OUTCOMES = ("succeeded", "degraded", "failed", "cancelled", "terminated_by_cost")
@@ -54,8 +57,8 @@ class Cursor:
 class Wanted:
     """Filters; None and () let everything through.
 
-    label: name and value, or name and None for any value. words: part of a run's id, key, tenant or graph, in any case. since, until: of
-    the submission, epoch seconds.
+    label: name and value, or name and None for any value. words: the id of a run, or part of its id, key, tenant or graph, in any case.
+    since, until: of the submission, epoch seconds.
     """
 
     states: tuple[str, ...] = ()
@@ -166,7 +169,9 @@ def _fits(wanted: Wanted) -> list[Any]:
         fits.append(c.submitted_at >= int(wanted.since * 1000))
     if wanted.until is not None:
         fits.append(c.submitted_at < int(wanted.until * 1000))
-    if wanted.words:
+    if wanted.words and RUN_ID.fullmatch(wanted.words):
+        fits.append(c.run_id == wanted.words)
+    elif wanted.words:
         part = wanted.words.lower()
         fits.append(or_(*(func.lower(each).contains(part, autoescape=True) for each in (c.run_id, c.key, c.tenant, c.graph_name))))
     return fits

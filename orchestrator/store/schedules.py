@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Engine, func, select
+from sqlalchemy import Engine, bindparam, func, select
 from sqlalchemy.engine import Connection
 
 from orchestrator.schedules.due import DUE
@@ -16,6 +16,9 @@ from tenancy.errors import Unknown
 
 from . import tables as t
 from .read import open_record
+
+RUNS_AT_ONCE = 500
+"""Runs that one statement reads."""
 
 _TERMS = tuple(Terms.__dataclass_fields__)
 
@@ -42,7 +45,7 @@ class ScheduleView:
 class TickView:
     """What became of a time (`at`, epoch seconds): due, submitted, skipped, missed or refused, and why.
 
-    status and outcome are those of its run, in its newest generation, None without one.
+    status and outcome are those of its run, in its newest generation, submitted_at (epoch seconds) is its first one's; None without one.
     """
 
     at: float
@@ -51,6 +54,7 @@ class TickView:
     run_id: str | None
     status: str | None
     outcome: str | None
+    submitted_at: float | None
 
 
 def schedules(engine: Engine, tenant: str | None = None) -> list[ScheduleView]:
@@ -82,17 +86,37 @@ def schedule_graph(engine: Engine, tenant: str, name: str) -> bytes:
 
 def ticks(engine: Engine, tenant: str, name: str, limit: int = 20) -> list[TickView]:
     """Return what became of the newest times of a schedule, newest first. Raises Unavailable."""
-    mine = (t.tick.c.tenant == tenant) & (t.tick.c.schedule == name)
-    of_mine = t.run.c.run_id.in_(select(t.tick.c.run_id).where(mine))
-    newest = select(t.run.c.run_id, func.max(t.run.c.generation).label("generation")).where(of_mine).group_by(t.run.c.run_id).subquery()
-    joined = t.tick.outerjoin(newest, newest.c.run_id == t.tick.c.run_id).outerjoin(
-        t.run, (t.run.c.run_id == newest.c.run_id) & (t.run.c.generation == newest.c.generation)
+    return newest_ticks(engine, [(tenant, name)], limit)[tenant, name]
+
+
+def newest_ticks(engine: Engine, names: Sequence[tuple[str, str]], limit: int) -> dict[tuple[str, str], list[TickView]]:
+    """Return the same of each of these schedules, by tenant and name. Raises Unavailable."""
+    tick = t.tick.c
+    columns = (tick.at, tick.state, tick.reason, tick.run_id)
+    newest = (
+        select(*columns).where(tick.tenant == bindparam("of"), tick.schedule == bindparam("called")).order_by(tick.at.desc()).limit(limit)
     )
-    columns = (t.tick.c.at, t.tick.c.state, t.tick.c.reason, t.tick.c.run_id, t.run.c.status, t.run.c.outcome)
-    statement = select(*columns).select_from(joined).where(mine).order_by(t.tick.c.at.desc()).limit(limit)
     with open_record(engine) as connection:
-        rows = connection.execute(statement).all()
-    return [TickView(row.at / 1000, row.state, row.reason or None, row.run_id, row.status, row.outcome) for row in rows]
+        # One after the other: an index has those of each together and in their order, and would have to be read whole for all at once.
+        found = {name: connection.execute(newest, {"of": name[0], "called": name[1]}).all() for name in names}
+        runs = _runs(connection, sorted({row.run_id for rows in found.values() for row in rows if row.run_id is not None}))
+    nothing = (None, None, None)
+    return {
+        name: [TickView(row.at / 1000, row.state, row.reason or None, row.run_id, *runs.get(row.run_id or "", nothing)) for row in rows]
+        for name, rows in found.items()
+    }
+
+
+def _runs(connection: Connection, ids: Sequence[str]) -> dict[str, tuple[str, str | None, float]]:
+    """Status and outcome of the newest generation of each run, and when its first was submitted."""
+    columns = (t.run.c.run_id, t.run.c.status, t.run.c.outcome, t.run.c.submitted_at)
+    found: dict[str, tuple[str, str | None, float]] = {}
+    for first in range(0, len(ids), RUNS_AT_ONCE):
+        some = select(*columns).where(t.run.c.run_id.in_(ids[first : first + RUNS_AT_ONCE]))
+        for row in connection.execute(some.order_by(t.run.c.run_id, t.run.c.generation)):
+            submitted_at = found[row.run_id][2] if row.run_id in found else row.submitted_at / 1000
+            found[row.run_id] = (row.status, row.outcome, submitted_at)
+    return found
 
 
 def to_decide(connection: Connection, now: int, limit: int) -> list[Mapping[str, Any]]:

@@ -17,6 +17,7 @@ from typing import Any
 
 from sqlalchemy import Engine
 
+from orchestrator import json_pieces
 from orchestrator.store import read
 from orchestrator.store.read import RunView
 from orchestrator.web import run_view
@@ -100,7 +101,7 @@ class Drawings:
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             # Whoever dies while he writes leaves a file that no key has, and that goes with the oldest.
             with tempfile.NamedTemporaryFile(dir=self._directory, suffix=".new", delete=False) as new:
-                new.write(zlib.compress(json.dumps(drawn, separators=(",", ":")).encode(), 1))
+                new.write(zlib.compress(json_pieces.dumps(drawn), 1))
             Path(new.name).replace(self._path(key))
             self._forget()
         except OSError as error:
@@ -118,4 +119,4 @@ class Drawings:
 def nodes_of(engine: Engine, run: RunView) -> list[dict[str, Any]]:
     """Return the nodes of the graph that a run was submitted with; none where it was not recorded. Raises Unknown, Unavailable."""
     text = read.get_graph(engine, run.run_id, run.generation)
-    return [] if text is None else list(json.loads(text)["nodes"])
+    return [] if text is None else json_pieces.nodes_of(text)

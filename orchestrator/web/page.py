@@ -14,6 +14,7 @@ from flower.views import BaseHandler
 from sqlalchemy.exc import OperationalError
 from tornado import web
 
+from orchestrator.json_pieces import dumps
 from tenancy.errors import HeadgateError, Unavailable, Unknown
 
 UNREACHABLE = (redis.ConnectionError, redis.TimeoutError, Unavailable, OperationalError)
@@ -188,7 +189,7 @@ class Act(Data):
 
 def encoded(read: Callable[[], Any], zips: bool) -> tuple[bytes, bool]:
     """Return as JSON what `read` returns, and whether it is compressed."""
-    body = json.dumps(read(), separators=(",", ":"), ensure_ascii=False).encode()
+    body = dumps(read())
     if not zips or len(body) < ZIPPED_FROM:
         return body, False
     return gzip.compress(body, 1, mtime=0), True

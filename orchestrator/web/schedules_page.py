@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from sqlalchemy import Engine
-
 from orchestrator.pulse import is_late, pulse
-from orchestrator.store import read
-from orchestrator.store.schedules import ScheduleView, TickView, schedules, ticks
+from orchestrator.store.schedules import ScheduleView, TickView, newest_ticks, schedules
 from orchestrator.web.page import UNREACHABLE, Data, Shell
-from tenancy.errors import Unknown
 from tenancy.link import Link
 
 SHOWN = 200
@@ -38,7 +34,9 @@ class SchedulesData(Data):
 
         def tell() -> dict[str, Any]:
             found, now = schedules(engine, tenant), time.time()
-            rows = [_row(engine, each, now) for each in found[:SHOWN]]
+            shown = found[:SHOWN]
+            times = newest_ticks(engine, [(each.tenant, each.name) for each in shown], TICKS)
+            rows = [_row(each, times[each.tenant, each.name], now) for each in shown]
             return {"schedules": rows, "left_out": max(0, len(found) - SHOWN), "now": now, "beat": beat(link, entries)}
 
         return tell
@@ -62,7 +60,7 @@ def beat(link: Link, entries: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]
     return {"entries": rows, "beats": beats, "now": found.now}
 
 
-def _row(engine: Engine, schedule: ScheduleView, now: float) -> dict[str, Any]:
+def _row(schedule: ScheduleView, times: Sequence[TickView], now: float) -> dict[str, Any]:
     terms = schedule.terms
     return {
         "tenant": schedule.tenant,
@@ -76,15 +74,8 @@ def _row(engine: Engine, schedule: ScheduleView, now: float) -> dict[str, Any]:
         "next": schedule.next_at,
         # Beat looks every few seconds: what has been due for longer says that it does not.
         "overdue_s": None if schedule.next_at is None else max(0.0, now - schedule.next_at),
-        "ticks": [{**asdict(tick), "lag_s": _lag_s(engine, tick)} for tick in ticks(engine, schedule.tenant, schedule.name, TICKS)],
+        # How long after its time the run of a tick was submitted.
+        "ticks": [
+            {**asdict(tick), "lag_s": None if tick.submitted_at is None else max(0.0, tick.submitted_at - tick.at)} for tick in times
+        ],
     }
-
-
-def _lag_s(engine: Engine, tick: TickView) -> float | None:
-    """How long after its time the run of a tick was submitted."""
-    if tick.run_id is None:
-        return None
-    try:
-        return max(0.0, read.get_run(engine, tick.run_id, 1).submitted_at - tick.at)
-    except Unknown:
-        return None
