@@ -78,16 +78,20 @@ def client_of(settings: Settings, stack: Stack) -> Client:
     return Client(settings.model_copy(update={"redis_url": stack.redis_url}))
 
 
+def run_templates(client: Client) -> list[Template]:
+    """Run each shape once, and return what is on record of it."""
+    client.tenants.create(TENANT, max_concurrent_runs=100)
+    graphs = [Graph.parse({"name": "shape", "nodes": list(nodes)}) for _, nodes in SHAPES]
+    runs = [(weight, client.submit(graph, tenant=TENANT)) for graph, (weight, _) in zip(graphs, SHAPES, strict=True)]
+    for _, run in runs:
+        run.wait(RUN_S)
+    return [template(client.engine, run.run_id, weight) for weight, run in runs]
+
+
 def make_templates(settings: Settings) -> list[Template]:
-    """Run each shape once, on a stack that is gone afterwards; its record stays."""
+    """The same, on a stack that is gone afterwards; its record stays."""
     with Stack(settings, 1, 2, console=False) as stack:
-        client = client_of(settings, stack)
-        client.tenants.create(TENANT, max_concurrent_runs=100)
-        graphs = [Graph.parse({"name": "shape", "nodes": list(nodes)}) for _, nodes in SHAPES]
-        runs = [(weight, client.submit(graph, tenant=TENANT)) for graph, (weight, _) in zip(graphs, SHAPES, strict=True)]
-        for _, run in runs:
-            run.wait(RUN_S)
-        return [template(client.engine, run.run_id, weight) for weight, run in runs]
+        return run_templates(client_of(settings, stack))
 
 
 def store(settings: Settings, templates: list[Template], runs: int, tenants: list[str]) -> dict[str, int]:
@@ -102,17 +106,17 @@ def store(settings: Settings, templates: list[Template], runs: int, tenants: lis
 
 
 @contextmanager
-def alive(client: Client, tenants: list[str], nodes: int) -> Iterator[Named]:
-    """Have the large run in flight, runs waiting, schedules; gives what there is to look at."""
+def alive(client: Client, tenants: list[str], nodes: int, waiting: int = WAITING, schedules: int = SCHEDULES) -> Iterator[Named]:
+    """Have the large run in flight, so many runs waiting, schedules; gives what there is to look at."""
     with suppress(Conflict):  # a home that is looked at again
         client.tenants.create("large", max_running_nodes=2)
     running = client.submit(large(nodes, 0.05), tenant="large")
-    for tenant in tenants[: WAITING // 15]:
+    for tenant in tenants[: waiting // 15]:
         client.pause(f"tenant:{tenant}", reason="a benchmark")
         for number in range(15):
             graph = Graph.parse({"name": "waits", "nodes": [_noop(f"n{at}") for at in range(5)]})
             client.submit(graph, tenant=tenant, key=f"waits-{number}")
-    for at in range(SCHEDULES):
+    for at in range(schedules):
         graph = Graph.parse({"name": f"nightly-{at % 9}", "nodes": [_noop("n")]})
         client.schedules.create(f"nightly-{at}", graph, tenant=tenants[at % len(tenants)], cron="0 3 * * *")
     try:

@@ -226,6 +226,7 @@ def _page(connection: Connection, fitting: Select[Any], states: Sequence[str], b
     keys = [(row.run_id, row.generation) for row in connection.execute(some.limit(limit))]
     if not keys:
         return []
-    rows = connection.execute(select(*_run_columns()).where(tuple_(t.run.c.run_id, t.run.c.generation).in_(keys))).mappings()
+    # Not by pairs, for which SQLite reads the whole table; the few other generations are passed over.
+    rows = connection.execute(select(*_run_columns()).where(t.run.c.run_id.in_([run_id for run_id, _ in keys]))).mappings()
     by_key = {(row["run_id"], row["generation"]): dict(row) for row in rows}
     return [by_key[key] for key in keys if key in by_key]

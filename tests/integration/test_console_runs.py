@@ -152,6 +152,7 @@ def test_who_asked_is_the_name_that_flower_let_in(stack: Running) -> None:
     try:
         with opened(stack.client.settings, [*HEADGATE, "--basic-auth=ann:secret"]) as url:
             assert post(f"{url}/runs/cancel", {"runs": [run.run_id]}, "ann:secret")[1]["done"][0]["ok"]
-        assert "ann" in {line.actor for line in read.audit(stack.client.engine, run=run.run_id) if line.action == "run.cancelling"}
+        lines = until(lambda: [line for line in read.audit(stack.client.engine, run=run.run_id) if line.action == "run.cancelling"])
+        assert "ann" in {line.actor for line in lines}
     finally:
         run.cancel(now=True)
