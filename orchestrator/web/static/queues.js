@@ -58,7 +58,7 @@ function drawLetters(found) {
   const all = readOnly || found.letters.length < 2 ? null : h('div', {class: 'hg-acts mb-2'},
     again.length > 1 ? button('requeue', again, `Send ${count(again.length)} letters again`) : null, button('discard', found.letters, `Drop ${count(found.letters.length)} letters`));
   return [h('h2', {class: 'hg-section'}, `Dead letters: ${count(found.dead)}`), all || '',
-    table('letters-table', 'Dead letters', ['Letter', 'Tenant', 'Task', 'Given up', 'Why', 'Deaths', ...(readOnly ? [] : [''])], found.letters.map((letter) => drawLetter(letter, found.now)), 'There is none.'),
+    table('letters-table', 'Dead letters', ['Letter', 'Tenant', 'Task', 'Given up', 'Why', 'Deaths', ...(readOnly ? [] : [h('th', {scope: 'col'}, h('span', {class: 'visually-hidden'}, 'What may be done'))])], found.letters.map((letter) => drawLetter(letter, found.now)), 'There is none.'),
     left > 0 ? h('p', {class: 'hg-small'}, `${plural(left, 'letter')} more; \`headgate queues letters\` lists all of them.`) : ''];
 }
 
