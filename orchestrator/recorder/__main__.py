@@ -15,9 +15,10 @@ from sqlalchemy.exc import OperationalError
 from orchestrator.assembly import producer_app
 from orchestrator.log_format import set_up
 from orchestrator.log_key import log_key
+from orchestrator.migrations.revisions import bring_up
 from orchestrator.settings import Settings
 from orchestrator.store import tables as t
-from orchestrator.store.engine import complete_tables, open_engine
+from orchestrator.store.engine import open_engine
 from tenancy.errors import HeadgateError
 from tenancy.link import Link
 from tenancy.policy import Policy
@@ -33,7 +34,7 @@ log = logging.getLogger("headgate.recorder")
 def first_start(engine: Engine, now_ms: int, key: bytes) -> None:
     """Make tables, cursor and the tenant `default`, as far as they are missing; chain a log that is older than its chain."""
     with engine.begin() as connection:
-        added = complete_tables(connection)
+        added = bring_up(connection)
         if connection.execute(select(t.cursor.c.id)).first() is None:
             connection.execute(insert(t.cursor).values(id=1, epoch=0, seq=0))
         create_tenant(connection, DEFAULT_TENANT, "Default", Policy(), now_ms, actor="headgate")

@@ -29,6 +29,7 @@ Kind = Literal[
     "request.rerun",
     "request.schedule",
     "request.report",
+    "request.prune",
 ]
 
 _AS_TEXT = {"request.tenant": "policy", "request.policy": "changes", "request.prices": "prices", "request.schedule": "said"}

@@ -524,6 +524,7 @@ _PROJECTIONS: dict[str, Callable[[Changes, Event, Position], None]] = {
     "request.rerun": _requested,
     "request.schedule": _requested,
     "request.report": _requested,
+    "request.prune": _requested,
     "run.held": _held,
     "run.admitted": _admitted,
     "run.refused": _refused,

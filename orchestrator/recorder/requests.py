@@ -20,6 +20,7 @@ from tenancy.priorities import Priority
 
 from .prices import decide_prices
 from .projection import amount
+from .pruning import decide_prune
 from .reports import decide_report
 from .reruns import decide_rerun
 from .schedules import decide_schedule
@@ -49,6 +50,8 @@ def decide(connection: Connection, requests: list[Request], payloads: Mapping[st
                 stored = decide_rerun(connection, event)
             elif event["t"] == "request.report":
                 stored = decide_report(connection, event, payloads.get(request))
+            elif event["t"] == "request.prune":
+                stored = decide_prune(connection, event)
             elif event["t"] == "request.schedule":
                 stored = decide_schedule(connection, event, payloads.get(request))
             else:

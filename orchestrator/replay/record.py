@@ -51,6 +51,8 @@ def read_log(engine: Engine, run_id: str, generation: int, *, totals: bool = Fal
         first = steps[0].position if steps else Position(0, 0)
         passed = [Step(position, text, None, passed=True) for position, text in rebuilds(connection, first)]
     run = rows["run"][0]
+    if run["logged"] < 2 and not totals:
+        raise Unknown(f"the log of run {run_id} generation {generation} was pruned; `headgate replay DIR` reads that of its artifacts")
     spec = run["spec"]
     last = steps[-1].position if steps else first
     return RunLog(

@@ -39,9 +39,11 @@ def verify(engine: Engine, key: bytes, *, platform: bool = False) -> Iterator[Ve
 
 
 def _names(engine: Engine) -> list[Name]:
-    """Return the chains on record, and those that events are there for and no end."""
+    """Return the chains on record, and those that events are there for and no end; not those that were let go of."""
     chained = select(t.chain.c.run_id, t.chain.c.generation).where(t.chain.c.run_id != "")
     logged = select(t.event.c.run_id, t.event.c.generation).where(t.event.c.run_id != "", t.event.c.generation.is_not(None)).distinct()
+    going = select(t.run.c.run_id, t.run.c.generation).where(t.run.c.logged == 1)
     with open_record(engine) as connection:
         found = {(row.run_id, row.generation) for query in (chained, logged) for row in connection.execute(query)}
+        found -= {(row.run_id, row.generation) for row in connection.execute(going)}
     return sorted(found)

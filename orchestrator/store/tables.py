@@ -21,6 +21,12 @@ OF_WORKERS = "type IN ('worker.enrolled', 'worker.retired', 'worker.dead', 'epoc
 OF_LEVELS = "type IN ('level.entered', 'level.left')"
 """What tells the levels of tenants; likewise."""
 
+HAS_LOG = "logged > 0"
+"""What tells the generations whose log is there; after years most have none any more."""
+
+OF_TASKS = "generation = 0 AND run_id <> ''"
+"""What tells the chains of ordinary tasks."""
+
 LATER = "generation > 1"
 """What tells the generations that a run was given later: few, so they have an index, which is used where a query says it in these words."""
 
@@ -67,7 +73,7 @@ class RunRow(SQLModel, table=True):
     `becomes` JSON of the graphs that its nodes turn into without running: node to the graph, as a result is kept.
     `ranked` is the priority that it was given while it was in flight; `priority` stays that of its submission. `timeout_s` is what the
     time limit of all its nodes was raised to meanwhile. `trace` is the traceparent that it was submitted with; that of the first
-    generation holds for all.
+    generation holds for all. `logged` is 2, 1 while its events are let go of, 0 when they are gone.
     """
 
     __tablename__ = "run"
@@ -78,6 +84,7 @@ class RunRow(SQLModel, table=True):
         Index("run_recent", "submitted_at", "run_id", "generation", "status", "outcome", "tenant", "graph_name", "key", "cost_micros"),
         Index("run_graph", "graph_name", "submitted_at", "run_id", "generation", "status", "outcome", "tenant"),
         Index("run_finished", "finished_at", "tenant"),
+        Index("run_log", "finished_at", sqlite_where=text(HAS_LOG), postgresql_where=text(HAS_LOG)),
         Index("run_again", "run_id", "generation", sqlite_where=text(LATER), postgresql_where=text(LATER)),
     )
 
@@ -111,6 +118,7 @@ class RunRow(SQLModel, table=True):
     ranked: int | None = None
     timeout_s: int | None = None
     trace: str | None = _text(optional=True)
+    logged: int = 2
 
 
 class NodeRow(SQLModel, table=True):
@@ -219,6 +227,7 @@ class ChainRow(SQLModel, table=True):
     """
 
     __tablename__ = "chain"
+    __table_args__ = (Index("chain_task", "epoch", "seq", sqlite_where=text(OF_TASKS), postgresql_where=text(OF_TASKS)),)
 
     run_id: str = Field(primary_key=True)
     generation: int = Field(primary_key=True)
@@ -351,6 +360,7 @@ class RequestRow(SQLModel, table=True):
     """What a request was answered, so that asking again gives the same answer."""
 
     __tablename__ = "request"
+    __table_args__ = (Index("request_at", "at"),)
 
     id: str = Field(primary_key=True)
     at: int = _big()

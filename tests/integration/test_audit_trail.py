@@ -59,14 +59,16 @@ CONTROLS = {
     "backfill": ("backfill.begun", ["{graph}", "--every", "1d", "--from", "2026-01-01", "--to", "2026-01-02", "--tenant", "{tenant}"]),
     "queues requeue": ("letters.requeue", ["--all"]),
     "queues discard": ("letters.discard", ["--all"]),
+    "prune": ("record.pruned", ["--keep-days", "1"]),
+    "migrate": ("record.migrated", []),
     "workers scale": ("workers.scaled", ["4"]),
     "workers drain": ("worker.drained", []),
 }
 """Commands that change something: the action in the audit, and arguments that do it here."""
 
-TRIED_ELSEWHERE = {"workers drain", "ledger reprice", "approve"}
+TRIED_ELSEWHERE = {"workers drain", "ledger reprice", "approve", "prune", "migrate"}
 """A drain takes a worker from the other tests; prices are applied anew to what somebody has used (test_ledger.py); an approval needs a
-run that its cost has ended (test_approval.py)."""
+run that its cost has ended (test_approval.py); nothing is old enough to be pruned, or at another revision (tests/conformance)."""
 
 
 def commands(group: click.Group, before: str = "") -> Iterator[tuple[str, click.Command]]:

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from running import Running, by_id, until
+from sqlalchemy import update
 
+from orchestrator.cli import main
 from orchestrator.client import Client
 from orchestrator.embedded import RedisServer
 from orchestrator.graph import Graph
 from orchestrator.recorder.batch import apply, payloads_of
 from orchestrator.recorder.loop import Recorder
+from orchestrator.recorder.pruning import MS_PER_DAY
 from orchestrator.recorder.stream import read_after
 from orchestrator.settings import Settings
+from orchestrator.store import read
+from orchestrator.store import tables as t
+from orchestrator.store.engine import open_engine
 from orchestrator.sweeper import Sweeper
 from tests.integration.hands import Hands, layers, make_recorder
 
@@ -140,3 +148,37 @@ def submit(recorder: Recorder, hands: Hands) -> str:
     recorder.step(None)
     hands.start(run, graph)
     return run
+
+
+def test_the_log_of_a_run_that_is_long_over_is_let_go_of_by_command(stack: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEADGATE_HOME", str(stack.client.settings.home))
+    graph = Graph.parse({"name": "kept", "nodes": [{"id": "a", **NOOP}, {"id": "b", **NOOP, "after": ["a"]}]})
+    old, young = (stack.client.submit(graph) for _ in range(2))
+    for run in (old, young):
+        assert run.wait(TIMEOUT_S).outcome == "succeeded"
+    engine = stack.client.engine
+    until(lambda: all(read.get_events(engine, run.run_id)[-1].type == "run.ended" for run in (old, young)), TIMEOUT_S)
+    events, shown = len(read.get_events(engine, old.run_id)), read.show_json(engine, old.run_id)
+    writer = open_engine(stack.client.settings.resolved_database_url(), writer=True)
+    with writer.begin() as connection:  # as if it had been two days ago
+        two_days_ago = t.run.c.finished_at - 2 * MS_PER_DAY
+        connection.execute(update(t.run).where(t.run.c.run_id == old.run_id).values(finished_at=two_days_ago))
+    writer.dispose()
+
+    def headgate(*words: str) -> dict[str, Any]:
+        done = CliRunner().invoke(main, [*words, "--json"])
+        assert done.exit_code == 0, done.output
+        return dict(json.loads(done.stdout))
+
+    assert headgate("prune", "--keep-days", "1", "--dry-run") == {"events": events, "runs": 1, "tasks": 0}
+    gone = headgate("prune", "--keep-days", "1", "--by", "ann", "--reason", "the disk is full")
+    assert (gone["events"], gone["runs"]) == (events, 1)
+    assert read.get_events(engine, old.run_id) == []
+    kept = read.show_json(engine, old.run_id)
+    assert {**kept, "finished_at": 0} == {**shown, "finished_at": 0}
+    assert len(read.get_events(engine, young.run_id)) == events
+    (line,) = (line for line in read.audit(engine) if line.action == "record.pruned")
+    assert (line.actor, line.reason, line.said["events"]) == ("ann", "the disk is full", events)
+    refused = CliRunner().invoke(main, ["replay", old.run_id])
+    assert refused.exit_code != 0
+    assert "was pruned" in refused.stderr
