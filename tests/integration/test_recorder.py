@@ -32,7 +32,7 @@ from tests.integration.hands import Hands, drain, layers, make_recorder
 pytestmark = pytest.mark.both_records
 
 
-def eventually(holds: Callable[[], bool], what: str, timeout_s: float = 30.0) -> None:
+def eventually(holds: Callable[[], bool], what: str, timeout_s: float = 90.0) -> None:
     until = time.monotonic() + timeout_s
     while not holds():
         assert time.monotonic() < until, f"not within {timeout_s} s: {what}"

@@ -106,6 +106,8 @@ def test_every_command_says_what_it_does_and_takes_json() -> None:
         "top",
         "graph",
         "completion",
+        "prune",
+        "migrate",
         "trace",
     ]
     assert sorted(names) == main.list_commands(None)  # type: ignore[arg-type]
