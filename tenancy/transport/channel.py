@@ -328,8 +328,7 @@ class FairChannel(stock.Channel):
         self.client.connection.send_command("BRPOP", *sources, f"{min(longest_s, self._sleep_ms / 1000):.3f}")
 
     def _brpop_read(self, **options: Any) -> Any:
-        if not self.pools():
-            return super()._brpop_read(**options)
+        # A bell may answer when no pool is consumed from any more: a channel is closed after its consumers.
         try:
             try:
                 found = self.client.parse_response(self.client.connection, "BRPOP", **options)

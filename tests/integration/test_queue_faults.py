@@ -231,6 +231,20 @@ def slots(link: Link) -> list[int]:
     return [int(client.hget("hg1:slots:default", inc) or 0) for inc in living(link)]
 
 
+def test_a_channel_closes_though_the_bell_rings_after_its_consumers_were_cancelled(direct: Link, app: Any) -> None:
+    with app.connection_for_read() as connection:
+        channel = connection.channel()
+        consumer = app.amqp.TaskConsumer(channel)
+        consumer.consume()
+        connection.transport.cycle._register_BRPOP(channel)
+        assert channel._in_poll
+        consumer.cancel()
+        assert not channel.pools()
+        direct.client.lpush("hg1:bell:default", "1")
+        channel.close()
+    assert not living(direct)
+
+
 @pytest.mark.parametrize("pool", ["prefork", "threads", "solo"])
 def test_a_worker_that_never_heard_of_what_it_popped_runs_it_all_the_same(
     pool: str, direct: Link, proxy: CuttingProxy, app: Any, tmp_path: Path
