@@ -15,7 +15,7 @@ from orchestrator.store import tables as t
 from orchestrator.store.engine import complete_tables
 from tenancy.errors import HeadgateError, Refused, Unavailable
 
-REVISIONS: Final = ("0001", "0002")
+REVISIONS: Final = ("0001", "0002", "0003")
 """All that there are, oldest first."""
 
 HEAD: Final = REVISIONS[-1]

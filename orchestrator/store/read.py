@@ -259,7 +259,9 @@ def audit(
     if tenant is not None:
         statement = statement.where(t.audit.c.tenant == tenant)
     if run is not None:
-        statement = statement.where((t.audit.c.target == run) | t.audit.c.target.startswith(f"run:{run}", autoescape=True))
+        # Not LIKE, which SQLite's index does not know: a run's own, and those of its generations and nodes.
+        of_run = t.audit.c.target.between(f"run:{run}", f"run:{run}\U0010ffff")
+        statement = statement.where((t.audit.c.target == run) | of_run)
     if since is not None:
         statement = statement.where(t.audit.c.at >= int(since * 1000))
     newest = statement.order_by(t.audit.c.at.desc(), t.audit.c.id.desc()).limit(max(1, min(limit, LIMIT_MAX)))

@@ -170,7 +170,11 @@ class DecisionRow(SQLModel, table=True):
     """
 
     __tablename__ = "decision"
-    __table_args__ = (Index("decision_run", "run_id", "generation"), Index("decision_tenant", "tenant", "at"))
+    __table_args__ = (
+        Index("decision_run", "run_id", "generation"),
+        Index("decision_tenant", "tenant", "at"),
+        Index("decision_at", "at", "run_id", "number"),
+    )
 
     id: str = Field(primary_key=True)
     tenant: str
@@ -482,7 +486,7 @@ class AuditRow(SQLModel, table=True):
     """Who changed what, never changed itself: tenants, policies, pauses, admissions, cancellations. `data` is JSON."""
 
     __tablename__ = "audit"
-    __table_args__ = (Index("audit_tenant", "tenant", "at"),)
+    __table_args__ = (Index("audit_tenant", "tenant", "at"), Index("audit_at", "at", "id"), Index("audit_target", "target"))
 
     id: str = Field(primary_key=True)
     at: int = _big()

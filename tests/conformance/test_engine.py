@@ -18,6 +18,7 @@ from orchestrator.store import tables as t
 from orchestrator.store.engine import create_tables, open_engine, reading
 from orchestrator.store.writer import read_cursor
 from tenancy.errors import HeadgateError, Unavailable
+from tests.postgres_server import PostgresServer
 
 pytestmark = pytest.mark.both_records
 CURSOR = insert(t.cursor).values(id=1, epoch=1, seq=1)
@@ -92,15 +93,13 @@ def test_two_first_starts_at_once_make_one_record(new_database: Callable[[], str
     assert set(inspect(open_engine(url)).get_table_names()) >= {table.name for table in t.TABLES}
 
 
-def test_a_forked_process_has_connections_of_its_own(database_url: str) -> None:
+def test_a_forked_process_has_connections_of_its_own(postgres: PostgresServer) -> None:
     """A child that used its parent's socket would take its answers."""
-    engine = open_engine(database_url, writer=True)
-    create_tables(engine)
     program = f"""
 import os
 from sqlalchemy import text
 from orchestrator.store.engine import open_engine
-engine = open_engine({database_url!r})
+engine = open_engine({postgres.url(postgres.record())!r})
 def ask(number):
     with engine.connect() as connection:
         return connection.execute(text("SELECT CAST(:n AS INTEGER)"), {{"n": number}}).scalar()
