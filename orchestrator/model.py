@@ -105,6 +105,11 @@ class Model(AdmissionModel):
 
     # A node from its message to its outcome
 
+    def charge_and_begin(self, charges: Sequence[tuple[str, int, str, str, str]], run: str, gen: int, *claim: Any) -> Reply:
+        """Settle executions of the run, each (node, attempt, cats, by, price version), then claim a node: [their answers, row]."""
+        answers = [self.settle(run, gen, *charge) for charge in charges]
+        return [answers, self.begin(run, gen, *claim)]
+
     def begin(
         self, run: str, gen: int, node: str, inc: str, tag: str, delivery: int, worker: str, lag_ms: int = 0, refusal_ms: int = 0
     ) -> Reply:

@@ -1,7 +1,7 @@
 """Lua scripts: one file each, put together from what they need of their includes.
 
-Redis runs a script from its first line at each call, so every function in it is made anew each time: a script is given those alone that it can
-reach. A file begins a function with `local function name(` in the first column and ends it with `end` there, or on the same line.
+Redis runs a script from its first line at each call, so every function in it is made anew each time: a script is given those alone that
+it can reach. A file begins a function with `local function name(` in the first column and ends it with `end` there, or on the same line.
 """
 
 from __future__ import annotations

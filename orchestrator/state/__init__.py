@@ -93,11 +93,23 @@ class State:
     def charge_and_begin(
         self, charges: Sequence[Charge], run: str, gen: int, node: str, inc: str, tag: str, delivery: int, worker: str
     ) -> tuple[list[Charged], list[Any]]:
-        """Settle executions, then claim a node, in one round trip: the answers of `charge`, and a row of the gate table."""
-        calls: list[tuple[str, Sequence[str | int]]] = [(f"{PREFIX}settle", self._arguments(charge)) for charge in charges]
-        calls.append((f"{PREFIX}begin", (run, gen, node, inc, tag, delivery, worker, self.lag_ms, self.refusal_ms)))
-        *answers, row = self.link.batch(calls)
-        return [_charged(answer) for answer in answers], list(row)
+        """Settle executions, then claim a node, in one round trip: the answers of `charge`, and a row of the gate table.
+
+        Those of the same run are settled by the script that claims: most of what either costs is to begin.
+        """
+        own = [(charge.run, charge.gen) == (run, gen) for charge in charges]
+        calls: list[tuple[str, Sequence[str | int]]] = [
+            (f"{PREFIX}settle", self._arguments(charge)) for charge, rides in zip(charges, own, strict=True) if not rides
+        ]
+        claim: list[str | int] = [run, gen, node, inc, tag, delivery, worker, self.lag_ms, self.refusal_ms]
+        riding = [part for charge, rides in zip(charges, own, strict=True) if rides for part in charge[2:]]
+        if riding:
+            claim += [*self.rules, *riding]
+        calls.append((f"{PREFIX}begin", claim))
+        *others, row = self.link.batch(calls)
+        rode, row = row if riding else ([], row)
+        left, right = iter(others), iter(rode)
+        return [_charged(next(right) if rides else next(left)) for rides in own], list(row)
 
     def expand(
         self,

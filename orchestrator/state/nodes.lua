@@ -92,11 +92,12 @@ local function announce_due(tenant)
 end
 
 -- What the run's purse needs for a node that waits: its floor, 0 for an optional one. Not while what its last attempt had set aside is
--- still to be settled: that comes back with the settlement, and until then it is there.
-local function need_of(node, ctl)
+-- still to be settled: that comes back with the settlement, and until then it is there. `attempt`: its last one, false where it had none,
+-- nil where the caller has not read that.
+local function need_of(node, ctl, attempt)
   local floor = micros(ctl.floor or '0')
-  local attempt = floor > 0 and redis.call('HGET', 'hg1:attempt:' .. RG, node)
-  if attempt and redis.call('SISMEMBER', 'hg1:open:' .. RG, node .. ':' .. attempt) == 1 then return 0 end
+  if floor > 0 and attempt == nil then attempt = redis.call('HGET', 'hg1:attempt:' .. RG, node) end
+  if floor > 0 and attempt and redis.call('SISMEMBER', 'hg1:open:' .. RG, node .. ':' .. attempt) == 1 then return 0 end
   return floor
 end
 
@@ -123,9 +124,11 @@ end
 -- not_taken: it was skipped because it is on a branch not taken, which says nothing against the run. What succeeds as a variant was given up.
 local function write_outcome(run, node, outcome, ctl, not_taken)
   redis.call('HSET', 'hg1:state:' .. RG, node, outcome)
-  if redis.call('HDEL', 'hg1:lease:' .. RG, node) == 0 then count_needed(-need_of(node, ctl)) end
+  if redis.call('HDEL', 'hg1:lease:' .. RG, node) == 0 then
+    count_needed(-need_of(node, ctl))
+    redis.call('ZREM', 'hg1:due:' .. RG, node)  -- with a lease it is running, and was taken from there when it began
+  end
   if ctl.expects then count_needed(-micros(ctl.expects)) end  -- a map that was never expanded
-  redis.call('ZREM', 'hg1:due:' .. RG, node)
   run.left = redis.call('HINCRBY', 'hg1:run:' .. RG, 'left', -1)
   redis.call('HINCRBY', 'hg1:run:' .. RG, 'n:' .. outcome, 1)
   if outcome ~= 'succeeded' and not not_taken then
@@ -234,8 +237,8 @@ local function seal(run, node, not_taken)
 end
 
 -- What is left to write of a run: 1: `cascade` has more to do; 2: the run was stopped, and what has not begun is to be revoked.
-local function unwritten(run)
-  if redis.call('LLEN', 'hg1:cascade:' .. RG) > 0 then return 1 end
+local function unwritten(run, is_cascade_over)
+  if not is_cascade_over and redis.call('LLEN', 'hg1:cascade:' .. RG) > 0 then return 1 end
   return run.stopped and run.left > 0 and 2 or 0
 end
 
@@ -243,7 +246,7 @@ end
 local function cascade(run, limit)
   for _ = 1, limit do
     local entry = redis.call('LPOP', 'hg1:cascade:' .. RG)
-    if not entry then break end
+    if not entry then return unwritten(run, true) end
     local not_taken = entry:sub(1, 1) == '!'
     local node = not_taken and entry:sub(2) or entry
     if state_of(node) == 'pending' then seal(run, node, not_taken) end

@@ -5,11 +5,5 @@
 -- @include tenancy/transport/messages
 -- @include cost/ledger
 -- @include orchestrator/state/nodes
--- @include orchestrator/state/pressure
-local run = get_run()
-if not run then return {'unknown', 0, 0} end
-local had_ended = run.status == 'ended'
-local answer = settle(RUN, GEN, ARGV[4], ARGV[5], ARGV[6], ARGV[7], run.left > 0, ARGV[8], ARGV[12])
-if answer == 'settled' then need_again(ARGV[4], ARGV[5]) end
-maybe_end(run)
-return {answer, somebody_may_start(run.status == 'ended' and not had_ended, read_rules(9)), was_level_entered and 1 or 0}
+-- @include orchestrator/state/charge
+return charge(get_run(), ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8], ARGV[12], read_rules(9))

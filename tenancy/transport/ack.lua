@@ -2,7 +2,4 @@
 -- this delivery: a late word about an earlier one says nothing about the next.
 -- @include tenancy/kernel
 -- @include tenancy/transport/messages
-if not holds(ARGV[2], ARGV[3], ARGV[4]) then return 0 end
-local m = unhold(ARGV[2], ARGV[3])
-if m then drop(ARGV[3], m) end
-return 1
+return settle_message(ARGV[2], ARGV[3], ARGV[4])

@@ -79,8 +79,11 @@ class FairQueue(Protocol):
     def pop(self, inc: str, pool: str, sleep_ms: int = SLEEP_MS) -> Delivery | None:
         """Take the next message of a pool, or None. Raises DeadIncarnation."""
 
-    def pop_or_wait(self, inc: str, pool: str, sleep_ms: int = SLEEP_MS) -> Delivery | int:
-        """Take the next message of a pool, or return how many ms to wait for its doorbell at most. Raises DeadIncarnation."""
+    def pop_or_wait(self, inc: str, pool: str, sleep_ms: int = SLEEP_MS, acks: Sequence[tuple[str, str, int]] = ()) -> Delivery | int:
+        """Take the next message of a pool, or return how many ms to wait for its doorbell at most. Raises DeadIncarnation.
+
+        acks: (inc, tag, delivery) of messages to settle before.
+        """
 
     def ack(self, inc: str, tag: str, delivery: int) -> int:
         """Settle a held message; 0 when the incarnation does not hold this delivery of it."""

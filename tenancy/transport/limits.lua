@@ -51,10 +51,10 @@ local function limit_has_place(limit)
   return wait == 0, wait
 end
 
--- Why a message may not go now: the list to park it in, and when to look at that list again.
-local function obstacle(m, limits)
+-- Why a message may not go now: the list to park it in, and when to look at that list again. `pauses`: false where nothing is paused.
+local function obstacle(m, limits, pauses)
   if m.r ~= '' then
-    if redis.call('SISMEMBER', 'hg1:paused', 'run:' .. m.r) == 1 then return 'pause:' .. m.r end
+    if pauses ~= false and redis.call('SISMEMBER', 'hg1:paused', 'run:' .. m.r) == 1 then return 'pause:' .. m.r end
     if not run_has_place(m.r) then return 'place:' .. m.r, RECHECK_MS end
   end
   for _, limit in ipairs(limits) do

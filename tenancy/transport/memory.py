@@ -160,20 +160,25 @@ class MemoryQueue(MemoryPlaces):
         found = self.pop_or_wait(inc, pool, sleep_ms)
         return found if isinstance(found, Delivery) else None
 
-    def pop_or_wait(self, inc: str, pool: str, sleep_ms: int = SLEEP_MS) -> Delivery | int:
-        """Take the next message of a pool, or return how many ms to wait for its doorbell at most. Raises DeadIncarnation."""
-        reply = self.pop_row(inc, pool, sleep_ms)
+    def pop_or_wait(self, inc: str, pool: str, sleep_ms: int = SLEEP_MS, acks: Sequence[tuple[str, str, int]] = ()) -> Delivery | int:
+        """Take the next message of a pool, or return how many ms to wait for its doorbell at most. Raises DeadIncarnation.
+
+        acks: (inc, tag, delivery) of messages to settle before.
+        """
+        reply = self.pop_row(inc, pool, sleep_ms, acks)
         if reply[0] == "DEAD":
             raise DeadIncarnation(inc)
         return int(reply[1]) if reply[0] == "SLEEP" else Delivery(*reply)
 
-    def pop_row(self, inc: str, pool: str, sleep_ms: int) -> Reply:
+    def pop_row(self, inc: str, pool: str, sleep_ms: int, acks: Sequence[tuple[str, str, int]] = ()) -> Reply:
         """What the script `pop` answers: the next message, by virtual start time, then priority, then age, of those that may go.
 
         Returns [tag, payload, delivery, and s where its time limit was raised since]; ["SLEEP", ms] when there is none (`inc` is then a
         sleeper) and how long to wait for the bell at most; ["DEAD"] when `inc` is not live.
         """
         self._fence()
+        for each in acks:
+            self.ack(*each)
         if inc not in self.workers:
             return ["DEAD"]
         line = self._pool(pool)

@@ -42,8 +42,9 @@ local function live(inc)
   return redis.call('ZSCORE', 'hg1:incarnations', inc)
 end
 
-local function read_held(inc, tag)
-  local row = redis.call('HGET', 'hg1:unacked:' .. inc, tag)
+-- What an incarnation holds of a tag: delivery, popped, charged, served; `row` where the caller has read it.
+local function read_held(inc, tag, row)
+  row = row or redis.call('HGET', 'hg1:unacked:' .. inc, tag)
   if not row then return nil end
   return row:match('^(%d+)|(%d+)|(%d+)|(%d+)$')
 end
@@ -54,7 +55,7 @@ end
 
 local function ring(pool)
   local sleepers = redis.call('ZCOUNT', 'hg1:sleepers:' .. pool, NOW, '+inf')
-  if redis.call('LLEN', 'hg1:bell:' .. pool) < sleepers then
+  if sleepers > 0 and redis.call('LLEN', 'hg1:bell:' .. pool) < sleepers then
     redis.call('LPUSH', 'hg1:bell:' .. pool, '1')
   end
 end
@@ -76,14 +77,13 @@ local function queue_of(m)
   return 'hg1:queue:' .. m.q .. ':' .. m.t .. ':' .. m.p
 end
 
--- Whether a scope was removed after this tag was made.
-local function removed(scope, tag)
-  local upto = redis.call('HGET', 'hg1:dead', scope)
-  return upto and number_of(tag) <= tonumber(upto)
-end
-
+-- Whether the tenant or the run of a message was removed after its tag was made.
 local function is_removed(tag, m)
-  return removed('tenant:' .. m.t, tag) or (m.r ~= '' and removed('run:' .. m.r, tag))
+  local number = number_of(tag)
+  for _, upto in ipairs(redis.call('HMGET', 'hg1:dead', 'tenant:' .. m.t, 'run:' .. m.r)) do
+    if upto and number <= tonumber(upto) then return true end
+  end
+  return false
 end
 
 -- What a tenant's policy says to the queue: weight, cap (nil none), whether it is suspended.
@@ -105,8 +105,10 @@ local function is_stopped_now(tenant)
   return tonumber(is_stopped(tenant) or 0) > NOW
 end
 
-local function is_blocked(tenant, rule)
-  if rule.suspended or is_stopped(tenant) or redis.call('SISMEMBER', 'hg1:paused', 'tenant:' .. tenant) == 1 then return true end
+-- `stops`, `pauses`: false where the caller knows that no tenant is stopped, that nothing is paused.
+local function is_blocked(tenant, rule, stops, pauses)
+  if rule.suspended or (stops ~= false and is_stopped(tenant)) then return true end
+  if pauses ~= false and redis.call('SISMEMBER', 'hg1:paused', 'tenant:' .. tenant) == 1 then return true end
   return at_cap(tenant, rule)
 end
 
@@ -165,8 +167,14 @@ local function stop_until(tenant, ms)
   end
 end
 
+-- Returns whether some tenant may still be stopped.
 local function end_stops()
-  for _, tenant in ipairs(redis.call('ZRANGEBYSCORE', 'hg1:stopped', '-inf', int(NOW))) do stop_until(tenant, nil) end
+  local first = redis.call('ZRANGE', 'hg1:stopped', 0, 0, 'WITHSCORES')
+  if not first[2] then return false end
+  if tonumber(first[2]) <= NOW then
+    for _, tenant in ipairs(redis.call('ZRANGEBYSCORE', 'hg1:stopped', '-inf', int(NOW))) do stop_until(tenant, nil) end
+  end
+  return true
 end
 
 -- One more or fewer of a tenant in a hash of counts; a count of nothing is no field.
@@ -174,9 +182,10 @@ local function count_by(key, tenant, by)
   if redis.call('HINCRBY', key, tenant, int(by)) <= 0 then redis.call('HDEL', key, tenant) end
 end
 
--- What a message leaves when it leaves its line; the last one takes the stale entries with it.
-local function leave_line(m)
-  if redis.call('SISMEMBER', 'hg1:blocked', m.t) == 0 then add_load(m.q, -1, -m.c) end
+-- What a message leaves when it leaves its line; the last one takes the stale entries with it. `popped`: its tenant was in the pool's
+-- `ready`, where no blocked one is.
+local function leave_line(m, popped)
+  if popped or redis.call('SISMEMBER', 'hg1:blocked', m.t) == 0 then add_load(m.q, -1, -m.c) end
   count_by('hg1:work:' .. m.q, m.t, -m.c)
   local left = redis.call('HINCRBY', 'hg1:depth:' .. m.q, m.t .. '|' .. m.p, -1)
   if left <= 0 then
@@ -323,8 +332,11 @@ end
 local function learn(m, took)
   if m.f == '' then return end
   local field = m.t .. '|' .. m.f
-  local known = tonumber(redis.call('HGET', 'hg1:expected', field) or took)
-  redis.call('HSET', 'hg1:expected', field, int(math.max(1, math.floor(known + (took - known) / 8))))
+  local text = redis.call('HGET', 'hg1:expected', field)
+  local before = text and tonumber(text)
+  local known = before or took
+  local now = math.max(1, math.floor(known + (took - known) / 8))
+  if now ~= before then redis.call('HSET', 'hg1:expected', field, int(now)) end
 end
 
 -- Move a tenant's virtual time by worker time that it was not charged for yet, or was charged too much.
@@ -363,8 +375,8 @@ end
 
 -- Take a tag from who holds it: places it took are free, and its tenant's clock is corrected by what it really took (nothing, where the
 -- server's clock was set back meanwhile).
-local function unhold(inc, tag)
-  local _, popped, charged, served = read_held(inc, tag)
+local function unhold(inc, tag, row)
+  local _, popped, charged, served = read_held(inc, tag, row)
   redis.call('HDEL', 'hg1:unacked:' .. inc, tag)
   local m = read_meta(tag)
   if not m then return nil end
@@ -387,6 +399,15 @@ local function unhold(inc, tag)
     return nil
   end
   return m
+end
+
+-- Forget a message that an incarnation is done with. Returns 1, or 0 where it does not hold this delivery.
+local function settle_message(inc, tag, delivery)
+  local row = live(inc) and redis.call('HGET', 'hg1:unacked:' .. inc, tag)
+  if not row or read_held(inc, tag, row) ~= delivery then return 0 end
+  local m = unhold(inc, tag, row)
+  if m then drop(tag, m) end
+  return 1
 end
 
 -- Let go of a tag that an incarnation holds: back in line (first), or delayed.

@@ -1,11 +1,12 @@
 -- Take the next message: the waiting tenant of least virtual start time, its best priority, its oldest message that may go.
--- ARGV: S, inc, pool, sleep_ms.
+-- ARGV: S, inc, pool, sleep_ms; then of each message to settle before, as `ack` does: inc, tag, delivery.
 -- Returns {tag, payload, delivery}, with a fourth where its time limit was raised since: s; {'SLEEP', ms} when there is nothing (inc is then listed as a sleeper): how long to wait for the bell
 -- at most, sleep_ms or until the next delayed message or token is due;
 -- {'DEAD'} when the incarnation is not live; {'MORE'} when 200 messages were passed over: call again.
 -- @include tenancy/kernel
 -- @include tenancy/transport/messages
 local inc, pool = ARGV[2], ARGV[3]
+for i = 5, #ARGV, 3 do settle_message(ARGV[i], ARGV[i + 1], ARGV[i + 2]) end
 if not live(inc) then return {'DEAD'} end
 redis.call('ZREM', 'hg1:sleepers:' .. pool, inc)
 
@@ -27,9 +28,10 @@ for _, tag in ipairs(redis.call('ZRANGEBYSCORE', 'hg1:delayed', '-inf', int(NOW)
     enqueue(tag, m, false)
   end
 end
-end_stops()
+local stops = end_stops()
 look_again()
-if redis.call('SISMEMBER', 'hg1:paused', 'platform') == 1 then return sleep() end
+local pauses = redis.call('SCARD', 'hg1:paused') > 0
+if pauses and redis.call('SISMEMBER', 'hg1:paused', 'platform') == 1 then return sleep() end
 
 -- The levels at which a tenant has something in line, best first; they are read once, a pop asks for them twice.
 local function waiting_levels(tenant)
@@ -104,7 +106,7 @@ for _ = 1, 200 do
   local tenant = head[1]
   if not tenant then return sleep() end
   local rule = rule_of(tenant)
-  if is_blocked(tenant, rule) then
+  if is_blocked(tenant, rule, stops, pauses) then
     block(tenant)
   else
     local levels = waiting_levels(tenant)
@@ -116,9 +118,9 @@ for _ = 1, 200 do
     if not level then
       redis.call('ZREM', ready, tenant)
     elseif m and m.w == 'q' and m.k == tonumber(k) then
-      leave_line(m)
+      leave_line(m, true)
       local limits = limits_of(m)
-      local list, recheck_ms = obstacle(m, limits)
+      local list, recheck_ms = obstacle(m, limits, pauses)
       if is_removed(tag, m) then
         m.w = ''
         drop(tag, m)

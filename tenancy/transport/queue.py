@@ -56,12 +56,12 @@ class Queue:
     def pop_or_wait(self, inc: str, pool: str, sleep_ms: int = SLEEP_MS, acks: Sequence[tuple[str, str, int]] = ()) -> Delivery | int:
         """Take the next message of a pool, or return how many ms to wait for its doorbell at most. Raises DeadIncarnation.
 
-        acks: (inc, tag, delivery) of messages to settle before, in the same round trip.
+        acks: (inc, tag, delivery) of messages to settle before, in the same script.
         """
-        pop: tuple[str, tuple[str, str, int]] = ("tenancy/transport/pop", (inc, pool, sleep_ms))
-        *_, reply = self.link.batch([*(("tenancy/transport/ack", each) for each in acks), pop])
+        pop = "tenancy/transport/pop", inc, pool, sleep_ms
+        reply = self.link.call(*pop, *(part for each in acks for part in each))
         while reply == ["MORE"]:  # 200 messages were passed over in one call, which is all that one call may cost
-            reply = self.link.call(*pop[:1], *pop[1])
+            reply = self.link.call(*pop)
         if reply[0] == "DEAD":
             raise DeadIncarnation(inc)
         if reply[0] == "SLEEP":

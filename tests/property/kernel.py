@@ -48,8 +48,8 @@ class Kernel:
     def put(self, payload: str, tenant: str, priority: int, pool: str, cost_ms: int, once: str, replace: int, delay_ms: int) -> Any:
         return self.link.call("tenancy/transport/put", payload, tenant, priority, pool, cost_ms, once, replace, delay_ms, "", "", "[]")
 
-    def pop_row(self, inc: str, pool: str, sleep_ms: int) -> Any:
-        reply = self.link.call("tenancy/transport/pop", inc, pool, sleep_ms)
+    def pop_row(self, inc: str, pool: str, sleep_ms: int, acks: Sequence[tuple[str, str, int]] = ()) -> Any:
+        reply = self.link.call("tenancy/transport/pop", inc, pool, sleep_ms, *(part for each in acks for part in each))
         return [reply[0], reply[1], int(reply[2])] if len(reply) == 3 else reply
 
     def ack(self, inc: str, tag: str, delivery: int) -> Any:
@@ -121,6 +121,22 @@ class Kernel:
         self, run: str, gen: int, node: str, inc: str, tag: str, delivery: int, worker: str, lag_ms: int = 0, refusal_ms: int = 0
     ) -> Any:
         return self.link.call("orchestrator/state/begin", run, gen, node, inc, tag, delivery, worker, lag_ms, refusal_ms)
+
+    def charge_and_begin(
+        self,
+        charges: Sequence[tuple[str, int, str, str, str]],
+        run: str,
+        gen: int,
+        node: str,
+        inc: str,
+        tag: str,
+        delivery: int,
+        worker: str,
+        lag_ms: int,
+        refusal_ms: int,
+    ) -> Any:
+        riding = [*RULES, *(part for charge in charges for part in (*charge, ""))]
+        return self.link.call("orchestrator/state/begin", run, gen, node, inc, tag, delivery, worker, lag_ms, refusal_ms, *riding)
 
     def expand(
         self,

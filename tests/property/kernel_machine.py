@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -299,8 +299,13 @@ class KernelMachine(RuleBasedStateMachine):
         self.claims.append(claim)
         return claim
 
-    def begin(self, claim: Claim) -> Claim | None:
-        reply = self.both("begin", claim.run, 1, claim.node, claim.inc, claim.tag, claim.delivery, "w@h", LAG_MS, REFUSAL_MS)
+    def begin(self, claim: Claim, charges: Sequence[tuple[str, int, str, str, str]] = ()) -> Claim | None:
+        told = (claim.run, 1, claim.node, claim.inc, claim.tag, claim.delivery, "w@h", LAG_MS, REFUSAL_MS)
+        if charges:
+            answer = self.both("charge_and_begin", charges, *told)
+            reply = answer if answer == FENCED else answer[1]
+        else:
+            reply = self.both("begin", *told)
         if reply[0] != "run":
             self.publish(claim.run, reply[-1] if reply[0] in ("ended", "poison", "refused") or len(reply) == 4 else [])
             return None
@@ -330,6 +335,29 @@ class KernelMachine(RuleBasedStateMachine):
         inc = self.some_worker(data)
         for outcome, cats, delay_ms in plan:
             self.take(inc, outcome, cats, delay_ms)
+
+    @rule(data=st.data(), plan=st.lists(st.tuples(outcomes, usages, delays), min_size=2, max_size=6), twice=st.booleans())
+    def ride_on(self, data: st.DataObject, plan: list[tuple[str, str, int]], twice: bool) -> None:
+        """A process takes one message after the other, and what it settles rides with the next claim, also a claim that is repeated."""
+        inc = self.some_worker(data)
+        riding: list[tuple[Claim, str]] = []
+        for outcome, cats, delay_ms in plan:
+            claim = self.pop(inc)
+            if claim is None or not claim.run:
+                break
+            own = [(begun.node, begun.attempt, used, "worker", "prices 3") for begun, used in riding if begun.run == claim.run]
+            for begun, used in riding:
+                if begun.run != claim.run:
+                    self.both("settle", begun.run, 1, begun.node, begun.attempt, used, "worker", "prices 3")
+            riding.clear()
+            for _ in range(2 if twice else 1):
+                begun = self.begin(claim, own)
+            if begun is not None and begun.grows != "expand":
+                self.publish(begun.run, self.finish(begun, outcome, cats, delay_ms)[2:])
+                riding.append((begun, cats))
+            self.both("ack", inc, claim.tag, claim.delivery)
+        for begun, used in riding:
+            self.both("settle", begun.run, 1, begun.node, begun.attempt, used, "worker", "prices 3")
 
     def take(self, inc: str, outcome: str = "succeeded", cats: str = "llm=1", delay_ms: int = 0, crash: int = 9) -> bool:
         claim = self.pop(inc)

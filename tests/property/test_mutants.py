@@ -39,7 +39,7 @@ MUTANTS = {
     "the limit of the month is not looked at": ("if most - exposed < limit - exposure then", "if false then"),
     "the hold is given to whoever comes first": ("math.max(0, purse.hold - needed))", "purse.hold)"),
     "a node that starts is still needed": ("purse.needed - (floor or 0)", "purse.needed"),
-    "a node that is tried again is not needed": ("if answer == 'settled' then need_again(ARGV[4], ARGV[5]) end", ""),
+    "a node that is tried again is not needed": ("if answer == 'settled' then need_again(node, attempt) end", ""),
     "a node whose worker died is not needed": ("count_needed(need_of(node, ctl_of(node)))\n  return redis", "return redis"),
     "exposure forgets what was reserved yesterday": ("local promised = (row[3] or 0) + (row[4] or 0)", "local promised = row[3] or 0"),
     "an extension is booked on the day of its reservation": ("if last.day == DAY then", "if true then"),

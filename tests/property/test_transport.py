@@ -128,6 +128,14 @@ class Twins(RuleBasedStateMachine):
         self.both("pop_or_wait", worker, pool, 1_000)
 
     @precondition(lambda self: any(self.model.unacked.values()))
+    @rule(data=st.data(), worker=st.sampled_from(WORKERS), pool=st.sampled_from((*POOLS[:1], *POOLS)), others=st.booleans())
+    def ack_and_pop(self, data: st.DataObject, worker: str, pool: str, others: bool) -> None:
+        inc, tag = self.held(data)
+        number = data.draw(st.sampled_from((self.model.unacked[inc][tag],) * 4 + (99,)))
+        twice = [(inc, tag, number)] * (2 if others else 1)
+        self.both("pop_or_wait", worker, pool, 1_000, [*twice, (worker, "m0", 1)] if others else twice)
+
+    @precondition(lambda self: any(self.model.unacked.values()))
     @rule(data=st.data())
     def ack(self, data: st.DataObject) -> None:
         inc, tag = self.held(data)
