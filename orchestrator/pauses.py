@@ -97,6 +97,7 @@ def on_record(link: Link, fact: str, change: Callable[[], bool]) -> bool:
     until, changed = time.monotonic() + ANSWER_S, False
     while True:
         changed = change() or changed
+        link.read("LPUSH", keys.HURRY, "1")
         epoch, seq = link.read("HMGET", names.EPOCH, "epoch", "seq")
         position = Position(int(epoch), int(seq))
         while (recorded := _recorded(link)) < position:

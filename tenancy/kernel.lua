@@ -3,6 +3,7 @@
 -- ARGV[1]       run_id of the Redis server as the caller knows it
 -- hg1:epoch     hash {epoch, server, seq}
 -- hg1:events    stream; id epoch-seq, field e = event as JSON
+-- hg1:hurry     list of at most one token: somebody waits until what is in the log is on record
 --
 -- Errors: FENCED when the caller's server is not the epoch's: a restart, rollback or failover
 -- happened, or no epoch has been opened yet. Nothing has been changed then.
@@ -34,4 +35,9 @@ end
 local function emit_text(text)
   local seq = redis.call('HINCRBY', 'hg1:epoch', 'seq', 1)
   redis.call('XADD', 'hg1:events', EPOCH .. '-' .. seq, 'e', text:sub(1, -2) .. ',"at":' .. int(NOW) .. '}')
+end
+
+-- Have the recorder commit at once, instead of waiting a moment for more to commit with.
+local function hurry()
+  if redis.call('LLEN', 'hg1:hurry') == 0 then redis.call('LPUSH', 'hg1:hurry', '1') end
 end

@@ -13,6 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from ulid import ULID
 
 from cost.period import day_of
+from orchestrator import keys
 from orchestrator.artifacts.writer import ArtifactWriter
 from orchestrator.log_key import log_key
 from orchestrator.objects import open_objects
@@ -33,8 +34,9 @@ from .stream import read_after, trim
 LEASE_MS = 3_000
 BLOCK_MS = 1_000
 LOOK_AFTER_S = 0.5
-FEW = 100
-LINGER_S = 0.025
+FEW = 400
+LINGER_S = 0.1
+PAUSE_S = 0.01
 RETRY_MIN_S, RETRY_MAX_S = 0.1, 2.0
 
 log = logging.getLogger("headgate.recorder")
@@ -83,8 +85,7 @@ class Recorder:
                 new = self.step(BLOCK_MS)
                 wait_s = RETRY_MIN_S
                 if 0 < new < FEW:
-                    # A commit costs as much CPU as 60 events, and waits for the disk: under load a little patience puts many into one.
-                    stop.wait(LINGER_S)
+                    self._linger(stop)
             except _PASSING as error:
                 log.warning("recording waits %.1f s: %s", wait_s, error)
                 self._server, self._look_after = "", 0.0
@@ -94,6 +95,15 @@ class Recorder:
         self.artifacts.close()
         if self.traces is not None:
             self.traces.close()
+
+    def _linger(self, stop: threading.Event) -> None:
+        """Wait for more to commit with: a commit costs as much CPU as 60 events, and waits for the disk.
+
+        Whoever waits for what is in the log ends that; then too a moment passes, so that many who do share a commit.
+        """
+        stop.wait(PAUSE_S)
+        self.link.client.blpop([keys.HURRY], LINGER_S - PAUSE_S)
+        self.link.client.delete(keys.HURRY)
 
     def hold_lease(self) -> bool:
         """Take or renew the lease for 3 s; False while another recorder holds it."""

@@ -289,6 +289,7 @@ local function maybe_end(run)
   redis.call('ZREM', 'hg1:runs', RG)
   emit({t = 'run.ended', tenant = run.tenant, run = RUN, gen = tonumber(GEN), outcome = outcome, cost = int(purse and purse.spent or 0),
     released = int(released), counts = counts})
+  hurry()
 end
 
 -- Whether everything of the tenant or of the platform was cancelled since the run was admitted.

@@ -17,7 +17,8 @@ from sqlalchemy import select, update
 from sqlalchemy.exc import OperationalError
 
 from orchestrator.embedded import RedisServer
-from orchestrator.recorder import append_request, await_answer
+from orchestrator.pauses import on_record
+from orchestrator.recorder import append_request, await_answer, loop
 from orchestrator.recorder.loop import Recorder
 from orchestrator.recorder.stream import trim
 from orchestrator.settings import Settings
@@ -225,6 +226,29 @@ def test_two_recorders_at_once_apply_every_event_once(
     assert sum(news) + 2 == hands.link.client.xlen("hg1:events") - 1
     assert get_run(recorder.engine, run).cost_micros == sum(run_cost(recorder.engine, run).values())
     assert rows(settings, t.incident) == []
+
+
+def test_a_recorder_that_waits_for_more_to_commit_goes_on_at_once_for_a_request_and_for_the_end_of_a_run(
+    recorder: Recorder, hands: Hands, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "LINGER_S", 600.0)
+    writer = Recorder(Link(hands.link.url), recorder.engine, settings)
+    stop = threading.Event()
+    thread = threading.Thread(target=writer.run, args=(stop,))
+    thread.start()
+    try:
+        graph = layers(1, 2)
+        run, request = hands.request(graph)
+        assert (await_answer(hands.link, request, 30.0) or {}).get("status") == "accepted"
+        hands.start(run, graph)
+        hands.work()
+        eventually(lambda: get_run(recorder.engine, run).status == "ended", "the end of the run is on record")
+        assert on_record(hands.link, "it is paused", lambda: bool(hands.queue.pause(f"run:{run}.1", "alice", "why not")))
+    finally:
+        stop.set()
+        hands.link.client.lpush("hg1:hurry", "1")
+        thread.join(30)
+    assert not thread.is_alive()
 
 
 def _all(recorder: Recorder) -> int:

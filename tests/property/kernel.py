@@ -19,7 +19,7 @@ View = dict[str, Any]
 TRANSPORTS_OWN = (
     "ready", "clock", "vft", "sleepers", "bell", "depth", "age", "blocked", "held", "parked", "pools", "slots",
     "letters", "expected", "bucket", "recheck", "out", "paused", "dead", "work", "load", "running", "served", "delayed",
-    "limits", "declared", "recorded",
+    "limits", "declared", "recorded", "hurry",
 )  # fmt: skip
 """Keys that test_transport.py compares, and what the recorder says."""
 
