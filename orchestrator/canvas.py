@@ -120,6 +120,8 @@ class _Writer:
                 after = body if join is None else _with(join, chain=steps)
                 for branch in reversed(item.all):
                     self.row(branch, after)
+                if not position or len(self.found) == len(self.heads):
+                    return  # no message of a head that stands before it carries it
                 steps = [*steps, self.par(item, join, last)]
                 join = None
                 continue
@@ -212,13 +214,14 @@ def publish(app: Celery, signatures: Sequence[Mapping[str, Any]]) -> int:
         return 0
     parent = app.current_worker_task
     parent_id = parent.request.id if parent else None
+    sent_event = bool(app.conf.task_send_sent_event)
     with app.producer_or_acquire() as producer, producer.connection._reraise_as_library_errors(), producer.batch():
         for signature in signatures:
-            _send(app, producer, signature, parent_id)
+            _send(app, producer, signature, parent_id, sent_event)
     return len(signatures)
 
 
-def _send(app: Celery, producer: Any, signature: Mapping[str, Any], parent_id: str | None) -> None:
+def _send(app: Celery, producer: Any, signature: Mapping[str, Any], parent_id: str | None, sent_event: bool) -> None:
     options = signature["options"]
     headers = options["headers"]
     message = app.amqp.create_task_message(
@@ -231,7 +234,9 @@ def _send(app: Celery, producer: Any, signature: Mapping[str, Any], parent_id: s
         soft_time_limit=options["soft_time_limit"],
         time_limit=options["time_limit"],
         ignore_result=True,
-        create_sent_event=app.conf.task_send_sent_event,
+        create_sent_event=sent_event,
+        argsrepr="()",  # as Celery would say it of a message without arguments, which it looks at for as long as at one with them
+        kwargsrepr="{}",
     )
     queue = parse_queue(options["routing_key"])
     assert queue is not None
