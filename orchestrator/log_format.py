@@ -6,7 +6,9 @@ structlog formats what `logging` and Celery emit. It is not configured for the w
 from __future__ import annotations
 
 import logging
+import re
 import sys
+import time
 from collections.abc import Iterable
 from typing import Any, Final, Literal
 
@@ -21,6 +23,10 @@ from orchestrator.log_context import FIELDS, known, of_process, process
 
 Style = Literal["console", "json"]
 
+_TIME: Final = "%Y-%m-%d %H:%M:%S"
+_BARE: Final = re.compile(r"[\w.:@/+-]+").fullmatch
+"""Of values that structlog writes as they are."""
+_ABSENT: Final = object()
 _STOCK: Final = (DEFAULT_PROCESS_LOG_FMT, DEFAULT_TASK_LOG_FMT)
 
 
@@ -38,20 +44,47 @@ def formatter(style: Style, *, colours: bool = False) -> logging.Formatter:
     else:
         plain = structlog.dev.plain_traceback  # with rich at hand structlog would print the values of variables
         made.append(structlog.dev.ConsoleRenderer(pad_event_to=0, colors=colours, exception_formatter=plain, sort_keys=False))
-    return structlog.stdlib.ProcessorFormatter(
+    kind = structlog.stdlib.ProcessorFormatter if as_json or colours else _Lines
+    return kind(
         processors=made,
         foreign_pre_chain=[
             structlog.stdlib.add_log_level,
             structlog.stdlib.add_logger_name,
             structlog.stdlib.ExtraAdder(allow=FIELDS),
-            structlog.processors.TimeStamper("iso" if as_json else "%Y-%m-%d %H:%M:%S", utc=as_json),
+            structlog.processors.TimeStamper("iso" if as_json else _TIME, utc=as_json),
         ],
     )
 
 
+class _Lines(structlog.stdlib.ProcessorFormatter):
+    """As its base, and what needs neither quotes nor a traceback is put together here, in a quarter of the time.
+
+    Celery writes two lines a task.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line of a record."""
+        return _plain(record) or super().format(record)
+
+
+def _plain(record: logging.LogRecord) -> str | None:
+    if record.exc_info or record.exc_text or record.stack_info or isinstance(record.msg, dict):
+        return None
+    said = {name: value for name in FIELDS if (value := getattr(record, name, _ABSENT)) is not _ABSENT}
+    about = {**said, **_subject(record), **said}
+    texts = [f" {name}={value}" for name, value in about.items()]
+    if not all(type(value) is int or (type(value) is str and _BARE(value)) for value in about.values()):
+        return None
+    return f"{time.strftime(_TIME)} [{record.levelname.lower():9}] {record.getMessage()} [{record.name}]{''.join(texts)}"
+
+
 def _what_of_it(_logger: Any, _name: str, event: EventDict) -> EventDict:
     """Add what the line is about: what whoever logs knows, the Celery task that runs here, and what Celery says of a task."""
-    said = getattr(event.get("_record"), "data", None)
+    return {**event, **_subject(event.get("_record")), **{name: event[name] for name in FIELDS if name in event}}
+
+
+def _subject(record: logging.LogRecord | None) -> dict[str, object]:
+    said = getattr(record, "data", None)
     task_id, task = (said.get("id"), said.get("name")) if isinstance(said, dict) else (None, None)
     if task_id is None and (running := get_current_task()) is not None and running.request is not None:
         task_id, task = running.request.id, running.name
@@ -60,7 +93,7 @@ def _what_of_it(_logger: Any, _name: str, event: EventDict) -> EventDict:
         about = dict(zip(("run", "generation", "node"), node, strict=True))
     elif task_id:
         about = {"task": task, "task_id": task_id}
-    return {**event, **about, **known(), **{name: event[name] for name in FIELDS if name in event}}
+    return {**about, **known()}
 
 
 def _who(_logger: Any, _name: str, event: EventDict) -> EventDict:

@@ -6,15 +6,17 @@ import io
 import json
 import logging
 import sys
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import structlog
 from celery import Celery
 from celery.signals import after_setup_logger, after_setup_task_logger
 
 from orchestrator.log_context import about, known
-from orchestrator.log_format import Style, dress, dress_celery
+from orchestrator.log_format import Style, dress, dress_celery, formatter
 
 RUN = "01kb0000000000000000000000"
 
@@ -140,3 +142,30 @@ def test_a_format_of_your_own_stays_where_lines_are_for_people(receivers: None, 
         sender=None, logger=logger, loglevel=20, logfile=None, format=format_ or app.conf.worker_log_format, colorize=False
     )
     assert (logger.handlers[0].formatter is not stock) == ours
+
+
+@pytest.mark.parametrize(
+    ("message", "arguments", "level", "extra"),
+    [
+        ("Task %s succeeded in %ss: %s", ("synthetic.noop[x]", 0.01, "'headgate'"), logging.INFO, {}),
+        ("said of a task", (), logging.INFO, {"data": {"id": f"{RUN}.1.load", "name": "t"}}),
+        ("said of an ordinary one", (), logging.INFO, {"data": {"id": "3fa85f64-5717", "name": "my.task"}}),
+        ("a node", (), logging.WARNING, {"run": RUN, "generation": 2, "node": "load.3", "attempt": 1, "tenant": "acme"}),
+        ('two\nlines and "quotes"', (), logging.CRITICAL, {"run": ""}),
+        ("what needs quotes", (), logging.ERROR, {"node": "a b", "tenant": "x='1'"}),
+        ("what is no text", (), logging.DEBUG, {"node": None, "attempt": True, "run": ["r"]}),
+        ("100 %", (), 25, {"schedule": "daily:é"}),
+    ],
+)
+def test_a_plain_line_is_what_structlog_makes_of_it(
+    message: str, arguments: tuple[Any, ...], level: int, extra: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quick, slow = formatter("console"), formatter("console")
+    monkeypatch.setattr(type(slow), "format", structlog.stdlib.ProcessorFormatter.format)
+    with about(tenant="acme", node="load"):
+        record = logging.getLogger("headgate.some").makeRecord("headgate.some", level, __file__, 1, message, arguments, None, None, extra)
+        expected = slow.format(record)[len("2026-11-22 12:00:00") :]
+        monkeypatch.undo()
+        line = quick.format(record)
+    assert line[len("2026-11-22 12:00:00") :] == expected
+    assert time.strptime(line[: len("2026-11-22 12:00:00")], "%Y-%m-%d %H:%M:%S")
