@@ -126,8 +126,8 @@ class Cancellation:
             raise Unknown(
                 f"run {row['run_id']} has no node {', '.join(map(repr, unknown[:5]))}; `headgate show {row['run_id']}` lists them"
             )
-        chosen = [*fed_only_by(parents, nodes), *others] if below else list(nodes)
-        return chosen[::-1]
+        chosen = [*fed_only_by(parents, nodes), *others] if below else nodes
+        return list(dict.fromkeys(chosen))[::-1]
 
     def _await_loaded(self, run_id: str, generation: int) -> None:
         until = time.monotonic() + LOADING_S

@@ -559,7 +559,7 @@ class Model(AdmissionModel):
         state = self.runs.get((run, gen))
         if state is None or state.status == "ended":
             return [0, 0, 0]
-        named = [id_ for id_ in nodes if id_ in state.nodes and not state.nodes[id_].ended]
+        named = [id_ for id_ in dict.fromkeys(nodes) if id_ in state.nodes and not state.nodes[id_].ended]
         if not named:
             return [0, 0, 0]
         for id_ in named:

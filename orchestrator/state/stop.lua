@@ -1,6 +1,7 @@
 -- Cancel nodes of a run: those that have not begun get the outcome and leave the broker, those that run are told, and get it whatever they
 -- return. Nothing of them begins from here on. ARGV: S, run, gen, reason, by, nodes.. (at most 200, children before their parents).
--- Returns {number cancelled, number told, unwritten 0|1|2 (as `cascade`), due nodes..}; nodes that have ended are left alone.
+-- Returns {number cancelled, number told, unwritten 0|1|2 (as `cascade`), due nodes..}; nodes that have ended are left alone, and one that is
+-- named twice counts once.
 -- @include tenancy/kernel
 -- @include tenancy/transport/messages
 -- @include cost/ledger
@@ -8,10 +9,11 @@
 local reason, by = ARGV[4], ARGV[5]
 local run = get_run()
 if not run or run.status == 'ended' then return {0, 0, 0} end
-local cancel, named, told = {}, {}, 0
+local cancel, named, known, told = {}, {}, {}, 0
 for i = 6, #ARGV do
   local node = ARGV[i]
-  local state = state_of(node)
+  local state = not known[node] and state_of(node)
+  known[node] = true
   if state and UNFINISHED[state] then
     local lease = state == 'running' and read_lease(node)
     redis.call('HSET', 'hg1:stop:' .. RG, node, reason)

@@ -65,7 +65,7 @@ def test_a_cancelled_node_never_begins_and_its_subgraph_is_what_only_it_feeds(st
     nodes = [needs("a", log, **after), needs("b", log, "a"), needs("other", log, **after), needs("both", log, "b", "other")]
     run = stack.client.submit(gated(tmp_path, *nodes))
     until(lambda: begun(tmp_path))
-    assert run.cancel("a", below=below, reason="not needed", by="ann")
+    assert run.cancel(["a", "a"], below=below, reason="not needed", by="ann")  # named twice by mistake
     assert outcomes(run)["a"] == "cancelled"  # on record by now
     (tmp_path / "gate").touch()
     assert run.wait(TIMEOUT_S).outcome == "failed"

@@ -505,13 +505,13 @@ class KernelMachine(RuleBasedStateMachine):
         run, nodes = self.some_nodes(data)
         state = self.model.runs[run, 1]
         if what == "skip" and self.is_loaded(run):
-            self.publish(run, self.both("skip", run, 1, "too dear", nodes)[1:])
+            self.publish(run, self.both("skip", run, 1, "too dear", [*nodes, *nodes[:1]])[1:])
         elif state.status == "cancelling" or (what == "revoke" and odds == 0 and state.status == "running"):
-            self.publish(run, self.both("revoke", run, 1, "cancelled", "given up", nodes)[2:])
+            self.publish(run, self.both("revoke", run, 1, "cancelled", "given up", [*nodes, *nodes[:1]])[2:])
         elif what == "cancel" and odds == 0:
             self.both("cancel", run, 1, "changed my mind", "alice")
         elif what == "stop" and odds < 2 and self.is_loaded(run):
-            self.publish(run, self.both("stop", run, 1, "not this one", "alice", nodes[::-1])[3:])
+            self.publish(run, self.both("stop", run, 1, "not this one", "alice", [*nodes[::-1], *nodes[:1]])[3:])
         elif what == "told" and self.claims:
             claim = self.pick(data, self.claims)
             self.both("told", claim.run, 1, claim.node, claim.attempt, claim.inc)
