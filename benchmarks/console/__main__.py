@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import harness
-from benchmarks.console.record import Template, run_id, store_runs, store_tenants, template
+from benchmarks.console.record import Template, run_id, store_runs, store_tenants, store_ticks, template
 from benchmarks.console.requests import LOOP_MAX_S, Connection, Named, cpu_s, in_seconds, knocking, measured, openings, teller
 from benchmarks.harness import Spread
 from orchestrator.client import Client
@@ -34,6 +34,8 @@ OVER_MS = 30 * 86_400_000
 """The stored runs are of so many last days."""
 GRAPHS = 40
 SCHEDULES = 200
+TICKS = 300
+"""Times of each schedule that something is on record of."""
 WAITING = 300
 """Runs in line, or waiting to be admitted, of tenants that are paused."""
 TENANT = "copied-from-here"
@@ -100,7 +102,9 @@ def store(settings: Settings, templates: list[Template], runs: int, tenants: lis
     try:
         now_ms = int(time.time() * 1000)
         store_tenants(writer, tenants, now_ms - OVER_MS)
-        return store_runs(writer, templates, runs, tenants, graphs=GRAPHS, until_ms=now_ms - 5_000, over_ms=OVER_MS)
+        stored = store_runs(writer, templates, runs, tenants, graphs=GRAPHS, until_ms=now_ms - 5_000, over_ms=OVER_MS)
+        names = [(tenants[at % len(tenants)], f"nightly-{at}") for at in range(SCHEDULES)]
+        return {**stored, "tick": store_ticks(writer, names, TICKS, now_ms)}
     finally:
         writer.dispose()
 
@@ -198,8 +202,10 @@ def measure(runs: int, nodes: int, tenants: int, rounds: int, home: Path) -> dic
         "pages": {
             name: {
                 "opened_s": _spread(page.opened),
-                "loop_s": _spread(page.loop),
-                "requests": {path: {"took_s": _spread(times), "cpu_s": _spread(page.cpu[path])} for path, times in page.requests.items()},
+                "requests": {
+                    path: {"took_s": _spread(times), "cpu_s": _spread(page.cpu[path]), "loop_s": _spread(page.loop[path])}
+                    for path, times in page.requests.items()
+                },
             }
             for name, page in found.items()
         },
@@ -215,17 +221,18 @@ def report(found: dict[str, Any]) -> bool:
     met = True
     print(f"loop without pages, ms: {_ms(found['loop_without_pages_s'])}")
     print(f"first view of a drawing: {found['first_view']}; after a restart: {found['view_after_restart']}")
-    print(f"| page | opens, ms | slowest click, ms | works most, ms | loop, ms, best of {found['rounds']} |\n|---|---|---|---|---|")
+    print("| page | opens, ms | slowest click, ms | works most, ms | keeps the loop, ms |\n|---|---|---|---|---|")
     for name, page in found["pages"].items():
         asked = page["requests"]
         slowest = max(asked, key=lambda path: asked[path]["took_s"]["median"])
         hardest = max(asked, key=lambda path: asked[path]["cpu_s"]["least"])
-        opened, loop, click = page["opened_s"], page["loop_s"], asked[slowest]["took_s"]
-        good = max(opened["median"], click["median"]) < PAGE_MAX_S and loop["least"] < LOOP_MAX_S
+        opened, click = page["opened_s"], asked[slowest]["took_s"]
+        loop = max(max(0.0, each["loop_s"]["least"]) for each in asked.values())
+        good = max(opened["median"], click["median"]) < PAGE_MAX_S and loop < LOOP_MAX_S
         met &= good
         print(
             f"| {name} | {_ms(opened)} | {_ms(click)} `{slowest}` | {1000 * asked[hardest]['cpu_s']['least']:.0f} `{hardest}` "
-            f"| {1000 * loop['least']:.0f}{'' if good else ' MISSED'} |"
+            f"| {1000 * loop:.0f}{'' if good else ' MISSED'} |"
         )
     return met
 

@@ -48,13 +48,13 @@ class Named:
 @dataclass
 class Measured:
     """Of a page, round by round, in seconds: how long it took to open, and each request of it; what the console worked for each request
-    (`cpu`); the longest that Flower's loop had somebody else wait meanwhile.
+    (`cpu`), and what each added to the longest that Flower's loop had somebody else wait (`loop`, see `added_s`).
     """
 
     opened: list[float] = field(default_factory=list)
-    loop: list[float] = field(default_factory=list)
     requests: dict[str, list[float]] = field(default_factory=dict)
     cpu: dict[str, list[float]] = field(default_factory=dict)
+    loop: dict[str, list[float]] = field(default_factory=dict)
 
 
 class Connection:
@@ -189,14 +189,18 @@ def added_s(connection: Connection, url: str, path: str, rounds: int, enough_s: 
     """
     least = float("inf")
     for _ in range(rounds):
-        with knocking(url) as waited:
-            took = in_seconds(connection, path)
-        with knocking(url) as idle:
-            time.sleep(took)
-        least = min(least, max(waited) - max(idle))
+        least = min(least, _added_s(connection, url, path))
         if least < enough_s:
             break
     return least
+
+
+def _added_s(connection: Connection, url: str, path: str) -> float:
+    with knocking(url) as waited:
+        took = in_seconds(connection, path)
+    with knocking(url) as idle:
+        time.sleep(took)
+    return max(waited) - max(idle)
 
 
 def measured(url: str, pid: int, pages: Sequence[Opening], rounds: int) -> dict[str, Measured]:
@@ -206,18 +210,14 @@ def measured(url: str, pid: int, pages: Sequence[Opening], rounds: int) -> dict[
     for _ in range(rounds):
         for page in pages:
             mine, times = found[page.name], {}
-            with knocking(url) as waited:
-                for path in (page.path, *page.data, *page.clicks):
-                    times[path] = in_seconds(connection, path)
-                    mine.requests.setdefault(path, []).append(times[path])
+            for path in dict.fromkeys((page.path, *page.data, *page.clicks)):
+                before = cpu_s(pid)
+                times[path] = in_seconds(connection, path)
+                mine.cpu.setdefault(path, []).append(cpu_s(pid) - before)
+                mine.requests.setdefault(path, []).append(times[path])
+                mine.loop.setdefault(path, []).append(_added_s(connection, url, path))
             # One after the other, where a browser asks for them at once.
             mine.opened.append(sum(times[path] for path in (page.path, *page.data)))
-            mine.loop.append(max(waited))
-            # Without the knocking, which is work too.
-            for path in times:
-                before = cpu_s(pid)
-                connection.get(path)
-                mine.cpu.setdefault(path, []).append(cpu_s(pid) - before)
     connection.close()
     return found
 

@@ -10,6 +10,8 @@ from typing import Any
 
 from sqlalchemy import Engine, select, tuple_
 
+from orchestrator.json_pieces import nodes_of
+
 from . import tables as t
 from .position import START, Position
 from .read import open_record
@@ -46,4 +48,4 @@ def task_names(engine: Engine, run_id: str, generation: int) -> dict[str, str]:
     of_run = (t.run.c.run_id == run_id) & (t.run.c.generation == generation)
     with open_record(engine) as connection:
         packed = connection.execute(select(t.run.c.spec).where(of_run)).scalar()
-    return {} if packed is None else {str(node["id"]): str(node.get("task")) for node in json.loads(zlib.decompress(packed))["nodes"]}
+    return {} if packed is None else {str(node["id"]): str(node.get("task")) for node in nodes_of(zlib.decompress(packed))}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import Any
 
 import pytest
@@ -65,3 +67,18 @@ def test_no_more_tasks_are_kept_than_flower_is_told_to_and_the_search_forgets_th
     assert len(tasks.search_engine.documents) == 10
     found = tasks.search_engine.search(tasks.tasks, "acme").task_ids
     assert len(found) == 10
+
+
+def test_a_task_that_is_let_go_of_is_freed_without_the_collector() -> None:
+    state = TaskState(max_tasks_in_memory=5, max_workers_in_memory=5)
+    gc.disable()
+    try:
+        for number in range(5):
+            state.note(event("node.began", node=f"n{number}", worker="w1"), "work", counts=False)
+            state.note(event("node.ended", node=f"n{number}", outcome="failed", worker="w1"), "work", counts=False)
+        gone = [weakref.ref(task) for task in state.tasks.values()]
+        for number in range(5, 10):
+            state.note(event("node.began", node=f"n{number}"), "work", counts=False)
+        assert [each() for each in gone] == [None] * 5
+    finally:
+        gc.enable()
