@@ -27,6 +27,19 @@ class NodeOrTask(Task):
     generation: int | None = None
     _fields = (*Task._fields, *OURS)
 
+    @property
+    def _serializer_handlers(self) -> dict[str, Any]:
+        """What Celery keeps in each task: methods bound to it, a cycle, which would leave each to the collector that does not look here."""
+        return {
+            "children": self._serializable_children,
+            "root": self._serializable_root,
+            "parent": self._serializable_parent,
+        }
+
+    @_serializer_handlers.setter
+    def _serializer_handlers(self, _handlers: dict[str, Any]) -> None:
+        """Keep nothing."""
+
 
 class TaskState(EventsState):
     """Flower's state, which our log feeds beside Celery's events. Used in the thread of Flower's loop only."""
