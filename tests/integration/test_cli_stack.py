@@ -150,7 +150,7 @@ def test_a_timeout_is_code_124_a_cancelled_run_code_3_and_watching_resumes(termi
 
 
 def test_cancelling_says_what_still_runs(terminal: Terminal) -> None:
-    run_id = terminal.headgate("submit", "work:fan", "n=1", "s=15").out.strip()
+    run_id = terminal.headgate("submit", "work:fan", "n=1", "s=30").out.strip()
     until(lambda: any(node["state"] == "running" for node in terminal.headgate("show", run_id, "--json").json["nodes"]))
     assert terminal.headgate("cancel", run_id).out == f"run {run_id} is being cancelled; 1 running node ends first\n"
     assert terminal.headgate("watch", run_id).code == 3
