@@ -54,6 +54,7 @@ def test_running_work_goes_on_and_submissions_fail_until_the_database_is_back(
     later = [{"id": f"n{index}", "task": "synthetic.noop", "after": ["first" if index == 0 else f"n{index - 1}"]} for index in range(10)]
     run = stack.client.submit(Graph.parse({"name": "going", "nodes": [first, *later]}))
     until((tmp_path / "log").exists)
+    until(lambda: run.status == "running")
     other = Graph.parse({"name": "other", "nodes": [{"id": "a", "task": "synthetic.noop"}]})
     monkeypatch.setattr("orchestrator.recorder.ask.ANSWER_S", 2.0)
     with locked(stack.client.settings.home / "headgate.db"):
