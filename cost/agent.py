@@ -73,7 +73,7 @@ def _judge(tenant: TenantView, run: RunView, trigger: Trigger) -> _Judged:
     if available < least:
         return "continue", f"what is required needs {least} micros: {available} are there, and {run.reserved} may come back", None, 0
     projected, likely = _projected(tenant, run), tenant.elsewhere + tenant.others + tenant.claimed + run.likely_total
-    overrun = tenant.budget is not None and max(projected, likely) > tenant.limit
+    overrun = tenant.budget is not None and likely > tenant.limit  # never less than what is projected
     passing = f"projection: {projected if projected > tenant.limit else likely} micros of {tenant.limit}"
     if overrun and run.proven and max(estimate, run.likely(estimate)) > run.left(estimate, tenant.claimed):
         return _degraded(tenant, run, choosable, trigger, passing, proven=True)

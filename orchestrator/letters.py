@@ -36,6 +36,6 @@ def act(link: Link, what: Literal["requeue", "discard"], tags: Sequence[str] | N
             raise Unknown(f"there is no dead letter {tag!r}; `headgate queues letters` lists them")
     chosen = [found[tag] for tag in (found if tags is None else dict.fromkeys(tags))]
     left = tuple(letter for letter in chosen if letter.run and what == "requeue")
-    moving = [letter.tag for letter in chosen if letter not in left]
+    moving = [letter.tag for letter in chosen if not (letter.run and what == "requeue")]
     note(link, f"letters.{what}", "platform", by, reason, count=len(moving), tags=[letter.tag for letter in chosen][:NOTED_MAX])
     return Acted(letters.act(link, what, moving), left)

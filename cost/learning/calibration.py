@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 SHARE: Final = 0.9
@@ -28,7 +28,7 @@ class Calibration:
     covered, missed: runs whose cost was, and was not, within the P90 that was said of them.
     """
 
-    ratios: tuple[float, ...] = field(default=())
+    ratios: tuple[float, ...] = ()
     aim: float = SHARE
     covered: int = 0
     missed: int = 0

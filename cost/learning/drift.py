@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 _SLACK: Final = 0.4
@@ -45,15 +45,13 @@ class Drift:
         """Return it with one more value, and whether that raised the alarm; what follows is then a new quantity."""
         log = math.log(max(value, 1.0))
         off = log - self.mean
-        if self.count < _PROVEN:
-            count = self.count + 1
-            mean = self.mean + off / count
-            return replace(self, count=count, mean=mean, variance=self.variance + (off * (log - mean) - self.variance) / count), False
-        deviation = max(math.sqrt(self.variance), 0.02)
-        far = max(-_MOST, min(_MOST, off / deviation))
-        sums = Sums(max(0.0, self.sums.above + far - _SLACK), max(0.0, self.sums.below - far - _SLACK))
-        if max(sums) > _ALARM:
-            return Drift(), True
+        sums = self.sums
+        if self.count >= _PROVEN:
+            deviation = max(math.sqrt(self.variance), 0.02)
+            far = max(-_MOST, min(_MOST, off / deviation))
+            sums = Sums(max(0.0, sums.above + far - _SLACK), max(0.0, sums.below - far - _SLACK))
+            if max(sums) > _ALARM:
+                return Drift(), True
         count = min(self.count + 1, _MEMORY)
         mean = self.mean + off / count
         return Drift(count, mean, self.variance + (off * (log - mean) - self.variance) / count, sums), False
