@@ -22,9 +22,10 @@ def prune(keep_days: int, dry_run: bool, reason: str, by: str | None, as_json: b
     replayed or explained from the record any more; the log in its artifacts can. It goes piece by piece, so that what runs is recorded
     meanwhile, and may be ended and begun again.
     """
+    from cost.period import MS_PER_DAY
     from orchestrator.cli.here import recorded_here, running_here
     from orchestrator.recorder.ask import ask
-    from orchestrator.recorder.pruning import MS_PER_DAY, prunable
+    from orchestrator.recorder.pruning import prunable
     from orchestrator.store.read import open_record
     from tenancy.errors import Refused
 

@@ -16,6 +16,8 @@ from cost import keys
 from cost.prices import DEFAULT_PRICES, PriceTable
 from orchestrator.store import tables as t
 
+from .trail import leave_trail
+
 Request = dict[str, Any]
 Answer = dict[str, Any]
 
@@ -70,17 +72,8 @@ def _put_in_force(connection: Connection, event: Request, whose: str, version: s
         old = DEFAULT_PRICES.version
     if (old or "") == version:
         return {"status": "same", **said}
-    data = {"field": "prices", "old": old, "new": version or None, "reason": str(event.get("reason") or "")}
-    row = {
-        "id": f"{event['request']}.prices",
-        "at": int(event["at"]),
-        "actor": str(event.get("by") or ""),
-        "action": "prices.changed",
-        "tenant": said["of"] or None,
-        "target": said["of"] or "platform",
-        "data": json.dumps(data),
-    }
-    connection.execute(insert(t.audit), row)
+    data, name = {"field": "prices", "old": old, "new": version or None}, f"{event['request']}.prices"
+    leave_trail(connection, event, name, "prices.changed", said["of"] or "platform", data, tenant=said["of"] or None)
     connection.execute(delete(t.price_choice).where(mine))
     if version:
         connection.execute(insert(t.price_choice), {"tenant": whose, "version": version, "at": int(event["at"])})

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, and_, delete, exists, func, insert, literal_column, select, tuple_, update
+from sqlalchemy import ColumnElement, and_, delete, exists, func, literal_column, select, tuple_, update
 from sqlalchemy.engine import Connection
 
+from cost.period import MS_PER_DAY
 from cost.task_ledger import GENERATION
 from orchestrator.store import tables as t
+
+from .trail import leave_trail
 
 Request = dict[str, Any]
 Answer = dict[str, Any]
 
 KEPT_DAYS_MIN: Final = 1
-MS_PER_DAY: Final = 86_400_000
 EVENTS_AT_ONCE: Final = 5_000
 CHAINS_AT_ONCE: Final = 200
 """What one request takes at most: the transaction is that of a whole batch, and others wait for theirs."""
@@ -42,7 +43,8 @@ def decide_prune(connection: Connection, event: Request) -> Answer:
     more = taken >= EVENTS_AT_ONCE or max(runs, tasks) >= CHAINS_AT_ONCE or answers >= EVENTS_AT_ONCE
     told = {"events": taken, "runs": runs, "tasks": tasks, "answers": answers}
     if taken or answers:
-        _audit(connection, event, told)
+        said = {"before": before, **told}
+        leave_trail(connection, event, f"prune.{event['request']}", "record.pruned", "record", said, tenant=None)
     return {"status": "more" if more else "done", **told}
 
 
@@ -99,12 +101,6 @@ def _answers(connection: Connection, before: int) -> int:
     gone = connection.execute(delete(t.request).where(t.request.c.id.in_(old))).rowcount
     told = select(t.notice.c.id).where(t.notice.c.state != "pending", t.notice.c.at < before).limit(EVENTS_AT_ONCE)
     return int(gone) + int(connection.execute(delete(t.notice).where(t.notice.c.id.in_(told))).rowcount)
-
-
-def _audit(connection: Connection, event: Request, told: dict[str, int]) -> None:
-    data = {"reason": event.get("reason") or None, "before": int(event["before"]), **told}
-    row = {"id": f"prune.{event['request']}", "at": int(event["at"]), "actor": str(event.get("by") or ""), "action": "record.pruned"}
-    connection.execute(insert(t.audit), {**row, "tenant": None, "target": "record", "data": json.dumps(data)})
 
 
 def prunable(connection: Connection, before: int) -> dict[str, int]:

@@ -17,6 +17,7 @@ from orchestrator.store.expansions import returned
 
 from .projection import amount
 from .tenants import Answer, Request
+from .trail import leave_trail
 
 WAYS = ("failed", "from", "node")
 """What runs again: what has no success; some nodes with what depends on them; some nodes alone. The latter two with what has no success."""
@@ -194,13 +195,6 @@ def _store(
 
 
 def _note(connection: Connection, before: Mapping[str, Any], event: Request, said: Mapping[str, Any]) -> None:
-    row = {
-        "id": f"{event['request']}.rerun",
-        "at": int(event["at"]),
-        "actor": str(event.get("by") or ""),
-        "action": "run.approved" if event.get("approval") else "run.rerun",
-        "tenant": before["tenant"],
-        "target": before["run_id"],
-        "data": json.dumps({**said, "generation": before["generation"] + 1, "reason": str(event.get("reason") or "")}),
-    }
-    connection.execute(insert(t.audit), row)
+    action = "run.approved" if event.get("approval") else "run.rerun"
+    data = {**said, "generation": before["generation"] + 1}
+    leave_trail(connection, event, f"{event['request']}.rerun", action, before["run_id"], data, tenant=before["tenant"])

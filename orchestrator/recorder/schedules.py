@@ -19,6 +19,8 @@ from orchestrator.schedules.terms import Terms
 from orchestrator.store import tables as t
 from orchestrator.store.writer import keep
 
+from .trail import leave_trail
+
 Request = dict[str, Any]
 Answer = dict[str, Any]
 
@@ -178,13 +180,5 @@ def _prune(connection: Connection, row: Mapping[str, Any]) -> None:
 
 
 def _note(connection: Connection, event: Request, action: str, data: Mapping[str, Any], field: str = "") -> None:
-    row = {
-        "id": ".".join(filter(None, (str(event["request"]), action, field))),
-        "at": int(event["at"]),
-        "actor": str(event.get("by") or ""),
-        "action": action,
-        "tenant": str(event["tenant"]),
-        "target": f"schedule:{event['name']}",
-        "data": json.dumps({**data, "reason": str(event.get("reason") or "")}),
-    }
-    connection.execute(insert(t.audit), row)
+    name = ".".join(filter(None, (str(event["request"]), action, field)))
+    leave_trail(connection, event, name, action, f"schedule:{event['name']}", data, tenant=str(event["tenant"]))

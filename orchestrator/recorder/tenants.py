@@ -19,6 +19,8 @@ from tenancy.policy import Policy
 from tenancy.queues import TENANT_PATTERN
 from tenancy.router import DEFAULT_TENANT
 
+from .trail import leave_trail
+
 STATUSES = {"active": "tenant.resumed", "suspended": "tenant.suspended", "closed": "tenant.closed"}
 """What a tenant's status can become, and what the audit calls it."""
 
@@ -137,17 +139,8 @@ def _live_runs(connection: Connection, tenant: str) -> int:
 
 
 def _note(connection: Connection, event: Request, action: str, field: str, old: Any, new: Any, more: Mapping[str, Any]) -> None:
-    data = {"field": field, "old": old, "new": new, "reason": str(event.get("reason") or ""), **more}
-    row = {
-        "id": f"{event['request']}.{field}",
-        "at": int(event["at"]),
-        "actor": str(event.get("by") or ""),
-        "action": action,
-        "tenant": event["tenant"],
-        "target": event["tenant"],
-        "data": json.dumps(data),
-    }
-    connection.execute(insert(t.audit), row)
+    data, tenant = {"field": field, "old": old, "new": new, **more}, event["tenant"]
+    leave_trail(connection, event, f"{event['request']}.{field}", action, tenant, data, tenant=tenant)
 
 
 def create_tenant(
